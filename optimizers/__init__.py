@@ -1,0 +1,1 @@
+"""Turn feedback into new parameter values."""

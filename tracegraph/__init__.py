@@ -1,0 +1,1 @@
+"""Record a workflow as a graph, and send feedback back through it."""

@@ -1,0 +1,141 @@
+"""Everything that tracegraph raises, in one tree.
+
+Every class also derives from the builtin that fits, so that ``except ValueError`` keeps working::
+
+    TracegraphError
+      ExecutionError               a recorded call failed; also an instance of the original type
+      CyclicValue(ValueError)      nodes inside a container that contains itself
+      FeedbackError
+        NoRule(TypeError)          an operation cannot carry this type of feedback
+        StaleFeedback(RuntimeError)  feedback for a version that is gone
+        NotReached(ValueError)     no parameter was reached
+      ParameterError
+        Rejected(ValueError)       a value that a parameter does not take
+        DuplicateName(ValueError)  two parameters of one name
+      OptimizerError
+        UnreadableReply(ValueError)   a model's reply could not be read
+        BudgetExceeded(RuntimeError)  the allowance is spent
+      SandboxError
+        TimedOut(TimeoutError)
+        OutOfMemory(MemoryError)
+        Forbidden(PermissionError)
+      MissingExtra(ImportError)    an optional package is not installed
+
+A message says what happened with names and values, why that is a problem, and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tracegraph.node import Node
+
+__all__ = [
+    "BudgetExceeded",
+    "CyclicValue",
+    "DuplicateName",
+    "ExecutionError",
+    "FeedbackError",
+    "Forbidden",
+    "MissingExtra",
+    "NoRule",
+    "NotReached",
+    "OptimizerError",
+    "OutOfMemory",
+    "ParameterError",
+    "Rejected",
+    "SandboxError",
+    "StaleFeedback",
+    "TimedOut",
+    "TracegraphError",
+    "UnreadableReply",
+]
+
+
+class TracegraphError(Exception):
+    """The root of every exception that tracegraph raises."""
+
+
+class ExecutionError(TracegraphError):
+    """A recorded call failed; `exception_node` is the node that remembers it.
+
+    What is raised is also an instance of the original exception's type, and has the original as
+    its ``__cause__``.
+    """
+
+    exception_node: Node[Any]
+
+
+class CyclicValue(TracegraphError, ValueError):
+    """A container holds itself, so the nodes inside it cannot be listed."""
+
+
+class FeedbackError(TracegraphError):
+    """Feedback could not be carried back."""
+
+
+class NoRule(FeedbackError, TypeError):
+    """An operation has no rule for a type of feedback."""
+
+
+class StaleFeedback(FeedbackError, RuntimeError):
+    """Feedback was computed for a version of a parameter that is gone."""
+
+
+class NotReached(FeedbackError, ValueError):
+    """No trainable parameter lies behind an output that was given feedback."""
+
+
+class ParameterError(TracegraphError):
+    """A parameter was misused."""
+
+
+class Rejected(ParameterError, ValueError):
+    """A parameter does not take a value; `reason` says why, for a person and a model alike."""
+
+    def __init__(self, *, parameter: Any, reason: str) -> None:
+        super().__init__(reason)
+        self.parameter = parameter
+        self.reason = reason
+
+
+class DuplicateName(ParameterError, ValueError):
+    """Two parameters of one collection have the same name."""
+
+
+class OptimizerError(TracegraphError):
+    """An optimizer could not do its step."""
+
+
+class UnreadableReply(OptimizerError, ValueError):
+    """A model's reply could not be read; `reply` is its text, `reason` what was wrong."""
+
+    def __init__(self, *, reply: str, reason: str) -> None:
+        super().__init__(reason)
+        self.reply = reply
+        self.reason = reason
+
+
+class BudgetExceeded(OptimizerError, RuntimeError):
+    """The allowance of calls, tokens, money or time is spent."""
+
+
+class SandboxError(TracegraphError):
+    """Code that ran in the sandbox was stopped, or the sandbox could not start."""
+
+
+class TimedOut(SandboxError, TimeoutError):
+    """Code ran longer than its limit and was ended."""
+
+
+class OutOfMemory(SandboxError, MemoryError):
+    """Code asked for more memory than its limit."""
+
+
+class Forbidden(SandboxError, PermissionError):
+    """Code tried something that the sandbox does not allow."""
+
+
+class MissingExtra(TracegraphError, ImportError):
+    """An optional package is needed and not installed; the message names the extra."""

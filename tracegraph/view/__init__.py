@@ -1,0 +1,1 @@
+"""Draw a picture of boxes and arrows."""
