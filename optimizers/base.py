@@ -1,0 +1,257 @@
+"""What every optimizer is: parameters, feedback, and a step that changes all or nothing.
+
+A step proposes values, checks every one, and assigns all of them or none. Its `Update` says what
+changed, what was rejected and why, and what it cost.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tracegraph.errors import NotReached, OptimizerError, Rejected
+from tracegraph.kinds import show
+from tracegraph.module import check_names, named_parameters
+from tracegraph.node import Node
+from tracegraph.parameter import Parameter
+from tracegraph.propagate import StaleFeedbackWarning, backward
+
+__all__ = ["Change", "Optimizer", "Proposal", "Rejection", "Update", "Usage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a step cost; ``cost`` is in dollars, ``None`` where the price is unknown."""
+
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One parameter's new value; `version` is the one that began with it."""
+
+    name: str
+    parameter: Parameter[Any]
+    before: Any
+    after: Any
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A value that was not taken, and why, in words for a person and a model."""
+
+    name: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Values that an optimizer suggests, by parameter, and what it said of them."""
+
+    values: Mapping[Parameter[Any], Any]
+    reasoning: str = ""
+    rejections: tuple[Rejection, ...] = ()
+    usage: Usage = Usage()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a step did; true when something changed."""
+
+    changes: tuple[Change, ...] = ()
+    rejections: tuple[Rejection, ...] = ()
+    reasoning: str = ""
+    usage: Usage = field(default_factory=Usage)
+    note: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.changes)
+
+    def __str__(self) -> str:
+        lines = [f"{c.name}: {show(c.before, 60)} -> {show(c.after, 60)}" for c in self.changes]
+        lines += [f"{r.name}: rejected, {r.reason}" for r in self.rejections]
+        return "\n".join(lines) or self.note or "nothing changed"
+
+
+class Optimizer(ABC):
+    """Turns the feedback that arrived at some parameters into new values.
+
+    Args:
+        parameters: a parameter, a list or dict of them, bundles, or a `Module`; at least one.
+
+    Raises:
+        OptimizerError: there is no parameter, or something else stands among them.
+        DuplicateName: two parameters have the same given name.
+    """
+
+    def __init__(self, parameters: Any) -> None:
+        self.named_parameters: dict[str, Parameter[Any]] = collect(parameters)
+
+    @property
+    def parameters(self) -> list[Parameter[Any]]:
+        """The parameters, in the order that they were given."""
+        return list(self.named_parameters.values())
+
+    def zero_feedback(self) -> None:
+        """Forget the feedback that has arrived at the parameters."""
+        for parameter in self.parameters:
+            parameter.zero_feedback()
+
+    def zero_grad(self) -> None:
+        """The same, by the name that users of torch know."""
+        self.zero_feedback()
+
+    def backward(self, outputs: Any, feedback: Any = None, **options: Any) -> Mapping[Any, Any]:
+        """Carry feedback back: ``backward(node, feedback)`` or ``backward([(node, feedback), ...])``.
+
+        Raises:
+            NotReached: none of this optimizer's parameters lies behind any of the outputs.
+        """
+        entries = [(outputs, feedback)] if isinstance(outputs, Node) else list(outputs)
+        received = backward(entries, **options)
+        if entries and not any(p in received for p in self.parameters):
+            if not any(_behind(entry[0], self.parameters) for entry in entries):
+                raise NotReached(
+                    f"none of the parameters {', '.join(map(repr, self.named_parameters))} lies behind "
+                    f"{', '.join(entry[0].name for entry in entries[:3])}: were they read with .data "
+                    "outside a bundle, or was tracing off?"
+                )
+        return received
+
+    def step(self, *, bypassing: bool = False, **options: Any) -> Update:
+        """Propose new values from the feedback that has arrived, and assign all or none.
+
+        Without feedback nothing is asked and nothing changes. When an error is raised nothing has
+        changed and the feedback stays.
+
+        Args:
+            bypassing: only say what would change.
+            **options: what the optimizer's own `propose` takes.
+        """
+        self._discard_stale()
+        if not self._has_feedback():
+            return Update(note="no feedback has arrived since the last step; nothing was asked")
+        return self.settle(self.propose(**options), bypassing=bypassing)
+
+    def settle(self, proposal: Proposal, *, bypassing: bool = False) -> Update:
+        """Check every value of a proposal, then assign all or none."""
+        names = {id(p): name for name, p in self.named_parameters.items()}
+        rejections = list(proposal.rejections)
+        checked: list[tuple[str, Parameter[Any], Any]] = []
+        for parameter, value in proposal.values.items():
+            name = names.get(id(parameter), parameter.label)
+            try:
+                if id(parameter) not in names:
+                    raise Rejected(parameter=parameter, reason="it is no parameter of this optimizer")
+                if not parameter.trainable:
+                    raise Rejected(parameter=parameter, reason="it is frozen")
+                checked.append((name, parameter, parameter.check(value)))
+            except Rejected as error:
+                rejections.append(Rejection(name, value, error.reason))
+        changes = []
+        if not rejections or len(rejections) == len(proposal.rejections):
+            for name, parameter, value in checked:
+                if _same(parameter._data, value):
+                    continue
+                before = parameter._data
+                if not bypassing:
+                    parameter.assign(value, origin="optimizer")
+                changes.append(Change(name, parameter, before, value, parameter.version))
+            if not bypassing:
+                self.zero_feedback()
+        return Update(
+            tuple(changes), tuple(rejections), proposal.reasoning, proposal.usage, proposal.note
+        )
+
+    @abstractmethod
+    def propose(self, **options: Any) -> Proposal:
+        """New values for the parameters; changes none of them."""
+
+    def _has_feedback(self) -> bool:
+        return any(p.feedback for p in self.parameters)
+
+    def _discard_stale(self) -> None:
+        for name, parameter in self.named_parameters.items():
+            about = parameter.feedback.version
+            if about is not None and about != parameter.version:
+                warnings.warn(
+                    f"feedback for version {about} of {name!r} is about a value that is gone (it has "
+                    f"version {parameter.version} now) and is discarded; run the workflow again",
+                    StaleFeedbackWarning,
+                    stacklevel=3,
+                )
+                parameter.zero_feedback()
+
+
+def collect(parameters: Any) -> dict[str, Parameter[Any]]:
+    """The parameters that a person handed to an optimizer, by name.
+
+    Names are the given ones; a number is added where one of the same label came before.
+
+    Raises:
+        OptimizerError: there is none, or something that is no parameter stands among them.
+        DuplicateName: two have the same given name.
+    """
+    if isinstance(parameters, Mapping) or hasattr(parameters, "named_parameters"):
+        found = named_parameters(parameters)
+    elif isinstance(parameters, Node) or callable(parameters):
+        found = _listed([parameters])
+    elif isinstance(parameters, Iterable) and not isinstance(parameters, (str, bytes)):
+        found = _listed(list(parameters))
+    else:
+        found = _listed([parameters])
+    if not found:
+        raise OptimizerError(
+            "an optimizer needs at least one parameter: make one with node(value, trainable=True) or "
+            "@bundle(trainable=True), and pass bundle.parameters() or module.parameters()"
+        )
+    return found
+
+
+def _listed(items: list[Any]) -> dict[str, Parameter[Any]]:
+    distinct: dict[int, Parameter[Any]] = {}
+    for item in items:
+        inside = named_parameters(item)
+        if not inside:
+            raise OptimizerError(
+                f"{show(item, 80)} ({type(item).__name__}) holds no parameter: "
+                + (
+                    "this node is not trainable; make it with node(value, trainable=True)"
+                    if isinstance(item, Node)
+                    else "pass parameters, trainable bundles or modules"
+                )
+            )
+        distinct |= {id(p): p for p in inside.values()}
+    check_names({str(i): p for i, p in distinct.items()})
+    named: dict[str, Parameter[Any]] = {}
+    for parameter in distinct.values():
+        label, number = parameter.label, 1
+        name = label
+        while name in named:
+            number += 1
+            name = f"{label}_{number}"
+        named[name] = parameter
+    return named
+
+
+def _behind(output: Any, parameters: list[Parameter[Any]]) -> bool:
+    from tracegraph.graph import Graph
+
+    wanted = {id(p) for p in parameters}
+    return any(id(p) in wanted for p in Graph.of(output).parameters)
+
+
+def _same(before: Any, after: Any) -> bool:
+    try:
+        return type(before) is type(after) and bool(before == after)
+    except (ValueError, RuntimeError):  # arrays have no single truth value
+        return before is after

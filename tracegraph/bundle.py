@@ -1,0 +1,722 @@
+"""Turn a function into one recorded operation.
+
+A bundle runs its function exactly once per call, with plain values, and remembers the call as a
+node. Its signature, name, documentation and exceptions stay what they were. With ``trainable=True``
+its source text is a parameter too.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import re
+import types
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextvars import Token
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from tracegraph.constraint import Constraint
+from tracegraph.errors import ParameterError
+from tracegraph.failure import original
+from tracegraph.kinds import ATOMS, KINDS, show
+from tracegraph.node import Node, failed, leaf, lower, next_id, record
+from tracegraph.operators import Operation
+from tracegraph.parameter import Parameter
+from tracegraph.recorder import Frame, Policy, current, enter_frame, leave
+from tracegraph.source import BadSource, Source
+
+__all__ = ["Bundle", "Isolation", "bundle"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Isolation = Callable[[Source, tuple[Any, ...], dict[str, Any]], Any]
+"""Runs the text of a function that is not trusted, away from this process."""
+
+_OP_NAME = re.compile(r"\s*\[([^\]]+)\]\s*")
+_CODE = "__code"
+
+
+class Bundle(Generic[P, R]):
+    """A function whose calls are recorded; made by `bundle`.
+
+    Attributes:
+        parameter: the source text as a parameter, for a trainable bundle.
+        operation: what a node remembers of the function.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        operation: Operation,
+        *,
+        parameter: Parameter[str] | None = None,
+        source: Source | None = None,
+        traceable: bool = False,
+        catch: bool = True,
+        method: bool = False,
+        trust: bool = False,
+        isolation: Isolation | None = None,
+    ) -> None:
+        self.operation = operation
+        self.parameter = parameter
+        self.traceable = traceable
+        self._function = function
+        self._source = source
+        self._compiled = (0, function)
+        self._catch = catch
+        self._method = method
+        self._trust = trust
+        self._isolation = isolation
+        self._binding = _Binding(function)
+        self._mode = _mode(function)
+        self._kept: dict[int, tuple[weakref.ref[Any], Bundle[P, R]]] = {}
+        functools.update_wrapper(self, function)
+
+    # A function like the one it wraps
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self._function)
+
+    @property
+    def __code__(self) -> Any:
+        return inspect.unwrap(self._function).__code__  # type: ignore[attr-defined]
+
+    @property
+    def __defaults__(self) -> Any:
+        return getattr(inspect.unwrap(self._function), "__defaults__", None)
+
+    @property
+    def __kwdefaults__(self) -> Any:
+        return getattr(inspect.unwrap(self._function), "__kwdefaults__", None)
+
+    @property
+    def name(self) -> str:
+        """The name of the operation."""
+        return self.operation.name
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the source text is a parameter."""
+        return self.parameter is not None
+
+    def parameters(self) -> list[Parameter[Any]]:
+        """The source text, for a trainable bundle; else nothing."""
+        return [] if self.parameter is None else [self.parameter]
+
+    def __repr__(self) -> str:
+        return f"<{'trainable ' if self.trainable else ''}bundle {self.operation.name}>"
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._method = True
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        mine = self if self.parameter is None else self._for(instance)
+        return types.MethodType(mine, instance)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Bundle[P, R]:
+        return self._twin(copy.deepcopy(self.parameter, memo))
+
+    def _for(self, instance: Any) -> Bundle[P, R]:
+        """The bundle of one object: every object owns the code of its methods."""
+        held = getattr(instance, "__dict__", None)
+        key = f"_bundle_{self.__name__}"
+        if held is not None:
+            mine = held.get(key)
+            if mine is None:
+                mine = self._twin(copy.deepcopy(self.parameter))
+                held[key] = mine
+            return cast("Bundle[P, R]", mine)
+        entry = self._kept.get(id(instance))
+        if entry is None or entry[0]() is not instance:
+            forget = functools.partial(self._kept.pop, id(instance), None)
+            entry = (weakref.ref(instance, lambda _: forget()), self._twin(copy.deepcopy(self.parameter)))
+            self._kept[id(instance)] = entry
+        return entry[1]
+
+    def _twin(self, parameter: Parameter[str] | None) -> Bundle[P, R]:
+        return Bundle(
+            self._function,
+            self.operation,
+            parameter=parameter,
+            source=self._source,
+            traceable=self.traceable,
+            catch=self._catch,
+            method=self._method,
+            trust=self._trust,
+            isolation=self._isolation,
+        )
+
+    # Calling
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Node[R]:
+        if self._mode is not None:
+            return self._mode(self, args, kwargs)  # type: ignore[no-any-return]
+        call = _Call(self, args, kwargs)
+        token = enter_frame(call.frame)
+        try:
+            result = call.function(*call.args, **call.kwargs)
+            result = call.plain(result)
+        except Exception as error:
+            failure = error
+        else:
+            leave(token)
+            return call.finished(result)  # type: ignore[no-any-return]
+        leave(token)
+        try:
+            refused = call.failed(failure)
+            if refused is failure:
+                raise failure
+            raise refused from refused.__cause__
+        finally:
+            del failure
+
+    def _now(self) -> Callable[..., Any]:
+        """The function to run: the one that was decorated, or the current text of it."""
+        parameter = self.parameter
+        if parameter is None or parameter.version == self._compiled[0]:
+            return self._compiled[1]
+        source = cast(Source, self._source)
+        if parameter._data != source.text:
+            source = source.replaced(parameter._data)
+        if parameter.trusted or self._trust:
+            function = source.compile(self._function)
+        else:
+            function = _isolated(source, self._isolation)
+        self._source = source
+        self._compiled = (parameter.version, function)
+        return function
+
+
+class _Binding:
+    """How arguments become named inputs, worked out once at decoration."""
+
+    __slots__ = ("defaults", "names", "prefixes", "skip", "variadic")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except (ValueError, TypeError):  # some builtins have no signature
+            parameters = []
+        by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        self.names = tuple(p.name for p in parameters if p.kind in by_position)
+        self.variadic = next(
+            (p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "args"
+        )
+        self.prefixes = [self.names[:n] for n in range(len(self.names) + 1)]
+        self.skip = bool(self.names) and self.names[0] in ("self", "cls")
+        self.defaults = {
+            p.name: p.default
+            for p in parameters
+            if p.default is not p.empty and _holds_node(p.default)
+        }
+
+    def name(self, position: int) -> str:
+        if position < len(self.names):
+            return self.names[position]
+        return f"{self.variadic}_{position - len(self.names)}"
+
+
+def _holds_node(value: Any) -> bool:
+    nodes: list[Node[Any]] = []
+    lower(value, "", nodes, [])
+    return bool(nodes)
+
+
+class _Call:
+    """One call of a bundle: its plain arguments, its inputs, and what to do with the result."""
+
+    __slots__ = (
+        "args", "bundle", "extra", "first", "frame", "function", "inputs", "kwargs", "names",
+        "opaque", "policy",
+    )  # fmt: skip
+
+    def __init__(self, bundle: Bundle[Any, Any], args: Any, kwargs: Any) -> None:
+        policy = current()
+        outer = None if policy is None else policy.frame
+        self.bundle = bundle
+        self.policy = policy
+        self.opaque = outer is not None and not outer.traceable
+        self.extra: dict[str, Any] | None = None
+        self.inputs: list[Node[Any]] = []
+        self.names: Any = []
+        traceable = bundle.traceable and not self.opaque
+        self.first = next_id() if traceable else 0
+        self.frame = Frame(outer, traceable, self.first)
+        self.args, self.kwargs = self._bind(args, kwargs)
+        self.function = bundle._now()
+        if bundle.parameter is not None:
+            self.inputs.append(bundle.parameter._leaf())
+            self.names = [*self.names, _CODE]
+        if self.opaque:
+            for found in self.inputs:
+                if found._extra is None or "argument" not in found._extra:
+                    cast(Frame, outer).read(found)
+
+    def _bind(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        binding = self.bundle._binding
+        inputs = self.inputs
+        names: list[str] = []
+        values = []
+        skip = binding.skip or self.bundle._method
+        traced = self.frame.traceable
+        missing = binding.defaults
+        for position, arg in enumerate(args):
+            if skip and position == 0:
+                values.append(arg)
+                continue
+            kind = type(arg)
+            if kind is Node and not traced:
+                inputs.append(arg)
+                names.append(binding.name(position))
+                values.append(arg._data)
+            elif kind in ATOMS and not traced:
+                if not self.opaque:
+                    inputs.append(leaf(arg))
+                    names.append(binding.name(position))
+                values.append(arg)
+            else:
+                values.append(self._lowered(arg, binding.name(position), names))
+        plain = {key: self._lowered(arg, key, names) for key, arg in kwargs.items()}
+        if missing:
+            for name, default in missing.items():
+                position = binding.names.index(name) if name in binding.names else len(args)
+                if name not in kwargs and position >= len(args):
+                    plain[name] = self._lowered(default, name, names)
+        self.names = names
+        return values, plain
+
+    def _lowered(self, arg: Any, name: str, names: list[str]) -> Any:
+        inputs = self.inputs
+        before = len(inputs)
+        value = lower(arg, name, inputs, names)
+        if len(inputs) == before:
+            if not self.opaque:
+                inputs.append(leaf(value))
+                names.append(name)
+        elif not isinstance(arg, Node):
+            shown = (self.extra or {}).get("nested", {})
+            self.extra = {**(self.extra or {}), "nested": {**shown, name: show(value, 200)}}
+        if not self.frame.traceable:
+            return value
+        if isinstance(arg, Node) or len(inputs) == before + 1:
+            return self._placeholder(inputs[-1], name)
+        return arg
+
+    def _placeholder(self, outer: Node[Any], name: str) -> Node[Any]:
+        inner = leaf(outer._data)
+        inner._extra = {**(inner._extra or {}), "name": name, "argument": outer}
+        return inner
+
+    # The end of the call
+
+    def plain(self, result: Any) -> Any:
+        """The result without nodes; those that are in it count as read."""
+        if self.frame.traceable:
+            return result
+        if type(result) in ATOMS:
+            return result
+        found: list[Node[Any]] = []
+        value = lower(result, "", found, [])
+        for node in found:
+            self.frame.read(node)
+        return value
+
+    def finished(self, result: Any) -> Any:
+        """The node of the call; inside an opaque call the plain result."""
+        inner = None
+        if self.frame.traceable:
+            found: list[Node[Any]] = []
+            inner = result if isinstance(result, Node) else None
+            result = lower(result, "", found, [])
+            self._capture(_behind(found, self.frame))
+        elif self.frame.captured:
+            self._capture(self.frame.captured)
+        if self.opaque:
+            return result
+        if self.policy is not None and not self.policy.active:
+            return leaf(result)
+        if inner is not None:
+            self.extra = {**(self.extra or {}), "inner": inner}
+        return record(
+            self.bundle.operation, tuple(self.names), tuple(self.inputs), result, self.extra
+        )
+
+    def failed(self, error: Exception) -> Exception:
+        """Record the failure; gives the exception that the caller shall see."""
+        if self.opaque or not self.bundle._catch:
+            return error
+        if self.frame.captured:
+            self._capture({i: n for i, n in self.frame.captured.items() if not self.first or i < self.first})
+        quiet = self.policy is not None and not self.policy.active
+        function = self.function
+        return failed(
+            self.bundle.operation,
+            () if quiet else tuple(self.names),
+            () if quiet else tuple(self.inputs),
+            original(error),
+            getattr(inspect.unwrap(function), "__code__", None),
+            self.extra,
+        )
+
+    def _capture(self, captured: Mapping[int, Node[Any]]) -> None:
+        known = {n.id for n in self.inputs}
+        taken = set(self.names)
+        names = []
+        for number, found in sorted(captured.items()):
+            if number in known:
+                continue
+            label = found.label
+            while label in taken:
+                label += "_"
+            taken.add(label)
+            names.append(label)
+            self.inputs.append(found)
+        if names:
+            self.names = [*self.names, *names]
+            self.extra = {**(self.extra or {}), "captured": tuple(names)}
+
+
+def _behind(outputs: list[Node[Any]], frame: Frame) -> dict[int, Node[Any]]:
+    """The nodes from outside that an inner graph was made of, without its arguments."""
+    todo = [*outputs, *(frame.captured or {}).values()]
+    seen: set[int] = set()
+    outside: dict[int, Node[Any]] = {}
+    while todo:
+        found = todo.pop()
+        if found.id in seen:
+            continue
+        seen.add(found.id)
+        if "argument" in (found._extra or {}):
+            continue
+        if found.id < frame.first_id or found.parameter is not None:
+            outside[found.id] = found
+        else:
+            todo.extend(found._inputs)
+    return outside
+
+
+# Async functions and generators: the same call, opened and closed around each step
+
+
+def _run_coroutine(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Awaitable[Any]:
+    call = _Call(self, args, kwargs)
+
+    async def run() -> Any:
+        token = enter_frame(call.frame)
+        try:
+            result = call.plain(await call.function(*call.args, **call.kwargs))
+        except Exception as error:
+            leave(token)
+            token = None
+            _raise(call, error)
+        finally:
+            if token is not None:
+                leave(token)
+        return call.finished(result)
+
+    return run()
+
+
+def _run_generator(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Iterator[Any]:
+    call = _Call(self, args, kwargs)
+    source = call.function(*call.args, **call.kwargs)
+
+    def run() -> Iterator[Any]:
+        step: Callable[[], Any] = functools.partial(next, source)
+        try:
+            while True:
+                token: Token[Policy | None] = enter_frame(call.frame)
+                try:
+                    item = call.plain(step())
+                except StopIteration as end:
+                    return end.value
+                except Exception as error:
+                    leave(token)
+                    token = None  # type: ignore[assignment]
+                    _raise(call, error)
+                finally:
+                    if token is not None:
+                        leave(token)
+                try:
+                    sent = yield call.finished(item)
+                except GeneratorExit:
+                    raise
+                except BaseException as thrown:
+                    step = functools.partial(source.throw, thrown)
+                else:
+                    step = functools.partial(source.send, sent)
+        finally:
+            source.close()
+
+    return run()
+
+
+def _run_async_generator(self: Bundle[Any, Any], args: Any, kwargs: Any) -> AsyncIterator[Any]:
+    call = _Call(self, args, kwargs)
+    source = call.function(*call.args, **call.kwargs)
+
+    async def run() -> AsyncIterator[Any]:
+        step: Callable[[], Awaitable[Any]] = functools.partial(anext, source)
+        try:
+            while True:
+                token: Token[Policy | None] | None = enter_frame(call.frame)
+                try:
+                    item = call.plain(await step())
+                except StopAsyncIteration:
+                    return
+                except Exception as error:
+                    leave(cast(Any, token))
+                    token = None
+                    _raise(call, error)
+                finally:
+                    if token is not None:
+                        leave(token)
+                try:
+                    sent = yield call.finished(item)
+                except GeneratorExit:
+                    raise
+                except BaseException as thrown:
+                    step = functools.partial(source.athrow, thrown)
+                else:
+                    step = functools.partial(source.asend, sent)
+        finally:
+            await source.aclose()
+
+    return run()
+
+
+def _raise(call: _Call, error: Exception) -> None:
+    refused = call.failed(error)
+    if refused is error:
+        raise error
+    raise refused from refused.__cause__
+
+
+def _mode(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if inspect.iscoroutinefunction(inner):
+        return _run_coroutine
+    if inspect.isasyncgenfunction(inner):
+        return _run_async_generator
+    if inspect.isgeneratorfunction(inner):
+        return _run_generator
+    return None
+
+
+def _isolated(source: Source, isolation: Isolation | None) -> Callable[..., Any]:
+    """A function that runs `source` away from this process."""
+    if isolation is None:
+        raise ParameterError(
+            f"the code of {source.entry!r} was written by an optimizer and is not trusted to run in "
+            "this process, and no sandbox is set; look at it and call parameter.trust(), or decorate "
+            "with trust=True"
+        )
+    run = isolation
+    return lambda *args, **kwargs: run(source, args, kwargs)
+
+
+# The decorator
+
+
+@overload
+def bundle(function: Callable[P, Awaitable[R]], /) -> Bundle[P, Any]: ...
+@overload
+def bundle(function: Callable[P, R], /) -> Bundle[P, R]: ...
+@overload
+def bundle(
+    function: str | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    trainable: bool = False,
+    traceable: bool = False,
+    constraint: Any = None,
+    rules: Mapping[type, Callable[..., Any]] | None = None,
+    trust: bool = False,
+    catch_execution_error: bool = True,
+    **former: Any,
+) -> Callable[[Callable[P, R]], Bundle[P, R]]: ...
+
+
+def bundle(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    trainable: bool = False,
+    traceable: bool = False,
+    constraint: Any = None,
+    rules: Mapping[type, Callable[..., Any]] | None = None,
+    trust: bool = False,
+    catch_execution_error: bool = True,
+    **former: Any,
+) -> Any:
+    """Record every call of a function as one node.
+
+    Works with and without parentheses, on functions, methods, async functions, generators, lambdas
+    and partials. The function runs once per call, on plain values: nodes among its arguments, also
+    inside lists, dicts, dataclasses and pydantic models, are inputs, and so are nodes that it reads
+    without being given them. What it raises stays an instance of its type, see `failed_node`.
+
+    Args:
+        name: of the operation; by default the function's.
+        description: what the operation does; by default its documentation.
+        trainable: make the source text a parameter (`Bundle.parameter`).
+        traceable: run the body on nodes and keep the graph inside (`Node.inner`); parameters used
+            there receive feedback.
+        constraint: what texts the code may have, see `Constraint`; for trainable bundles.
+        rules: how feedback goes from the result to the inputs, by feedback type:
+            ``rule(node, feedback) -> {input name: feedback}``.
+        trust: run code that an optimizer wrote in this process, without asking. By default it runs
+            in the sandbox until `Parameter.trust`.
+        catch_execution_error: ``False`` raises what the function raises, without recording it.
+
+    Raises:
+        ParameterError: the function cannot be trainable; the message says why.
+
+    >>> import tracegraph as tg
+    >>> @tg.bundle
+    ... def area(width, height):
+    ...     return width * height
+    >>> result = area(tg.node(3), 4)
+    >>> result.data, result.op, list(result.inputs)
+    (12, 'area', ['width', 'height'])
+    """
+    if isinstance(function, str):
+        function, description = None, function
+    options = _options(former)
+    if function is not None and not (callable(function) or _descriptor(function)):
+        raise TypeError(f"@bundle decorates a function, got {show(function, 80)}")
+
+    def decorate(target: Callable[..., Any]) -> Any:
+        return _bundled(
+            target,
+            name=name or options.get("name"),
+            description=description,
+            trainable=trainable,
+            traceable=traceable or options.get("traceable", False),
+            constraint=constraint,
+            rules=rules,
+            trust=trust,
+            catch=catch_execution_error,
+        )
+
+    return decorate if function is None else decorate(function)
+
+
+_FORMER: dict[str, str] = {
+    "_process_inputs": "traceable=True gives the body nodes",
+    "projections": "constraint= says what the code may be",
+}
+
+
+def _options(former: dict[str, Any]) -> dict[str, Any]:
+    """Options of Microsoft Trace that mean the same here; the others are an error that names ours."""
+    taken: dict[str, Any] = {}
+    for key, value in former.items():
+        if key == "traceable_code":
+            taken["traceable"] = bool(value)
+        elif key == "output_name":
+            taken["name"] = value
+        elif key in ("allow_external_dependencies", "overwrite_python_recursion"):
+            continue  # always so here: what a call reads is recorded, and recursion is one node
+        elif key in _FORMER:
+            raise TypeError(f"bundle() has no option {key!r}: {_FORMER[key]}")
+        else:
+            import difflib
+
+            known = ("name description trainable traceable constraint rules trust "
+                     "catch_execution_error").split()
+            near = difflib.get_close_matches(key, known, 1)
+            raise TypeError(
+                f"bundle() has no option {key!r}"
+                + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}")
+            )
+    return taken
+
+
+def _descriptor(target: Any) -> bool:
+    return isinstance(target, (staticmethod, classmethod))
+
+
+def _bundled(target: Any, *, name: str | None, description: str | None, trainable: bool,
+             traceable: bool, constraint: Any, rules: Any, trust: bool, catch: bool) -> Any:
+    if _descriptor(target):
+        inside = _bundled(
+            target.__func__, name=name, description=description, trainable=trainable,
+            traceable=traceable, constraint=constraint, rules=rules, trust=trust, catch=catch,
+        )  # fmt: skip
+        return type(target)(inside)
+    if isinstance(target, Bundle):
+        raise TypeError(f"{target!r} is a bundle already; decorate it once")
+    raw = target
+    while isinstance(raw, functools.partial):
+        raw = raw.func
+    doc = inspect.getdoc(raw) if not isinstance(target, functools.partial) else inspect.getdoc(raw)
+    said = description or doc or ""
+    named_op = _OP_NAME.match(said) if description else None
+    if named_op:
+        name, said = name or named_op[1], said[named_op.end() :]
+    label = name or getattr(raw, "__name__", type(raw).__name__)
+    try:
+        signature = f"{label}{inspect.signature(target)}"
+    except (ValueError, TypeError):
+        signature = f"{label}(...)"
+    operation = Operation(
+        "lambda" if label == "<lambda>" else label,
+        target,
+        doc=said,
+        signature=signature.replace("<lambda>", "lambda"),
+        rules=_checked_rules(rules),
+        code=getattr(inspect.unwrap(raw), "__code__", None),
+    )
+    if not trainable:
+        return Bundle(target, operation, traceable=traceable, catch=catch)
+    try:
+        source = Source.of(target, lambda found: found is bundle)
+    except BadSource as error:
+        raise ParameterError(str(error)) from error
+    parameter = _code_parameter(source, constraint, said)
+    return Bundle(
+        target, operation, parameter=parameter, source=source, traceable=traceable, catch=catch,
+        trust=trust,
+    )  # fmt: skip
+
+
+def _code_parameter(source: Source, constraint: Any, description: str) -> Parameter[str]:
+    def fits(text: str) -> bool:
+        source.replaced(text)
+        return True
+
+    fits.__doc__ = f"defines exactly `{source.header}`"
+    made = Constraint(fits, constraint)
+    return Parameter(
+        source.text,
+        name=source.entry,
+        description=description or None,
+        constraint=made,
+        kind=KINDS["code"],
+    )
+
+
+def _checked_rules(rules: Any) -> Any:
+    if rules is None:
+        return None
+    if not isinstance(rules, Mapping) or not all(
+        isinstance(kind, type) and callable(rule) for kind, rule in rules.items()
+    ):
+        raise TypeError(
+            f"rules= maps a feedback type to a function (node, feedback) -> {{input: feedback}}, got "
+            f"{show(rules, 80)}"
+        )
+    return dict(rules)

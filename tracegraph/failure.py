@@ -1,0 +1,164 @@
+"""A call that failed: what is remembered of it, and the exception that its caller sees.
+
+The caller sees an instance of the original type *and* of `ExecutionError`: a class joined of both,
+made once per type, whose fields are those of the original. A few types refuse to be joined; then
+the original passes unchanged. `failed_node` finds the node in every case.
+"""
+
+from __future__ import annotations
+
+import linecache
+import types
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tracegraph.errors import ExecutionError
+
+if TYPE_CHECKING:
+    from tracegraph.node import Node
+
+__all__ = ["Failure", "failed_node", "joined"]
+
+_LIMIT = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a failed call said: the exception's type name, its message, and where it happened."""
+
+    type: str
+    message: str
+    source: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException, code: types.CodeType | None = None) -> Failure:
+        """Read `error`, and mark the line of `code` (or of the innermost frame) that raised it."""
+        try:
+            message = str(error)
+        except Exception:  # an exception that cannot be shown is still an exception
+            message = "<the message cannot be shown>"
+        if len(message) > _LIMIT:
+            message = f"{message[:_LIMIT]} (+{len(message) - _LIMIT:,} characters)"
+        return cls(type(error).__name__, message, _marked(error, code, message))
+
+    def __str__(self) -> str:
+        return f"({self.type}) {self.message}" if self.message else f"({self.type})"
+
+    def text(self) -> str:
+        """The failure with the failing line marked, for a person and a model alike."""
+        return f"{self}\n{self.source}" if self.source else str(self)
+
+
+def failed_node(error: BaseException) -> Node[Any] | None:
+    """The node of the recorded call that raised `error`, or ``None`` when none did.
+
+    >>> import tracegraph as tg
+    >>> try:
+    ...     tg.node(1) / 0
+    ... except ZeroDivisionError as error:
+    ...     print(tg.failed_node(error).data)
+    (ZeroDivisionError) division by zero
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        node = getattr(error, "__dict__", {}).get("exception_node")
+        if node is not None:
+            return node  # type: ignore[no-any-return]
+        error = error.__cause__  # type: ignore[assignment]
+    return None
+
+
+def original(error: Exception) -> Exception:
+    """The exception as the user's own code raised it, without our joined class."""
+    cause = error.__cause__
+    if isinstance(error, ExecutionError) and isinstance(cause, Exception):
+        return original(cause)
+    return error
+
+
+def joined(error: Exception, node: Node[Any]) -> Exception:
+    """`error` as an instance of its own type and of `ExecutionError`, pointing at `node`.
+
+    Gives `error` itself where its type cannot be joined.
+    """
+    first = original(error)
+    both = _join(type(first))
+    if both is not None:
+        try:
+            twin: Exception = both.__new__(both, *first.args)
+            _initialise(twin, first)
+            twin.__dict__.update(first.__dict__)
+            twin.__dict__["exception_node"] = node
+            twin.__cause__ = first
+            if str(twin) == str(first):
+                return twin
+        except Exception:  # noqa: S110 - a type that refuses passes as it is
+            pass
+    getattr(first, "__dict__", {})["exception_node"] = node
+    return first
+
+
+_joined: dict[type[Exception], type[Exception] | None] = {}
+
+
+def _join(kind: type[Exception]) -> type[Exception] | None:
+    if kind not in _joined:
+        if issubclass(kind, ExecutionError):
+            _joined[kind] = kind
+        else:
+            try:
+                _joined[kind] = types.new_class(
+                    kind.__name__,
+                    (ExecutionError, kind),
+                    exec_body=lambda body: body.update(
+                        __module__=kind.__module__, __qualname__=kind.__qualname__
+                    ),
+                )
+            except Exception:  # final types, clashing layouts, metaclasses that refuse
+                _joined[kind] = None
+    return _joined[kind]
+
+
+def _initialise(twin: Exception, first: Exception) -> None:
+    """Fill what lives in C: run the builtin's own initialiser, then copy the fields it declares."""
+    builtin = next(c for c in type(first).__mro__ if c.__module__ == "builtins")
+    builtin.__init__(twin, *first.args)
+    twin.args = first.args
+    for owner in type(first).__mro__:
+        for name, member in vars(owner).items():
+            if isinstance(member, (types.MemberDescriptorType, types.GetSetDescriptorType)):
+                if name in {"__dict__", "__traceback__", "__context__", "__cause__", "args"}:
+                    continue
+                try:
+                    setattr(twin, name, getattr(first, name))
+                except (AttributeError, TypeError):
+                    continue
+    notes = getattr(first, "__notes__", None)
+    if notes:
+        twin.__notes__ = list(notes)
+
+
+def _marked(error: BaseException, code: types.CodeType | None, message: str) -> str:
+    """The lines around the one that failed, with a mark behind it."""
+    place: tuple[str, int] | None = None
+    step = error.__traceback__
+    while step is not None:
+        if code is None or step.tb_frame.f_code is code:
+            place = (step.tb_frame.f_code.co_filename, step.tb_lineno)
+        step = step.tb_next
+    if place is None or code is None:
+        return ""
+    filename, line = place
+    lines = linecache.getlines(filename)
+    if not lines:
+        return ""
+    first = max(code.co_firstlineno, line - 10)
+    last = min(len(lines), line + 3)
+    head = message.splitlines()[0] if message else ""
+    written = []
+    for number in range(first, last + 1):
+        text = lines[number - 1].rstrip("\n")
+        mark = f"  <--- ({type(error).__name__}) {head[:200]}" if number == line else ""
+        written.append(f"{number:>4} | {text}{mark}")
+    return "\n".join(written)

@@ -1,0 +1,305 @@
+"""Objects that hold parameters: find them, save their values, load them again.
+
+A `Module` is any object whose attributes hold parameters, trainable bundles, containers of these,
+or other modules. Names are paths: ``retriever.prompt``, ``tools[0]``.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import UserDict, UserList
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from tracegraph.bundle import Bundle
+from tracegraph.errors import DuplicateName, ParameterError
+from tracegraph.kinds import is_array, is_tensor, show
+from tracegraph.node import Node
+from tracegraph.parameter import Parameter
+
+__all__ = ["Map", "Module", "Seq", "apply", "model", "named_parameters"]
+
+C = TypeVar("C", bound=type)
+
+
+def named_parameters(holder: Any) -> dict[str, Parameter[Any]]:
+    """The parameters inside `holder`, by the path that leads to each.
+
+    Looks into parameters, bundles, modules, objects of `model` classes, lists, tuples and dicts. A
+    parameter that is found twice is listed once, by its first path.
+    """
+    found: dict[str, Parameter[Any]] = {}
+    owners: set[int] = set()
+    for path, parameter in _search(holder, "", set()):
+        if id(parameter) not in owners:
+            owners.add(id(parameter))
+            found[path or parameter.label] = parameter
+    return found
+
+
+def _search(value: Any, path: str, open_: set[int]) -> Iterator[tuple[str, Parameter[Any]]]:
+    if isinstance(value, Parameter):
+        yield path, value
+        return
+    if isinstance(value, Node) or id(value) in open_:
+        return
+    open_ = open_ | {id(value)}
+    if isinstance(value, Bundle):
+        if value.parameter is not None:
+            yield path, value.parameter
+    elif hasattr(value, "__func__") and isinstance(value.__func__, Bundle):
+        yield from _search(value.__func__, path, open_)
+    elif isinstance(value, (Mapping, UserDict)):
+        for key, item in value.items():
+            yield from _search(item, f"{path}[{key!r}]", open_)
+    elif isinstance(value, (list, tuple, UserList)):
+        for index, item in enumerate(value):
+            yield from _search(item, f"{path}[{index}]", open_)
+    elif isinstance(value, Module) or hasattr(type(value), "__tracegraph_model__"):
+        for name in _attributes(value):
+            yield from _search(getattr(value, name), f"{path}.{name}" if path else name, open_)
+
+
+def _attributes(holder: Any) -> list[str]:
+    own = [n for n in getattr(holder, "__dict__", {}) if not n.startswith("_bundle_")]
+    for kind in type(holder).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        own += [n for n in ((slots,) if isinstance(slots, str) else slots) if hasattr(holder, n)]
+    trainable = [
+        name
+        for kind in reversed(type(holder).__mro__)
+        for name, member in vars(kind).items()
+        if isinstance(_unwrapped(member), Bundle) and _unwrapped(member).trainable
+    ]
+    return list(dict.fromkeys([*own, *trainable]))
+
+
+def _unwrapped(member: Any) -> Any:
+    return member.__func__ if isinstance(member, (staticmethod, classmethod)) else member
+
+
+class Module:
+    """An object with parameters; derive from it, or decorate a class with `model`.
+
+    >>> import tracegraph as tg
+    >>> class Greeter(tg.Module):
+    ...     def __init__(self):
+    ...         self.word = tg.node("Hello", trainable=True, name="word")
+    ...     def forward(self, name):
+    ...         return self.word + " " + name
+    >>> greeter = Greeter()
+    >>> greeter("you").data, list(greeter.named_parameters())
+    ('Hello you', ['word'])
+    """
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What calling the module does; a subclass says it."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no forward(); define it to make the module callable"
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def named_parameters(self) -> dict[str, Parameter[Any]]:
+        """The parameters by path."""
+        return named_parameters(self)
+
+    parameters_dict = named_parameters
+
+    def parameters(self) -> list[Parameter[Any]]:
+        """The parameters, each once."""
+        return list(named_parameters(self).values())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The values of the parameters by path, copied."""
+        return {path: p.kind.copy(p._data) for path, p in named_parameters(self).items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the values of `state`, all or none.
+
+        Raises:
+            ParameterError: a path is missing or unknown; nothing has changed.
+            Rejected: a value is not allowed; nothing has changed.
+        """
+        own = named_parameters(self)
+        missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
+        if missing or unknown:
+            raise ParameterError(
+                "the state does not fit: "
+                + "; ".join(
+                    f"{word} {', '.join(map(repr, sorted(names)))}"
+                    for word, names in (("it lacks", missing), ("it has unknown", unknown))
+                    if names
+                )
+            )
+        checked = {path: own[path].check(value) for path, value in state.items()}
+        for path, value in checked.items():
+            own[path].assign(own[path].kind.copy(value))
+
+    def save(self, path: str | Path) -> None:
+        """Write the values of the parameters as JSON; tensors and arrays as lists with their type."""
+        text = json.dumps(
+            {
+                name: {
+                    "kind": p.kind.name, "value": _to_json(p._data, name), "origin": p.origin,
+                    "trusted": p.trusted,
+                }
+                for name, p in named_parameters(self).items()
+            },
+            indent=1,
+        )  # fmt: skip
+        target = Path(path)
+        partial = target.with_name(target.name + ".part")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(target)
+
+    def load(self, path: str | Path) -> None:
+        """Read what `save` wrote, all or none.
+
+        Raises:
+            ParameterError: the file is no such file, or does not fit these parameters.
+            Rejected: a value is not allowed.
+        """
+        try:
+            stored = json.loads(Path(path).read_text(encoding="utf-8"))
+            entries = {name: dict(entry) for name, entry in stored.items()}
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ParameterError(f"{path} is no file of parameters: {error}") from error
+        own = named_parameters(self)
+        state = {
+            name: _from_json(entry.get("value"), own[name]) if name in own else None
+            for name, entry in entries.items()
+        }
+        self.load_state_dict(state)
+        for name, entry in entries.items():
+            own[name].origin = "optimizer" if entry.get("origin") == "optimizer" else "person"
+            own[name].trusted = bool(entry.get("trusted")) and own[name].origin == "person"
+
+    def copy(self) -> Any:
+        """A copy of the object that shares the parameters."""
+        memo: dict[int, Any] = {id(p): p for p in named_parameters(self).values()}
+        return copy.deepcopy(self, memo)
+
+
+def model(cls: C) -> C:
+    """Make a class a `Module`: its instances list, save and load their parameters.
+
+    The class keeps its name, its bases and its ``__init__``.
+
+    >>> import tracegraph as tg
+    >>> @tg.model
+    ... class Agent:
+    ...     def __init__(self):
+    ...         self.prompt = tg.node("Be kind.", trainable=True, name="prompt")
+    >>> Agent().parameters()[0].data
+    'Be kind.'
+    """
+    if not isinstance(cls, type):
+        raise TypeError(f"@model decorates a class, got {show(cls, 80)}")
+    for name, member in vars(Module).items():
+        if not name.startswith("__") and not hasattr(cls, name):
+            setattr(cls, name, member)
+    if not hasattr(cls, "__call__"):  # noqa: B004 - asks the class, to give it one
+        cls.__call__ = Module.__call__  # type: ignore[attr-defined]
+    cls.__tracegraph_model__ = True  # type: ignore[attr-defined]
+    return cls
+
+
+class Seq(UserList[Any]):
+    """A list whose parameters are found: ``Seq(prompt, tool, 3)``."""
+
+    def __init__(self, *items: Any) -> None:
+        super().__init__(items[0] if len(items) == 1 and isinstance(items[0], list) else items)
+
+    def parameters(self) -> list[Parameter[Any]]:
+        """The parameters in the list, each once."""
+        return list(named_parameters(self).values())
+
+    def __traced_items__(self, item: Callable[[Any, str], Any], path: str) -> Any:
+        """The list with the nodes in it replaced, for a recorded call."""
+        plain = [item(v, f"{path}[{i}]") for i, v in enumerate(self.data)]
+        return plain if any(a is not b for a, b in zip(plain, self.data, strict=True)) else self
+
+
+class Map(UserDict[Any, Any]):
+    """A dict whose parameters are found: ``Map({"prompt": prompt})``."""
+
+    def parameters(self) -> list[Parameter[Any]]:
+        """The parameters in the dict, each once."""
+        return list(named_parameters(self).values())
+
+    def __traced_items__(self, item: Callable[[Any, str], Any], path: str) -> Any:
+        """The dict with the nodes in it replaced, for a recorded call."""
+        plain = {k: item(v, f"{path}[{k!r}]") for k, v in self.data.items()}
+        return plain if any(plain[k] is not self.data[k] for k in plain) else self
+
+
+def apply(function: Callable[[Any], Any], value: Any) -> Any:
+    """Apply `function` to every node and plain value inside nested containers.
+
+    Gives the same structure of lists, tuples, dicts, `Seq` and `Map`; `value` stays as it is.
+
+    >>> import tracegraph as tg
+    >>> tg.apply(lambda x: x + 1, {"a": [1, 2], "b": (3,)})
+    {'a': [2, 3], 'b': (4,)}
+    """
+    if isinstance(value, Seq):
+        return Seq(*[apply(function, item) for item in value.data])
+    if isinstance(value, Map):
+        return Map({key: apply(function, item) for key, item in value.data.items()})
+    if isinstance(value, Mapping):
+        return {key: apply(function, item) for key, item in value.items()}
+    if isinstance(value, (list, set, frozenset)):
+        return type(value)(apply(function, item) for item in value)
+    if isinstance(value, tuple):
+        items = [apply(function, item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return function(value)
+
+
+def check_names(parameters: Mapping[str, Parameter[Any]]) -> None:
+    """Refuse two parameters of one given name.
+
+    Raises:
+        DuplicateName: two have the same `Parameter.given_name`.
+    """
+    taken: dict[str, Parameter[Any]] = {}
+    for parameter in parameters.values():
+        name = parameter.given_name
+        if name is None or parameter.kind.name == "code":
+            continue
+        if name in taken and taken[name] is not parameter:
+            raise DuplicateName(
+                f"two parameters are named {name!r}; feedback and replies go by name, so give each "
+                "its own (node(..., name=...)), or hand over the module that holds them"
+            )
+        taken[name] = parameter
+
+
+def _to_json(value: Any, name: str) -> Any:
+    if is_tensor(value) or is_array(value):
+        return {"shape": list(value.shape), "dtype": str(value.dtype), "data": value.tolist()}
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"{name} cannot be saved as JSON: {error}") from error
+
+
+def _from_json(stored: Any, parameter: Parameter[Any]) -> Any:
+    now = parameter._data
+    if is_tensor(now) or is_array(now):
+        if not isinstance(stored, dict) or "data" not in stored:
+            raise ParameterError(f"{parameter.label} expects a tensor, the file holds something else")
+        if is_tensor(now):
+            return now.new_tensor(stored["data"]).reshape(stored["shape"]).requires_grad_(now.requires_grad)
+        return cast(Any, type(now).__array_ufunc__ and __import__("numpy")).asarray(
+            stored["data"], dtype=now.dtype
+        ).reshape(stored["shape"])
+    return parameter.read(stored) if parameter.kind.name not in ("text", "code") else stored

@@ -1,0 +1,804 @@
+"""One value and how it was made.
+
+A node holds its value, the operation that made it and that operation's inputs: nothing else. No
+node knows its users, so dropping an output frees its graph. Ids come from one counter: an input's
+id is smaller than its user's, and sorting by id is a topological order.
+
+A node behaves like its value. Operators, indexing, iteration and methods record an operation;
+``bool``, ``len``, ``in``, ``==`` and ``hash`` answer plainly.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
+
+from tracegraph import operators
+from tracegraph.errors import CyclicValue
+from tracegraph.failure import Failure, joined
+from tracegraph.kinds import ATOMS, preview, show
+from tracegraph.operators import MUTATORS, Operation, named
+from tracegraph.recorder import Frame, Policy, current
+
+if TYPE_CHECKING:
+    from tracegraph.parameter import Parameter
+
+__all__ = ["Node", "apply", "failed", "leaf", "lower", "next_id", "record", "unwrap"]
+
+T = TypeVar("T")
+
+_ids = itertools.count(1)
+next_id: Callable[[], int] = _ids.__next__
+"""A fresh id, larger than every id before."""
+
+_MUTABLE = frozenset({list, dict, set, bytearray})
+_ELSEWHERE = {
+    "children": "a node does not know its users; ask Graph.of(outputs).users(node)",
+    "_set": "a node does not change; a Parameter takes a new value by .assign(value)",
+    "level": "ids order the graph: an input's id is smaller than its user's",
+    "parameter_dependencies": "ask Graph.of([node]).parameters",
+    "zero_feedback": "feedback is kept by parameters; call optimizer.zero_feedback()",
+}
+
+
+class Node(Generic[T]):
+    """One value of a trace, and how it was made; make one with `node`.
+
+    Attributes:
+        id: grows along the graph; unique in the process.
+
+    >>> import tracegraph as tg
+    >>> x = tg.node(2, name="x")
+    >>> y = x * 3 + 1
+    >>> y.data, y.op, [n.data for n in y.inputs.values()]
+    (7, 'add', [6, 1])
+    """
+
+    __slots__ = ("__weakref__", "_data", "_extra", "_inputs", "_names", "_operation", "id")
+
+    _data: T
+    _extra: dict[str, Any] | None
+    _inputs: tuple[Node[Any], ...]
+    _names: tuple[str, ...]
+    _operation: Operation | None
+    id: int
+
+    def __init__(self, value: T, *, name: str | None = None, description: str | None = None):
+        self._data = value
+        self._operation = None
+        self._inputs = ()
+        self._names = ()
+        self._extra = _described(name, description)
+        self.id = next_id()
+        _keep_preview(self, value)
+
+    # What a node is
+
+    @property
+    def data(self) -> T:
+        """The value. Inside a call of a bundle, reading it makes this node an input of the call."""
+        policy = current()
+        if policy is not None and policy.frame is not None:
+            policy.frame.read(self._leaf())
+        return self._data
+
+    @property
+    def op(self) -> str | None:
+        """The name of the operation that made this node; ``None`` for a leaf."""
+        return None if self._operation is None else self._operation.name
+
+    @property
+    def operation(self) -> Operation | None:
+        """The operation that made this node; ``None`` for a leaf."""
+        return self._operation
+
+    @property
+    def inputs(self) -> Mapping[str, Node[Any]]:
+        """The inputs by argument name, in order."""
+        return dict(zip(self._names, self._inputs, strict=True))
+
+    @property
+    def parents(self) -> list[Node[Any]]:
+        """The distinct inputs, in order."""
+        return list({n.id: n for n in self._inputs}.values())
+
+    @property
+    def name(self) -> str:
+        """A readable name, unique in the process: ``add:7``, ``prompt:1``."""
+        return f"{self.label}:{self.id}"
+
+    @property
+    def py_name(self) -> str:
+        """The name as a Python identifier, unique in the process."""
+        return f"{self.label.replace('/', '_')}_{self.id}"
+
+    @property
+    def label(self) -> str:
+        """The name without its id: as given, or the operation's, or the type's."""
+        extra = self._extra or {}
+        label = extra.get("name") or self.op or type(self._data).__name__
+        return f"{extra.get('scope', '')}{label}"
+
+    @property
+    def given_name(self) -> str | None:
+        """The name that a person gave, or ``None``."""
+        return (self._extra or {}).get("name")
+
+    @property
+    def description(self) -> str | None:
+        """What a person said of this value, or what the operation's documentation says."""
+        said = (self._extra or {}).get("description")
+        if said is None and self._operation is not None:
+            return self._operation.doc or None
+        return cast("str | None", said)
+
+    @property
+    def preview(self) -> str:
+        """The value as short text; for containers that can change, as it was when recorded."""
+        return (self._extra or {}).get("preview") or show(self._data, 200)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no operation made this node."""
+        return self._operation is None
+
+    is_root = is_leaf
+
+    @property
+    def trainable(self) -> bool:
+        """Whether optimizers may change this value."""
+        return False
+
+    @property
+    def parameter(self) -> Parameter[T] | None:
+        """The parameter whose value this leaf is, or ``None``."""
+        return (self._extra or {}).get("parameter")
+
+    @property
+    def version(self) -> int | None:
+        """The version of the parameter that this leaf holds, or ``None``."""
+        return (self._extra or {}).get("version")
+
+    @property
+    def failure(self) -> Failure | None:
+        """What the call said that failed, or ``None``."""
+        return (self._extra or {}).get("failure")
+
+    @property
+    def captured(self) -> tuple[str, ...]:
+        """The names of the inputs that were read inside the call, not passed to it."""
+        return (self._extra or {}).get("captured", ())
+
+    @property
+    def inner(self) -> Node[Any] | None:
+        """The output of the inner graph, for a call of a traceable bundle."""
+        return (self._extra or {}).get("inner")
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """Further facts of the recorded call: whatever it kept beside its value."""
+        return dict(self._extra or {})
+
+    def _leaf(self) -> Node[T]:
+        """The node that stands for this value in a graph."""
+        return self
+
+    def forget_inputs(self) -> None:
+        """Let go of the inputs, so that what lies behind can be freed."""
+        self._inputs = ()
+        self._names = ()
+        self._operation = None
+
+    # Feedback
+
+    def backward(
+        self,
+        feedback: Any = "",
+        *,
+        weight: float = 1.0,
+        strict: bool = False,
+        create_graph: bool = False,
+    ) -> Mapping[Parameter[Any], Any]:
+        """Carry `feedback` on this value back to the parameters behind it.
+
+        Args:
+            feedback: a sentence, a number, a gradient, an exception, or any `Feedback`.
+            weight: how much it counts beside other outputs.
+            strict: raise `StaleFeedback` where a parameter changed since, instead of warning.
+            create_graph: keep gradients differentiable, as torch does.
+
+        Returns:
+            What each parameter received, by parameter. The same is added to `Parameter.feedback`.
+        """
+        return _walk[0]([(self, feedback, weight)], strict=strict, create_graph=create_graph)
+
+    def create_feedback(self, style: str = "simple") -> str:
+        """The failure as feedback: its message, or with ``style="full"`` the marked line too."""
+        failure = self.failure
+        if failure is None:
+            return show(self._data)
+        return failure.text() if style == "full" else str(failure)
+
+    # Copies
+
+    def clone(self) -> Node[T]:
+        """A recorded copy of the value."""
+        return cast("Node[T]", apply(operators.FUNCTIONS["clone"], (self,)))
+
+    def detach(self) -> Node[T]:
+        """A leaf with a copy of the value, outside this graph."""
+        return copy.deepcopy(self)
+
+    def __copy__(self) -> Node[T]:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Node[T]:
+        twin: Node[T] = Node(copy.deepcopy(self._data, memo), name=self.given_name)
+        memo[id(self)] = twin
+        return twin
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(
+            f"{self.name} cannot be pickled: a node belongs to the process that recorded it; "
+            "send its value (node.data) instead"
+        )
+
+    # What answers plainly
+
+    def __repr__(self) -> str:
+        return f"Node({self.name}, {self.preview})"
+
+    def __str__(self) -> str:
+        return str(self.data)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.data, spec)
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+    def __len__(self) -> int:
+        return len(self.data)  # type: ignore[arg-type]
+
+    def __contains__(self, item: object) -> bool:
+        return unwrap(item) in self.data  # type: ignore[operator]
+
+    def __eq__(self, other: object) -> bool:
+        return cast(bool, self.data == unwrap(other))
+
+    def __ne__(self, other: object) -> bool:
+        return cast(bool, self.data != unwrap(other))
+
+    def __hash__(self) -> int:
+        return id(self) >> 4
+
+    def __int__(self) -> int:
+        return int(self.data)  # type: ignore[call-overload, no-any-return]
+
+    def __float__(self) -> float:
+        return float(self.data)  # type: ignore[arg-type]
+
+    def __complex__(self) -> complex:
+        return complex(self.data)  # type: ignore[call-overload, no-any-return]
+
+    def __index__(self) -> int:
+        return cast(Any, self.data).__index__()  # type: ignore[no-any-return]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        import numpy  # the value decides: an array asks for this only where numpy is at work
+
+        return numpy.asarray(self.data, dtype=dtype)
+
+    # What records
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        if name in Node.__slots__:
+            raise AttributeError(f"this node is not complete yet: it has no {name!r}")
+        try:
+            attribute = getattr(self._data, name)
+        except AttributeError as error:
+            hint = _ELSEWHERE.get(name)
+            if hint is not None:
+                raise AttributeError(f"nodes have no {name!r} here: {hint}") from error
+            raise
+        policy = current()
+        if policy is not None and policy.opaque:
+            cast(Frame, policy.frame).read(self._leaf())
+            return attribute
+        if callable(attribute):
+            return _Method(self, name)
+        return apply(operators.GETATTR, (self, name))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return apply(operators.CALL, (self, *args), kwargs)
+
+    def __round__(self, ndigits: Any = None) -> Any:
+        return apply(operators.ROUND, (self,) if ndigits is None else (self, ndigits))
+
+    def __iter__(self) -> Iterator[Any]:
+        policy = current()
+        if policy is not None and policy.opaque:
+            return iter(self.data)  # type: ignore[call-overload, no-any-return]
+        return self._elements()
+
+    def _elements(self) -> Iterator[Any]:
+        source = self._leaf()
+        data: Any = self._data
+        for index, item in enumerate(iter(data)):
+            yield apply(operators.ITERATE, (source, index), result=item)
+
+    def __setitem__(self, key: Any, value: Any) -> NoReturn:
+        raise TypeError(
+            f"{self.name} does not change: a node is what a value was when it was recorded; "
+            "make a changed copy: x = tracegraph.setitem(x, key, value)"
+        )
+
+    def __delitem__(self, key: Any) -> NoReturn:
+        self.__setitem__(key, None)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if kwargs.get("out") is not None:
+            raise TypeError(
+                f"numpy.{ufunc.__name__}(out=...) would change a node's value in place; "
+                "leave out= away and use the result"
+            )
+        name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+        return apply(named(name), inputs, kwargs, function=getattr(ufunc, method))
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return apply(named(func.__name__), args, kwargs, function=func)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", str(func))
+        if name == "__get__":  # an attribute of a tensor, asked of the class
+            return func(unwrap(args[0]))
+        known = operators.BINARY.get(name) or operators.REFLECTED.get(name)
+        return apply(known or named(name.strip("_")), args, kwargs or {}, function=func)
+
+    if TYPE_CHECKING:
+
+        def __add__(self, other: Any) -> Node[Any]: ...
+        def __radd__(self, other: Any) -> Node[Any]: ...
+        def __sub__(self, other: Any) -> Node[Any]: ...
+        def __rsub__(self, other: Any) -> Node[Any]: ...
+        def __mul__(self, other: Any) -> Node[Any]: ...
+        def __rmul__(self, other: Any) -> Node[Any]: ...
+        def __truediv__(self, other: Any) -> Node[Any]: ...
+        def __rtruediv__(self, other: Any) -> Node[Any]: ...
+        def __floordiv__(self, other: Any) -> Node[Any]: ...
+        def __rfloordiv__(self, other: Any) -> Node[Any]: ...
+        def __mod__(self, other: Any) -> Node[Any]: ...
+        def __rmod__(self, other: Any) -> Node[Any]: ...
+        def __divmod__(self, other: Any) -> Node[Any]: ...
+        def __rdivmod__(self, other: Any) -> Node[Any]: ...
+        def __pow__(self, other: Any) -> Node[Any]: ...
+        def __rpow__(self, other: Any) -> Node[Any]: ...
+        def __lshift__(self, other: Any) -> Node[Any]: ...
+        def __rlshift__(self, other: Any) -> Node[Any]: ...
+        def __rshift__(self, other: Any) -> Node[Any]: ...
+        def __rrshift__(self, other: Any) -> Node[Any]: ...
+        def __and__(self, other: Any) -> Node[Any]: ...
+        def __rand__(self, other: Any) -> Node[Any]: ...
+        def __or__(self, other: Any) -> Node[Any]: ...
+        def __ror__(self, other: Any) -> Node[Any]: ...
+        def __xor__(self, other: Any) -> Node[Any]: ...
+        def __rxor__(self, other: Any) -> Node[Any]: ...
+        def __matmul__(self, other: Any) -> Node[Any]: ...
+        def __rmatmul__(self, other: Any) -> Node[Any]: ...
+        def __lt__(self, other: Any) -> Node[Any]: ...
+        def __le__(self, other: Any) -> Node[Any]: ...
+        def __gt__(self, other: Any) -> Node[Any]: ...
+        def __ge__(self, other: Any) -> Node[Any]: ...
+        def __getitem__(self, key: Any) -> Node[Any]: ...
+        def __neg__(self) -> Node[Any]: ...
+        def __pos__(self) -> Node[Any]: ...
+        def __invert__(self) -> Node[Any]: ...
+        def __abs__(self) -> Node[Any]: ...
+        def __floor__(self) -> Node[Any]: ...
+        def __ceil__(self) -> Node[Any]: ...
+        def __trunc__(self) -> Node[Any]: ...
+
+
+_walk: list[Callable[..., Mapping[Any, Any]]] = []
+"""The walk behind `Node.backward`; `propagate`, which knows nodes, puts itself here."""
+
+
+class _Method:
+    """A method of a node's value, waiting for its arguments."""
+
+    __slots__ = ("__name__", "_owner")
+
+    def __init__(self, owner: Node[Any], name: str) -> None:
+        self._owner = owner
+        self.__name__ = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        name = self.__name__
+        function = _copying(name) if type(self._owner._data) in _MUTABLE else _calling(name)
+        return apply(named(name), (self._owner, *args), kwargs, function=function)
+
+    def __repr__(self) -> str:
+        return f"<recorded method {self.__name__} of {self._owner.name}>"
+
+
+def _calling(name: str) -> Callable[..., Any]:
+    return lambda x, *args, **kwargs: getattr(x, name)(*args, **kwargs)
+
+
+def _copying(name: str) -> Callable[..., Any]:
+    """Call a method that changes its container on a copy: the recorded value stays as it was."""
+    if name not in MUTATORS:
+        return _calling(name)
+
+    def run(x: Any, *args: Any, **kwargs: Any) -> Any:
+        changed = copy.copy(x)
+        result = getattr(changed, name)(*args, **kwargs)
+        return changed if result is None else result
+
+    return run
+
+
+# Making nodes
+
+
+def leaf(value: Any) -> Node[Any]:
+    """A node that no operation made."""
+    made: Node[Any] = _new(Node)
+    made._data = value
+    made._operation = None
+    made._inputs = made._names = ()
+    made._extra = None
+    made.id = next_id()
+    if type(value) in _MUTABLE:
+        _keep_preview(made, value)
+    return made
+
+
+def record(
+    operation: Operation,
+    names: tuple[str, ...],
+    inputs: tuple[Node[Any], ...],
+    value: Any,
+    extra: dict[str, Any] | None = None,
+) -> Node[Any]:
+    """The node of a finished step, told to whoever watches."""
+    made: Node[Any] = _new(Node)
+    made._data = value
+    made._operation = operation
+    made._inputs = inputs
+    made._names = names
+    made._extra = extra
+    made.id = next_id()
+    if type(value) in _MUTABLE:
+        _keep_preview(made, value)
+    policy = current()
+    if policy is not None:
+        _told(made, policy)
+    return made
+
+
+def failed(
+    operation: Operation,
+    names: tuple[str, ...],
+    inputs: tuple[Node[Any], ...],
+    error: Exception,
+    code: Any = None,
+    extra: dict[str, Any] | None = None,
+) -> Exception:
+    """Record that a step raised `error`; gives the exception to raise in its place."""
+    failure = Failure.of(error, code)
+    node = record(operation, names, inputs, str(failure), {**(extra or {}), "failure": failure})
+    return joined(error, node)
+
+
+def _told(made: Node[Any], policy: Policy) -> None:
+    if policy.scope:
+        made._extra = {**(made._extra or {}), "scope": policy.scope}
+    if policy.horizon is not None:
+        policy.horizon.add(made)
+    for observer in policy.observers:
+        observer(made)
+
+
+def _described(name: str | None, description: str | None) -> dict[str, Any] | None:
+    extra = {k: v for k, v in (("name", name), ("description", description)) if v is not None}
+    policy = current()
+    if policy is not None and policy.scope:
+        extra["scope"] = policy.scope
+    return extra or None
+
+
+def _keep_preview(made: Node[Any], value: Any) -> None:
+    text = preview(value)
+    if text is not None:
+        made._extra = {**(made._extra or {}), "preview": text}
+
+
+_new = object.__new__
+
+
+# Reading nodes out of values
+
+
+def unwrap(value: Any) -> Any:
+    """`value` with every node in it replaced by what it holds; containers are copied if needed."""
+    nodes: list[Node[Any]] = []
+    plain = lower(value, "", nodes, [])
+    policy = current()
+    if policy is not None and policy.frame is not None:
+        for found in nodes:
+            policy.frame.read(found)
+    return plain
+
+
+def lower(value: Any, name: str, nodes: list[Node[Any]], names: list[str]) -> Any:
+    """The plain value of `value`; the nodes found in it are added to `nodes`, named by their path.
+
+    Looks into lists, tuples, dicts, sets, dataclasses and pydantic models. What holds no node is
+    given back itself; what does is copied along the way.
+
+    Raises:
+        CyclicValue: a container that holds nodes also holds itself.
+    """
+    kind = type(value)
+    if kind in ATOMS:
+        return value
+    if isinstance(value, Node):
+        found = value._leaf()
+        nodes.append(found)
+        names.append(name)
+        return found._data
+    if not _may_hold(value, kind):
+        return value
+    search = _Search(nodes, names)
+    before = len(nodes)
+    plain = search.inside(value, name)
+    if search.cyclic and len(nodes) > before:
+        raise CyclicValue(
+            f"{name or 'a value'} is a {kind.__name__} that holds itself and holds nodes: the nodes "
+            "in it cannot be listed; pass the nodes as arguments of their own"
+        )
+    return plain
+
+
+def _may_hold(value: Any, kind: type) -> bool:
+    return (
+        isinstance(value, (list, tuple, dict, set, frozenset))
+        or (hasattr(kind, "__dataclass_fields__") and not isinstance(value, type))
+        or (hasattr(kind, "model_fields") and not isinstance(value, type))
+        or hasattr(kind, "__traced_items__")
+    )
+
+
+class _Search:
+    """Finds the nodes inside one container."""
+
+    __slots__ = ("cyclic", "names", "nodes", "open")
+
+    def __init__(self, nodes: list[Node[Any]], names: list[str]) -> None:
+        self.nodes = nodes
+        self.names = names
+        self.open: set[int] = set()
+        self.cyclic = False
+
+    def item(self, value: Any, path: str) -> Any:
+        kind = type(value)
+        if kind in ATOMS:
+            return value
+        if isinstance(value, Node):
+            found = value._leaf()
+            self.nodes.append(found)
+            self.names.append(path)
+            return found._data
+        return self.inside(value, path) if _may_hold(value, kind) else value
+
+    def inside(self, value: Any, path: str) -> Any:
+        if id(value) in self.open:
+            self.cyclic = True
+            return value
+        self.open.add(id(value))
+        try:
+            if isinstance(value, dict):
+                return self._mapping(value, path)
+            if isinstance(value, (list, tuple, set, frozenset)):
+                return self._sequence(value, path)
+            return self._object(value, path)
+        finally:
+            self.open.discard(id(value))
+
+    def _sequence(self, value: Any, path: str) -> Any:
+        changed = False
+        items = []
+        for index, item in enumerate(value):
+            if type(item) in ATOMS:
+                items.append(item)
+                continue
+            plain = self.item(item, f"{path}[{index}]")
+            changed = changed or plain is not item
+            items.append(plain)
+        if not changed:
+            return value
+        kind = type(value)
+        if kind in (list, tuple, set, frozenset):
+            return kind(items)
+        if hasattr(kind, "_make"):
+            return kind._make(items)
+        if isinstance(value, list):
+            twin = copy.copy(value)
+            twin[:] = items
+            return twin
+        return kind(items)
+
+    def _mapping(self, value: dict[Any, Any], path: str) -> Any:
+        plain = {}
+        changed = False
+        for key, item in value.items():
+            key_ = self.item(key, f"{path}.keys")
+            item_ = self.item(item, f"{path}[{show(key_, 40)}]")
+            changed = changed or key_ is not key or item_ is not item
+            plain[key_] = item_
+        if not changed:
+            return value
+        if type(value) is dict:
+            return plain
+        twin = copy.copy(value)
+        twin.clear()
+        twin.update(plain)
+        return twin
+
+    def _object(self, value: Any, path: str) -> Any:
+        if hasattr(type(value), "__traced_items__"):
+            return value.__traced_items__(self.item, path)
+        if is_dataclass(value):
+            names: Iterable[str] = [f.name for f in fields(value)]
+        else:
+            names = type(value).model_fields
+        plain = {}
+        for name in names:
+            item = getattr(value, name, None)
+            item_ = self.item(item, f"{path}.{name}")
+            if item_ is not item:
+                plain[name] = item_
+        if not plain:
+            return value
+        twin = copy.copy(value)
+        for name, item in plain.items():
+            object.__setattr__(twin, name, item)
+        return twin
+
+
+# Recording an operation
+
+
+def apply(
+    operation: Operation,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    function: Callable[..., Any] | None = None,
+    result: Any = NotImplemented,
+) -> Any:
+    """Run one operation on nodes and plain values, and record it.
+
+    Gives a node; inside an opaque call of a bundle, the plain result. `result` is the value when
+    it is known already.
+    """
+    nodes: list[Node[Any]] = []
+    names: list[str] = []
+    policy = current()
+    opaque = policy is not None and policy.opaque
+    quiet = opaque or (policy is not None and not policy.active)
+    known = operation.parameters
+    values = []
+    for position, arg in enumerate(args):
+        name = known[position] if position < len(known) else f"args_{position}"
+        values.append(_operand(arg, name, nodes, names, quiet))
+    named_values = {}
+    for key, arg in (kwargs or {}).items():
+        named_values[key] = _operand(arg, key, nodes, names, quiet)
+    if opaque:
+        frame = cast(Frame, cast(Policy, policy).frame)
+        for found in nodes:
+            frame.read(found)
+    run = function or operation.function
+    if quiet:
+        value = run(*values, **named_values) if result is NotImplemented else result  # type: ignore[misc]
+        return value if opaque else leaf(value)
+    if result is NotImplemented:
+        try:
+            result = run(*values, **named_values)  # type: ignore[misc]
+        except Exception as error:
+            refused = failed(operation, tuple(names), tuple(nodes), error)
+            if refused is error:
+                raise
+            raise refused from refused.__cause__
+    return record(operation, tuple(names), tuple(nodes), result)
+
+
+def _operand(arg: Any, name: str, nodes: list[Node[Any]], names: list[str], quiet: bool) -> Any:
+    before = len(nodes)
+    plain = lower(arg, name, nodes, names)
+    if len(nodes) == before and not quiet:
+        nodes.append(leaf(plain))
+        names.append(name)
+    return plain
+
+
+def _binary(operation: Operation, *, swapped: bool = False) -> Callable[[Any, Any], Any]:
+    """The special method of an operator: the fast way for two nodes or a node and an atom."""
+    function = cast("Callable[[Any, Any], Any]", operation.function)
+    names = operation.parameters
+    atoms = ATOMS
+    policy_now = current
+    new = object.__new__
+
+    def method(self: Node[Any], other: Any) -> Any:
+        policy = policy_now()
+        kind = type(other)
+        if policy is not None:
+            if policy.frame is None and not policy.active and (kind is Node or kind in atoms):
+                value = other._data if kind is Node else other
+                made = new(Node)
+                made._data = function(value, self._data) if swapped else function(self._data, value)
+                made._inputs = made._names = ()
+                made._operation = made._extra = None
+                made.id = next_id()
+                return made
+            return apply(operation, (other, self) if swapped else (self, other))
+        mine = self if type(self) is Node else self._leaf()
+        if kind is Node:
+            theirs = other
+        elif kind in atoms:
+            theirs = new(Node)
+            theirs._data = other
+            theirs._inputs = theirs._names = ()
+            theirs._operation = theirs._extra = None
+            theirs.id = next_id()
+        else:
+            return apply(operation, (other, self) if swapped else (self, other))
+        left, right = (theirs, mine) if swapped else (mine, theirs)
+        try:
+            value = function(left._data, right._data)
+        except Exception as error:
+            refused = failed(operation, names, (left, right), error)
+            if refused is error:
+                raise
+            raise refused from refused.__cause__
+        made = new(Node)
+        made._data = value
+        made._operation = operation
+        made._inputs = (left, right)
+        made._names = names
+        made._extra = None
+        made.id = next_id()
+        if type(value) in _MUTABLE:
+            _keep_preview(made, value)
+        return made
+
+    return method
+
+
+def _unary(operation: Operation) -> Callable[[Any], Any]:
+    return lambda self: apply(operation, (self,))
+
+
+def _install() -> None:
+    for special, operation in operators.BINARY.items():
+        setattr(Node, special, _binary(operation))
+    for special, operation in operators.REFLECTED.items():
+        setattr(Node, special, _binary(operation, swapped=True))
+    for special, operation in operators.UNARY.items():
+        setattr(Node, special, _unary(operation))
+    for special in (*operators.BINARY, *operators.REFLECTED, *operators.UNARY):
+        method = getattr(Node, special)
+        method.__name__ = special
+        method.__qualname__ = f"Node.{special}"
+
+
+_install()

@@ -1,0 +1,188 @@
+"""What a node can do in Python, as one table.
+
+An `Operation` is what a node remembers of how it was made: a name, the names of its arguments, and
+what it does. The table says which Python operator records which operation; `node` installs it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["BINARY", "FUNCTIONS", "MUTATORS", "REFLECTED", "UNARY", "Operation", "named"]
+
+
+class Operation:
+    """What one step of a trace did: `name`, `parameters` (argument names), `doc`, `rules`."""
+
+    __slots__ = ("code", "doc", "function", "name", "parameters", "rules", "signature")
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any] | None,
+        parameters: tuple[str, ...] = (),
+        *,
+        doc: str = "",
+        signature: str = "",
+        rules: Mapping[type, Callable[..., Any]] | None = None,
+        code: Any = None,
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.parameters = parameters
+        self.doc = doc
+        self.signature = signature
+        self.rules = rules
+        self.code = code
+
+    def __repr__(self) -> str:
+        return f"Operation({self.name!r})"
+
+
+def concat(x: Any, y: Any) -> Any:
+    """Join two strings or sequences: ``x + y``."""
+    return operator.add(x, y)
+
+
+def is_in(x: Any, y: Any) -> bool:
+    """Whether `x` is an element of `y`: ``x in y``."""
+    return x in y
+
+
+def not_in(x: Any, y: Any) -> bool:
+    """Whether `x` is not an element of `y`: ``x not in y``."""
+    return x not in y
+
+
+def cond(condition: Any, x: Any, y: Any) -> Any:
+    """Choose `x` where `condition` is true, else `y`."""
+    return x if condition else y
+
+
+def setitem(x: Any, key: Any, value: Any) -> Any:
+    """Return a copy of `x` in which ``x[key]`` is `value`; `x` itself stays."""
+    changed = _copied(x)
+    changed[key] = value
+    return changed
+
+
+def identity(x: Any) -> Any:
+    """Give `x` itself."""
+    return x
+
+
+def clone(x: Any) -> Any:
+    """Give a deep copy of `x`."""
+    return copy.deepcopy(x)
+
+
+def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call `function`."""
+    return function(*args, **kwargs)
+
+
+def _copied(x: Any) -> Any:
+    return x.clone() if hasattr(x, "clone") else copy.copy(x)
+
+
+def _two(name: str, function: Callable[..., Any], doc: str) -> Operation:
+    return Operation(name, function, ("x", "y"), doc=doc, signature=f"{name}(x, y)")
+
+
+def _one(name: str, function: Callable[..., Any], doc: str) -> Operation:
+    return Operation(name, function, ("x",), doc=doc, signature=f"{name}(x)")
+
+
+_ARITHMETIC = (
+    ("__add__", _two("add", operator.add, "x + y")),
+    ("__sub__", _two("subtract", operator.sub, "x - y")),
+    ("__mul__", _two("multiply", operator.mul, "x * y")),
+    ("__truediv__", _two("divide", operator.truediv, "x / y")),
+    ("__floordiv__", _two("floor_divide", operator.floordiv, "x // y")),
+    ("__mod__", _two("mod", operator.mod, "x % y")),
+    ("__divmod__", _two("divmod", divmod, "divmod(x, y)")),
+    ("__pow__", _two("power", operator.pow, "x ** y")),
+    ("__lshift__", _two("lshift", operator.lshift, "x << y")),
+    ("__rshift__", _two("rshift", operator.rshift, "x >> y")),
+    ("__and__", _two("and_", operator.and_, "x & y")),
+    ("__or__", _two("or_", operator.or_, "x | y")),
+    ("__xor__", _two("xor", operator.xor, "x ^ y")),
+    ("__matmul__", _two("matmul", operator.matmul, "x @ y")),
+)
+
+BINARY: dict[str, Operation] = dict(_ARITHMETIC) | {
+    "__lt__": _two("lt", operator.lt, "x < y"),
+    "__le__": _two("le", operator.le, "x <= y"),
+    "__gt__": _two("gt", operator.gt, "x > y"),
+    "__ge__": _two("ge", operator.ge, "x >= y"),
+    "__getitem__": _two("getitem", operator.getitem, "x[y]"),
+}
+"""Operators of two operands, by the special method that Python calls."""
+
+REFLECTED: dict[str, Operation] = {"__r" + name[2:]: op for name, op in _ARITHMETIC}
+"""The same with the operands in the other order: ``1 + node``."""
+
+UNARY: dict[str, Operation] = {
+    "__neg__": _one("neg", operator.neg, "-x"),
+    "__pos__": _one("pos", operator.pos, "+x"),
+    "__invert__": _one("invert", operator.invert, "~x"),
+    "__abs__": _one("abs", abs, "abs(x)"),
+    "__floor__": _one("floor", math.floor, "math.floor(x)"),
+    "__ceil__": _one("ceil", math.ceil, "math.ceil(x)"),
+    "__trunc__": _one("trunc", math.trunc, "math.trunc(x)"),
+}
+"""Operators of one operand."""
+
+ROUND = Operation("round", round, ("x", "ndigits"), doc="round(x, ndigits)")
+GETATTR = Operation("getattr", getattr, ("x", "name"), doc="x.name")
+CALL = Operation("call", call, ("function",), doc="function(*args, **kwargs)")
+ITERATE = Operation("iterate", None, ("x", "index"), doc="the element of x at position index")
+
+FUNCTIONS: dict[str, Operation] = {
+    op.name: op
+    for op in (
+        _one("identity", identity, "x itself"),
+        _one("clone", clone, "a deep copy of x"),
+        _two("eq", operator.eq, "x == y"),
+        _two("ne", operator.ne, "x != y"),
+        _one("not_", operator.not_, "not x"),
+        _two("is_", operator.is_, "x is y"),
+        _two("is_not", operator.is_not, "x is not y"),
+        _two("in_", is_in, "x in y"),
+        _two("not_in", not_in, "x not in y"),
+        _two("concat", concat, "x + y"),
+        _one("len_", len, "len(x)"),
+        _one("ord_", ord, "ord(x)"),
+        _one("chr_", chr, "chr(x)"),
+        _one("to_list", list, "list(x)"),
+        _one("to_tuple", tuple, "tuple(x)"),
+        _one("to_set", set, "set(x)"),
+        _one("to_dict", dict, "dict(x)"),
+        Operation("cond", cond, ("condition", "x", "y"), doc="x if condition else y"),
+        Operation("setitem", setitem, ("x", "key", "value"), doc="a copy of x with x[key] = value"),
+    )
+}
+"""Functions that record: what Python answers plainly on a node (``==``, ``in``, ``len``) and more."""
+
+MUTATORS: frozenset[str] = frozenset(
+    {
+        "add", "append", "clear", "difference_update", "discard", "extend", "insert",
+        "intersection_update", "pop", "popitem", "remove", "reverse", "setdefault", "sort",
+        "symmetric_difference_update", "update",
+    }
+)  # fmt: skip
+"""Methods of list, dict and set that change their object; on a node they work on a copy."""
+
+_named: dict[tuple[str, tuple[str, ...]], Operation] = {}
+
+
+def named(name: str, parameters: tuple[str, ...] = ("x",)) -> Operation:
+    """The operation of a method or a foreign function, made once per name."""
+    found = _named.get((name, parameters))
+    if found is None:
+        found = _named.setdefault((name, parameters), Operation(name, None, parameters))
+    return found

@@ -1,0 +1,324 @@
+"""A parameter: a value that optimizers may change, with a version, a kind and a constraint.
+
+Reading a parameter in a recorded operation gives the leaf of its current version. Feedback remembers
+the version that it was computed at; a new value makes the old feedback void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, overload
+
+from tracegraph.constraint import Constraint
+from tracegraph.errors import ParameterError, Rejected
+from tracegraph.kinds import Kind, show
+from tracegraph.node import Node, leaf
+
+__all__ = ["Arrived", "Origin", "Parameter", "Received", "node"]
+
+T = TypeVar("T")
+
+Origin = Literal["person", "optimizer"]
+"""Who wrote a value. What an optimizer wrote is not trusted to run until someone says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One delivery of feedback: the merged message, and the outputs that it came from."""
+
+    message: Any
+    outputs: Mapping[int, Node[Any]]
+    version: int
+
+
+class Arrived(Mapping[type, Any]):
+    """The feedback that has arrived at a parameter, merged, by type; falsy when there is none."""
+
+    __slots__ = ("_received",)
+
+    def __init__(self, received: dict[type, Received]) -> None:
+        self._received = received
+
+    def __getitem__(self, kind: type) -> Any:
+        return self._received[kind].message
+
+    def __iter__(self) -> Any:
+        return iter(self._received)
+
+    def __len__(self) -> int:
+        return len(self._received)
+
+    def __repr__(self) -> str:
+        return f"Arrived({', '.join(map(str, self.values()))})" if self else "Arrived()"
+
+    @property
+    def outputs(self) -> dict[int, Node[Any]]:
+        """The outputs that the feedback was given at, by id."""
+        return {i: n for got in self._received.values() for i, n in got.outputs.items()}
+
+    @property
+    def version(self) -> int | None:
+        """The version of the parameter that the feedback is about."""
+        return next((got.version for got in self._received.values()), None)
+
+
+class Parameter(Node[T]):
+    """A value that optimizers may change; make one with ``node(value, trainable=True)``.
+
+    It can be used like the value it holds. Assign through `assign`, which checks first.
+
+    Attributes:
+        version: grows with every new value.
+        kind: text, number, choice, code, json or tensor.
+        constraint: what values are taken.
+        origin: who wrote the current value, a person or an optimizer.
+        trusted: whether the current value may run in place, if it is code.
+
+    Raises:
+        ParameterError: no kind fits the value.
+        Rejected: the value does not meet the constraint.
+
+    >>> import tracegraph as tg
+    >>> from typing import Annotated
+    >>> from pydantic import Field
+    >>> rate = tg.node(0.5, trainable=True, name="rate",
+    ...                constraint=Annotated[float, Field(ge=0, le=1)])
+    >>> rate.assign(0.7)
+    >>> rate.data, rate.version, (rate * 2).data
+    (0.7, 1, 1.4)
+    >>> rate.assign(7.0)
+    Traceback (most recent call last):
+    tracegraph.errors.Rejected: rate: Input should be less than or equal to 1, got 7.0
+    """
+
+    __slots__ = (
+        "_current",
+        "_frozen",
+        "_received",
+        "constraint",
+        "initial",
+        "kind",
+        "origin",
+        "trusted",
+        "version",
+    )
+
+    def __init__(
+        self,
+        value: T,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        constraint: Any = None,
+        kind: Kind | None = None,
+    ) -> None:
+        super().__init__(value, name=name, description=description)
+        made = constraint if isinstance(constraint, Constraint) else Constraint(constraint)
+        fitting = kind or made.kind(value)
+        if fitting is None:
+            raise ParameterError(
+                f"{show(value, 80)} cannot be a parameter: no kind (text, number, choice, code, json, "
+                f"tensor) fits a {type(value).__name__}; give constraint= with its type (a dataclass "
+                "or pydantic model), or make its parts parameters"
+            )
+        self.constraint = made
+        self.kind = fitting
+        self.version = 0
+        self.origin: Origin = "person"
+        self.trusted = True
+        self.initial = value
+        self._current: Node[T] | None = None
+        self._received: dict[type, Received] = {}
+        self._frozen = False
+        self.check(value)
+
+    # Reading
+
+    def _leaf(self) -> Node[T]:
+        now = self._current
+        if now is None:
+            now = leaf(self._data)
+            now._extra = {
+                **(now._extra or {}),
+                **(self._extra or {}),
+                "parameter": self,
+                "version": self.version,
+            }
+            self._current = now
+        return now
+
+    @property
+    def label(self) -> str:
+        """The name without a number."""
+        extra = self._extra or {}
+        return f"{extra.get('scope', '')}{extra.get('name') or type(self._data).__name__}"
+
+    @property
+    def parameter(self) -> Parameter[T]:
+        """This parameter itself."""
+        return self
+
+    @property
+    def trainable(self) -> bool:
+        """Whether optimizers may change it; see `freeze`."""
+        return not self._frozen
+
+    def freeze(self) -> None:
+        """Keep optimizers from changing it."""
+        self._frozen = True
+
+    def unfreeze(self) -> None:
+        """Let optimizers change it again."""
+        self._frozen = False
+
+    def __repr__(self) -> str:
+        said = self.kind.show(self._data, 60)
+        return f"Parameter({self.label}, {self.kind.name}, version {self.version}, {said!r})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter[T]:
+        twin: Parameter[T] = Parameter(
+            self.kind.copy(self._data),
+            name=self.given_name,
+            description=(self._extra or {}).get("description"),
+            constraint=self.constraint,
+            kind=self.kind,
+        )
+        twin.origin, twin.trusted, twin._frozen = self.origin, self.trusted, self._frozen
+        memo[id(self)] = twin
+        return twin
+
+    # Changing
+
+    def read(self, raw: Any) -> T:
+        """The value that a piece of JSON from a model means, checked.
+
+        Raises:
+            Rejected: it is no value for this parameter; the reason says why.
+        """
+        value = self.constraint.read(self.kind.read(raw))
+        if isinstance(self.initial, (tuple, set, frozenset)) and isinstance(value, list):
+            value = type(self.initial)(value)
+        if type(self.initial) is float and type(value) is int:
+            value = float(value)
+        return self.check(value)
+
+    def check(self, value: Any) -> T:
+        """Give `value` back if this parameter takes it.
+
+        Raises:
+            Rejected: it does not, with the reason.
+        """
+        reason = self.kind.fault(value, self.initial) or self.constraint.fault(value)
+        if reason is not None:
+            raise Rejected(parameter=self, reason=f"{self.label}: {reason}")
+        return value  # type: ignore[no-any-return]
+
+    def assign(self, value: T, *, origin: Origin = "person", trusted: bool | None = None) -> None:
+        """Take a new value, if it is allowed; a new version begins and old feedback is void.
+
+        Raises:
+            Rejected: the value is refused; nothing has changed.
+        """
+        self._data = self.check(value)
+        self.origin = origin
+        self.trusted = (origin == "person") if trusted is None else trusted
+        self.bump()
+
+    def trust(self) -> None:
+        """Let the current value run in place: someone has looked at it."""
+        self.trusted = True
+
+    def bump(self) -> None:
+        """Begin a new version: the value was changed in place."""
+        self.version += 1
+        self._current = None
+
+    _set = assign
+
+    # Feedback
+
+    @property
+    def feedback(self) -> Arrived:
+        """The feedback that has arrived since the last step; falsy when nothing has."""
+        return Arrived(self._received)
+
+    def receive(self, message: Any, outputs: Mapping[int, Node[Any]], version: int) -> None:
+        """Take in feedback about `version`, merged with what has arrived of its type."""
+        kind = type(message)
+        before = self._received.get(kind)
+        if before is not None and before.version == version:
+            message = before.message.merge(message)
+            outputs = {**before.outputs, **outputs}
+        self._received[kind] = Received(message, outputs, version)
+
+    def zero_feedback(self) -> None:
+        """Forget the feedback that has arrived."""
+        self._received = {}
+
+
+@overload
+def node(
+    value: T,
+    name: str | None = None,
+    *,
+    trainable: Literal[True],
+    description: str | None = None,
+    constraint: Any = None,
+) -> Parameter[T]: ...
+
+
+@overload
+def node(
+    value: T,
+    name: str | None = None,
+    *,
+    trainable: Literal[False] = False,
+    description: str | None = None,
+    constraint: None = None,
+) -> Node[T]: ...
+
+
+def node(
+    value: Any,
+    name: str | None = None,
+    *,
+    trainable: bool = False,
+    description: str | None = None,
+    constraint: Any = None,
+) -> Node[Any]:
+    """Make a node of `value`; with ``trainable=True`` a parameter that optimizers may change.
+
+    Args:
+        value: anything. A node is given back as it is; made trainable, its value becomes a new
+            parameter's.
+        name: a readable name; unique among the parameters of one optimizer.
+        trainable: whether optimizers may change the value.
+        description: what the value means, for people and models.
+        constraint: what values are allowed, see `Constraint`.
+
+    Raises:
+        ParameterError: no kind of parameter fits the value.
+        Rejected: the value does not meet its own constraint.
+        TypeError: a constraint for a value that is not trainable.
+
+    >>> import tracegraph as tg
+    >>> prompt = tg.node("Answer the customer.", trainable=True, name="prompt")
+    >>> prompt.kind, prompt.version
+    (<kind text>, 0)
+    """
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be text, got {show(name, 80)}: it labels the node for people")
+    if description is not None and not isinstance(description, str):
+        raise TypeError(f"description must be text, got {show(description, 80)}")
+    if trainable:
+        held = value._data if isinstance(value, Node) else value
+        given = name or (value.given_name if isinstance(value, Node) else None)
+        return Parameter(held, name=given, description=description, constraint=constraint)
+    if constraint is not None:
+        raise TypeError(
+            "constraint= is for values that optimizers may change; add trainable=True or leave it out"
+        )
+    if isinstance(value, Node):
+        return value
+    return Node(value, name=name, description=description)

@@ -1,0 +1,201 @@
+"""What is recorded right now: on or off, how far back, who watches, and which call is open.
+
+One ContextVar holds one immutable `Policy`, so threads and tasks never see each other's. ``None``
+means the plain case, record everything, and is what the fast paths test for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, final
+from weakref import ref
+
+if TYPE_CHECKING:
+    from tracegraph.node import Node
+
+__all__ = ["Frame", "Horizon", "Policy", "current", "enter_frame", "leave", "recording", "scope", "stop_tracing"]
+
+Observer = Callable[["Node[Any]"], object]
+
+
+class Frame:
+    """One open call of a bundle, and the nodes that were read inside it.
+
+    In an opaque frame operations give plain values; in a traceable one they are recorded.
+    """
+
+    __slots__ = ("captured", "first_id", "outer", "traceable")
+
+    def __init__(self, outer: Frame | None, traceable: bool, first_id: int) -> None:
+        self.captured: dict[int, Node[Any]] | None = None
+        self.outer = outer
+        self.traceable = traceable
+        self.first_id = first_id
+
+    def read(self, node: Node[Any]) -> None:
+        """Remember that the open call, and each opaque call around it, read `node`."""
+        frame: Frame | None = self
+        while frame is not None:
+            if frame.captured is None:
+                frame.captured = {}
+            frame.captured[node.id] = node
+            frame = frame.outer
+
+
+class Horizon:
+    """Keep the inputs of the last `length` nodes only, so that an endless loop stays bounded."""
+
+    __slots__ = ("_recent", "length")
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self._recent: deque[ref[Node[Any]]] = deque()
+
+    def add(self, node: Node[Any]) -> None:
+        """Count `node`; the oldest one beyond the horizon lets go of its inputs."""
+        self._recent.append(ref(node))
+        if len(self._recent) > self.length:
+            oldest = self._recent.popleft()()
+            if oldest is not None:
+                oldest.forget_inputs()
+
+
+@final
+class Policy:
+    """What happens to an operation that runs now. Never changed: a change is a new policy."""
+
+    __slots__ = ("active", "frame", "horizon", "observers", "scope")
+
+    def __init__(
+        self,
+        active: bool = True,
+        observers: tuple[Observer, ...] = (),
+        horizon: Horizon | None = None,
+        scope: str = "",
+        frame: Frame | None = None,
+    ) -> None:
+        self.active = active
+        self.observers = observers
+        self.horizon = horizon
+        self.scope = scope
+        self.frame = frame
+
+    @property
+    def opaque(self) -> bool:
+        """Whether an opaque call is open: operations give plain values."""
+        return self.frame is not None and not self.frame.traceable
+
+    def changed(self, **fields: Any) -> Policy:
+        """The same policy with other `fields`."""
+        return Policy(**{name: fields.get(name, getattr(self, name)) for name in self.__slots__})
+
+
+_PLAIN = Policy()
+_policy: ContextVar[Policy | None] = ContextVar("tracegraph_policy", default=None)
+
+current = _policy.get
+"""The policy in force in this thread or task; ``None`` is the plain one."""
+
+
+def enter_frame(frame: Frame) -> Token[Policy | None]:
+    """Open a call; give the token to `leave` in a ``finally``."""
+    now = _policy.get()
+    if now is None:
+        return _policy.set(Policy(frame=frame))
+    return _policy.set(Policy(now.active, now.observers, now.horizon, now.scope, frame))
+
+
+leave = _policy.reset
+
+
+class _Change:
+    """A reusable, re-entrant context manager that changes the policy for a block."""
+
+    def __init__(self) -> None:
+        self._tokens: ContextVar[tuple[Token[Policy | None], ...]] = ContextVar(
+            "tracegraph_tokens", default=()
+        )
+
+    def _changed(self, policy: Policy) -> Policy:
+        raise NotImplementedError
+
+    def __enter__(self) -> None:
+        token = _policy.set(self._changed(_policy.get() or _PLAIN))
+        self._tokens.set((*self._tokens.get(), token))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        *rest, token = self._tokens.get()
+        self._tokens.set(tuple(rest))
+        _policy.reset(token)
+
+
+@final
+class stop_tracing(_Change):  # noqa: N801 - the name that users of Microsoft Trace know
+    """Run a block without recording: operations give nodes that remember nothing.
+
+    It nests, and other threads and tasks keep recording.
+
+    >>> import tracegraph as tg
+    >>> with tg.stop_tracing():
+    ...     (tg.node(1) + 1).inputs
+    {}
+    """
+
+    def _changed(self, policy: Policy) -> Policy:
+        return policy.changed(active=False)
+
+
+@final
+class recording(_Change):  # noqa: N801 - reads as a statement: with recording(...)
+    """Record a block, with a bounded `horizon` or with `observers` of every node.
+
+    Args:
+        horizon: how many of the latest nodes keep their inputs; older ones become leaves, so that
+            an endless loop runs in bounded memory. At least 1.
+        observers: called with every node that is recorded, after it is complete. What an observer
+            raises passes through.
+
+    >>> import tracegraph as tg
+    >>> seen = []
+    >>> with tg.recording(observers=[seen.append]):
+    ...     x = tg.node(1) + 1
+    >>> seen == [x]
+    True
+    """
+
+    def __init__(self, *, horizon: int | None = None, observers: Iterable[Observer] = ()) -> None:
+        super().__init__()
+        if horizon is not None and (not isinstance(horizon, int) or horizon < 1):
+            raise ValueError(
+                f"horizon must be a whole number of at least 1, got {horizon!r}: it counts the "
+                "latest nodes that keep their inputs; leave it out to keep all of them"
+            )
+        self._horizon = horizon
+        self._observers = tuple(observers)
+
+    def _changed(self, policy: Policy) -> Policy:
+        return policy.changed(
+            active=True,
+            observers=policy.observers + self._observers,
+            horizon=policy.horizon if self._horizon is None else Horizon(self._horizon),
+        )
+
+
+@final
+class scope(_Change):  # noqa: N801 - reads as a statement: with scope("retriever")
+    """Put `name` before the names of all nodes made in a block; scopes nest as ``outer/inner``."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def _changed(self, policy: Policy) -> Policy:
+        return policy.changed(scope=f"{policy.scope}{self._name}/")

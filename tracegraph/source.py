@@ -1,0 +1,249 @@
+"""Code as data: the text of one function, taken and replaced by its syntax tree.
+
+A `Source` is a text that defines exactly one entry with one signature, and whatever helpers and
+imports it needs. It compiles into a function that keeps the original's closures, ``super()`` and
+module globals, and whose tracebacks show its own lines.
+"""
+
+from __future__ import annotations
+
+import __future__
+import ast
+import inspect
+import linecache
+import textwrap
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["BadSource", "Source"]
+
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class BadSource(ValueError):
+    """A text that is no replacement for an entry; the message marks the line where it can."""
+
+
+class Source:
+    """The text of a function, with the name and the signature that it must keep.
+
+    Raises:
+        BadSource: the text does not parse, or does not define exactly `entry` with `signature`.
+
+    >>> source = Source("def twice(x):\\n    return 2 * x", entry="twice")
+    >>> source.replaced("def twice(x):\\n    return x + x").text
+    'def twice(x):\\n    return x + x'
+    >>> source.replaced("def double(x):\\n    return x + x")
+    Traceback (most recent call last):
+    tracegraph.source.BadSource: the code must define 'twice', it defines 'double'
+    """
+
+    __slots__ = ("__weakref__", "entry", "filename", "signature", "text", "tree")
+
+    def __init__(self, text: str, *, entry: str, signature: str | None = None) -> None:
+        self.text = text
+        self.entry = entry
+        self.tree = _parsed(text)
+        definition = _definition(self.tree, entry)
+        self.signature = _signature(definition) if signature is None else signature
+        if _signature(definition) != self.signature:
+            raise BadSource(
+                f"the signature of {entry!r} must stay {self.signature}, it became "
+                f"{_signature(definition)}; other code calls it as it was"
+            )
+        self.filename = f"<code of {entry} {id(self):x}>"
+        lines = text.splitlines(keepends=True)
+        linecache.cache[self.filename] = (len(text), None, lines, self.filename)
+        weakref.finalize(self, linecache.cache.pop, self.filename, None)
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], is_marker: Callable[[Any], bool]) -> Source:
+        """The source of `function`, without the decorators down to the one `is_marker` knows.
+
+        Raises:
+            BadSource: the source cannot be had, or is not that of a ``def``.
+        """
+        raw = inspect.unwrap(function)
+        name = getattr(raw, "__name__", repr(raw))
+        if name == "<lambda>":
+            raise BadSource("a lambda cannot be trainable: give it a name with def")
+        try:
+            text = inspect.getsource(raw)
+        except (OSError, TypeError) as error:
+            raise BadSource(
+                f"the source of {name!r} cannot be had (it was typed into a plain interpreter, made "
+                "by exec, or is no Python function), and a trainable function needs it; put the "
+                "function into a file, or record it without trainable=True"
+            ) from error
+        text = _dedented(text)
+        definition = _definition(_parsed(text), name)
+        kept = _kept_decorators(definition, raw, is_marker)
+        start = kept[0].lineno if kept else definition.lineno
+        return cls("\n".join(text.splitlines()[start - 1 :]).rstrip() + "\n", entry=name)
+
+    def replaced(self, text: str) -> Source:
+        """Another text for the same entry.
+
+        Raises:
+            BadSource: it does not parse, or does not define exactly this entry and signature.
+        """
+        return Source(text, entry=self.entry, signature=self.signature)
+
+    @property
+    def header(self) -> str:
+        """The line that every text of this entry has: ``def name(arguments):``."""
+        return f"{self.signature}:"
+
+    def compile(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """The function that the text defines, in the place of `original`.
+
+        It sees the cells of `original`'s closure themselves, so ``nonlocal``, ``super()`` and later
+        changes work, and the globals of its module.
+        """
+        raw = inspect.unwrap(original)
+        code: types.CodeType = raw.__code__  # type: ignore[attr-defined]
+        cells = dict(zip(code.co_freevars, raw.__closure__ or (), strict=True))  # type: ignore[attr-defined]
+        template = ast.parse(
+            f"def _outer({', '.join(cells)}):\n def _make():\n  return {self.entry}\n return _make"
+        )
+        outer = template.body[0]
+        make = outer.body[0]  # type: ignore[attr-defined]
+        make.body = [*_parsed(self.text).body, *make.body]
+        flags = code.co_flags & __future__.annotations.compiler_flag
+        try:
+            module = compile(template, self.filename, "exec", flags=flags, dont_inherit=True)
+        except (SyntaxError, ValueError) as error:
+            raise BadSource(f"the code does not compile: {error}") from error
+        made = _inner(_inner(module, "_outer"), "_make")
+        function = types.FunctionType(
+            made,
+            raw.__globals__,  # type: ignore[attr-defined]
+            closure=tuple(cells[name] for name in made.co_freevars),
+        )()
+        function.__qualname__ = getattr(original, "__qualname__", self.entry)
+        function.__module__ = getattr(original, "__module__", None)
+        return function  # type: ignore[no-any-return]
+
+
+def _inner(code: types.CodeType, name: str) -> types.CodeType:
+    return next(
+        c for c in code.co_consts if isinstance(c, types.CodeType) and c.co_name == name
+    )
+
+
+def _parsed(text: str) -> ast.Module:
+    try:
+        return ast.parse(text)
+    except SyntaxError as error:
+        raise BadSource(f"the code does not parse: {error.msg}\n{_marked(text, error)}") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise BadSource(f"the code does not parse: {error}") from error
+
+
+def _marked(text: str, error: SyntaxError) -> str:
+    lines = text.splitlines()
+    number = min(max(error.lineno or 1, 1), max(len(lines), 1))
+    around = range(max(1, number - 2), min(len(lines), number + 2) + 1)
+    return "\n".join(
+        f"{n:>4} | {lines[n - 1]}{f'  <--- {error.msg}' if n == number else ''}" for n in around
+    )
+
+
+def _definition(tree: ast.Module, entry: str) -> _Definition:
+    found = [n for n in tree.body if isinstance(n, _Definition) and n.name == entry]
+    if len(found) != 1:
+        others = [n.name for n in tree.body if isinstance(n, (_Definition, ast.ClassDef))]
+        told = ", ".join(map(repr, others)) or "nothing"
+        raise BadSource(f"the code must define {entry!r}, it defines {told}" if not found else
+                        f"the code defines {entry!r} {len(found)} times; define it once")
+    return found[0]
+
+
+def _signature(definition: _Definition) -> str:
+    """Names, kinds and which have defaults: what a caller relies on."""
+    args = ast.parse("lambda: 0", mode="eval").body.args  # type: ignore[attr-defined]
+    source = definition.args
+
+    def bare(arg: ast.arg) -> ast.arg:
+        return ast.arg(arg=arg.arg)
+
+    args.posonlyargs = [bare(a) for a in source.posonlyargs]
+    args.args = [bare(a) for a in source.args]
+    args.kwonlyargs = [bare(a) for a in source.kwonlyargs]
+    args.vararg = bare(source.vararg) if source.vararg else None
+    args.kwarg = bare(source.kwarg) if source.kwarg else None
+    args.defaults = source.defaults
+    args.kw_defaults = source.kw_defaults
+    word = "async def" if isinstance(definition, ast.AsyncFunctionDef) else "def"
+    return f"{word} {definition.name}({ast.unparse(args)})"
+
+
+def _dedented(text: str) -> str:
+    """Take the common indent away, but not inside texts that run over lines."""
+    first = text.splitlines()[0]
+    indent = len(first) - len(first.lstrip())
+    if not indent:
+        return text
+    try:
+        tree = ast.parse("if True:\n" + text)
+    except SyntaxError:
+        return textwrap.dedent(text)
+    inside: set[int] = set()
+    documentation = {
+        id(item.body[0].value)
+        for item in ast.walk(tree)
+        if isinstance(item, (*_Definition.__args__, ast.ClassDef))
+        and isinstance(item.body[0], ast.Expr)
+    }
+    for item in ast.walk(tree):
+        if (
+            isinstance(item, (ast.Constant, ast.JoinedStr))
+            and item.end_lineno is not None
+            and id(item) not in documentation
+        ):
+            inside.update(range(item.lineno - 1, item.end_lineno - 1))
+    lines = text.splitlines(keepends=True)
+    return "".join(
+        line if number in inside or line[:indent].strip() else line[indent:] or "\n"
+        for number, line in enumerate(lines)
+    )
+
+
+def _kept_decorators(
+    definition: _Definition, function: Any, is_marker: Callable[[Any], bool]
+) -> list[ast.expr]:
+    """The decorators below the one that made the function trainable; all, if none is found."""
+    marker = -1
+    for index, decorator in enumerate(definition.decorator_list):
+        if is_marker(_resolved(decorator, function)):
+            marker = index
+    return definition.decorator_list[marker + 1 :]
+
+
+def _resolved(expression: ast.expr, function: Any) -> Any:
+    """What a decorator's name means where the function was defined; None if it cannot be told."""
+    if isinstance(expression, ast.Call):
+        return _resolved(expression.func, function)
+    if isinstance(expression, ast.Attribute):
+        return getattr(_resolved(expression.value, function), expression.attr, None)
+    if isinstance(expression, ast.Name):
+        names = function.__globals__
+        frame_names = {
+            name: cell.cell_contents
+            for name, cell in zip(
+                function.__code__.co_freevars, function.__closure__ or (), strict=True
+            )
+            if _filled(cell)
+        }
+        return frame_names.get(expression.id, names.get(expression.id))
+    return None
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - reading is the only way to ask
+    except ValueError:
+        return False
+    return True
