@@ -15,6 +15,11 @@ Every class also derives from the builtin that fits, so that ``except ValueError
       OptimizerError
         UnreadableReply(ValueError)   a model's reply could not be read
         BudgetExceeded(RuntimeError)  the allowance is spent
+      ModelError
+        ModelFailed(RuntimeError)  a language model could not be reached, or refused
+        MissingKey(LookupError)    no key for a language model's provider
+        NotRecorded(LookupError)   a scripted or replayed model has no such reply
+        WrongModel(ValueError)     what was given cannot serve as a language model
       SandboxError
         TimedOut(TimeoutError)
         OutOfMemory(MemoryError)
@@ -39,8 +44,12 @@ __all__ = [
     "FeedbackError",
     "Forbidden",
     "MissingExtra",
+    "MissingKey",
+    "ModelError",
+    "ModelFailed",
     "NoRule",
     "NotReached",
+    "NotRecorded",
     "OptimizerError",
     "OutOfMemory",
     "ParameterError",
@@ -50,6 +59,7 @@ __all__ = [
     "TimedOut",
     "TracegraphError",
     "UnreadableReply",
+    "WrongModel",
 ]
 
 
@@ -119,6 +129,37 @@ class UnreadableReply(OptimizerError, ValueError):
 
 class BudgetExceeded(OptimizerError, RuntimeError):
     """The allowance of calls, tokens, money or time is spent."""
+
+
+class ModelError(TracegraphError):
+    """A language model could not be asked, or gave no answer."""
+
+
+class ModelFailed(ModelError, RuntimeError):
+    """A language model could not be reached, or refused to answer.
+
+    `status` is the HTTP status where there was one (408 for a timeout) and `retry_after` the
+    seconds that the provider asked to wait.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class MissingKey(ModelError, LookupError):
+    """No key was found for a language model; the message names the variable to set."""
+
+
+class NotRecorded(ModelError, LookupError):
+    """A scripted or replayed language model has no reply for a request."""
+
+
+class WrongModel(ModelError, ValueError):
+    """What was given cannot serve as a language model, or an option of one is wrong."""
 
 
 class SandboxError(TracegraphError):
