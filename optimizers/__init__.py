@@ -1,1 +1,50 @@
-"""Turn feedback into new parameter values."""
+"""Turn feedback into new parameter values.
+
+Optimizers that ask a model (`OptoPrime`), that search without one (`Evolve`), and that follow
+gradients (`AdamW` and its family). `Partition` steps several as one; `optimize` chooses for you.
+Names are imported when they are first used, so that torch loads only where tensors are.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optimizers.base import Change, Optimizer, Proposal, Rejection, Update, Usage
+    from optimizers.llm.optoprime import OptoPrime
+    from optimizers.partition import Partition, optimize
+    from optimizers.search import Evolve
+
+_HOMES = {
+    "optimizers.base": ("Change", "Optimizer", "Proposal", "Rejection", "Update", "Usage"),
+    "optimizers.partition": ("Partition", "optimize"),
+    "optimizers.llm.optoprime": ("OptoPrime",),
+    "optimizers.search": ("Evolve",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Change",
+    "Evolve",
+    "Optimizer",
+    "OptoPrime",
+    "Partition",
+    "Proposal",
+    "Rejection",
+    "Update",
+    "Usage",
+    "optimize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(
+            f"module 'optimizers' has no attribute {name!r}; it has {sorted(_HOME)}"
+        )
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME)

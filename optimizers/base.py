@@ -151,14 +151,16 @@ class Optimizer(ABC):
             name = names.get(id(parameter), parameter.label)
             try:
                 if id(parameter) not in names:
-                    raise Rejected(parameter=parameter, reason="it is no parameter of this optimizer")
+                    raise Rejected(
+                        parameter=parameter, reason="it is no parameter of this optimizer"
+                    )
                 if not parameter.trainable:
                     raise Rejected(parameter=parameter, reason="it is frozen")
                 checked.append((name, parameter, parameter.check(value)))
             except Rejected as error:
                 rejections.append(Rejection(name, value, error.reason))
         changes = []
-        if not rejections or len(rejections) == len(proposal.rejections):
+        if not rejections:
             for name, parameter, value in checked:
                 if _same(parameter._data, value):
                     continue

@@ -135,7 +135,10 @@ class Bundle(Generic[P, R]):
         entry = self._kept.get(id(instance))
         if entry is None or entry[0]() is not instance:
             forget = functools.partial(self._kept.pop, id(instance), None)
-            entry = (weakref.ref(instance, lambda _: forget()), self._twin(copy.deepcopy(self.parameter)))
+            entry = (
+                weakref.ref(instance, lambda _: forget()),
+                self._twin(copy.deepcopy(self.parameter)),
+            )
             self._kept[id(instance)] = entry
         return entry[1]
 
@@ -352,7 +355,9 @@ class _Call:
         if self.opaque or not self.bundle._catch:
             return error
         if self.frame.captured:
-            self._capture({i: n for i, n in self.frame.captured.items() if not self.first or i < self.first})
+            self._capture(
+                {i: n for i, n in self.frame.captured.items() if not self.first or i < self.first}
+            )
         quiet = self.policy is not None and not self.policy.active
         function = self.function
         return failed(
@@ -635,8 +640,7 @@ def _options(former: dict[str, Any]) -> dict[str, Any]:
         else:
             import difflib
 
-            known = ("name description trainable traceable constraint rules trust "
-                     "catch_execution_error").split()
+            known = ["name", "description", "trainable", "traceable", "constraint", "rules", "trust", "catch_execution_error"]
             near = difflib.get_close_matches(key, known, 1)
             raise TypeError(
                 f"bundle() has no option {key!r}"
@@ -649,8 +653,18 @@ def _descriptor(target: Any) -> bool:
     return isinstance(target, (staticmethod, classmethod))
 
 
-def _bundled(target: Any, *, name: str | None, description: str | None, trainable: bool,
-             traceable: bool, constraint: Any, rules: Any, trust: bool, catch: bool) -> Any:
+def _bundled(
+    target: Any,
+    *,
+    name: str | None,
+    description: str | None,
+    trainable: bool,
+    traceable: bool,
+    constraint: Any,
+    rules: Any,
+    trust: bool,
+    catch: bool,
+) -> Any:
     if _descriptor(target):
         inside = _bundled(
             target.__func__, name=name, description=description, trainable=trainable,

@@ -239,4 +239,6 @@ def _said(predicate: Callable[[Any], Any]) -> str:
 
 def _line(error: Any, value: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
-    return f"{where + ': ' if where else ''}{error['msg']}, got {show(error.get('input', value), 120)}"
+    return (
+        f"{where + ': ' if where else ''}{error['msg']}, got {show(error.get('input', value), 120)}"
+    )

@@ -93,7 +93,7 @@ def joined(error: Exception, node: Node[Any]) -> Exception:
             twin.__cause__ = first
             if str(twin) == str(first):
                 return twin
-        except Exception:  # noqa: S110 - a type that refuses passes as it is
+        except Exception:
             pass
     getattr(first, "__dict__", {})["exception_node"] = node
     return first

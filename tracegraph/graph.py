@@ -141,5 +141,3 @@ def _node(value: Any) -> Node[Any]:
 
 def _by_id(node: Node[Any]) -> int:
     return node.id
-
-

@@ -296,10 +296,18 @@ def _from_json(stored: Any, parameter: Parameter[Any]) -> Any:
     now = parameter._data
     if is_tensor(now) or is_array(now):
         if not isinstance(stored, dict) or "data" not in stored:
-            raise ParameterError(f"{parameter.label} expects a tensor, the file holds something else")
+            raise ParameterError(
+                f"{parameter.label} expects a tensor, the file holds something else"
+            )
         if is_tensor(now):
-            return now.new_tensor(stored["data"]).reshape(stored["shape"]).requires_grad_(now.requires_grad)
-        return cast(Any, type(now).__array_ufunc__ and __import__("numpy")).asarray(
-            stored["data"], dtype=now.dtype
-        ).reshape(stored["shape"])
+            return (
+                now.new_tensor(stored["data"])
+                .reshape(stored["shape"])
+                .requires_grad_(now.requires_grad)
+            )
+        return (
+            cast(Any, type(now).__array_ufunc__ and __import__("numpy"))
+            .asarray(stored["data"], dtype=now.dtype)
+            .reshape(stored["shape"])
+        )
     return parameter.read(stored) if parameter.kind.name not in ("text", "code") else stored

@@ -16,7 +16,17 @@ from weakref import ref
 if TYPE_CHECKING:
     from tracegraph.node import Node
 
-__all__ = ["Frame", "Horizon", "Policy", "current", "enter_frame", "leave", "recording", "scope", "stop_tracing"]
+__all__ = [
+    "Frame",
+    "Horizon",
+    "Policy",
+    "current",
+    "enter_frame",
+    "leave",
+    "recording",
+    "scope",
+    "stop_tracing",
+]
 
 Observer = Callable[["Node[Any]"], object]
 
@@ -138,7 +148,7 @@ class _Change:
 
 
 @final
-class stop_tracing(_Change):  # noqa: N801 - the name that users of Microsoft Trace know
+class stop_tracing(_Change):
     """Run a block without recording: operations give nodes that remember nothing.
 
     It nests, and other threads and tasks keep recording.
@@ -154,7 +164,7 @@ class stop_tracing(_Change):  # noqa: N801 - the name that users of Microsoft Tr
 
 
 @final
-class recording(_Change):  # noqa: N801 - reads as a statement: with recording(...)
+class recording(_Change):
     """Record a block, with a bounded `horizon` or with `observers` of every node.
 
     Args:
@@ -190,7 +200,7 @@ class recording(_Change):  # noqa: N801 - reads as a statement: with recording(.
 
 
 @final
-class scope(_Change):  # noqa: N801 - reads as a statement: with scope("retriever")
+class scope(_Change):
     """Put `name` before the names of all nodes made in a block; scopes nest as ``outer/inner``."""
 
     def __init__(self, name: str) -> None:

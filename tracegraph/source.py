@@ -6,8 +6,8 @@ module globals, and whose tracebacks show its own lines.
 """
 
 from __future__ import annotations
-
 import __future__
+
 import ast
 import inspect
 import linecache
@@ -128,9 +128,7 @@ class Source:
 
 
 def _inner(code: types.CodeType, name: str) -> types.CodeType:
-    return next(
-        c for c in code.co_consts if isinstance(c, types.CodeType) and c.co_name == name
-    )
+    return next(c for c in code.co_consts if isinstance(c, types.CodeType) and c.co_name == name)
 
 
 def _parsed(text: str) -> ast.Module:
@@ -156,8 +154,11 @@ def _definition(tree: ast.Module, entry: str) -> _Definition:
     if len(found) != 1:
         others = [n.name for n in tree.body if isinstance(n, (_Definition, ast.ClassDef))]
         told = ", ".join(map(repr, others)) or "nothing"
-        raise BadSource(f"the code must define {entry!r}, it defines {told}" if not found else
-                        f"the code defines {entry!r} {len(found)} times; define it once")
+        raise BadSource(
+            f"the code must define {entry!r}, it defines {told}"
+            if not found
+            else f"the code defines {entry!r} {len(found)} times; define it once"
+        )
     return found[0]
 
 
