@@ -1,0 +1,1 @@
+"""Programs that show what tracegraph does; each runs on a CPU without network or key."""
