@@ -3,6 +3,24 @@
 The task is the traffic-signal one of the Trace paper (Cheng, Nie, Swaminathan: "Trace is the Next
 AutoDiff", NeurIPS 2024): choose two green times so that drivers wait as little as possible. The
 simulator is `uxsim`. Nothing here knows of graphs or optimizers.
+
+The score is the mean delay of a driver in seconds. East-west carries twice the traffic, and each
+change of the light costs 6 s in which nobody drives: short greens waste capacity, long ones make
+the others wait. With seed 0, over a grid of green times (seconds):
+
+    ew, ns     15     20     25     30     40     60     90
+    15         104    135    163    187    225    275    320
+    25          32     44     67     93    136    204    264
+    35          30     24     33     44     74    147    220
+    40          34     24     27     33     57    124    194
+    45          45     25     25     28     46    103    176
+    50          51     26     24     27     37     78    150
+    60          66     39     25     26     30     53    117
+    90         106     72     49     39     29     37     55
+
+The best lie along a valley from (35, 20) to (55, 25), at 23 to 26 s; another seed moves a point of
+the valley by about 1 s. A plan without knowledge, (30, 30) or (60, 60), costs 65 s or 53 s. One
+evaluation takes 1.5 to 3 s of one core.
 """
 
 from __future__ import annotations
@@ -20,18 +38,23 @@ __all__ = ["GREEN_RANGE", "World", "analyse", "build_world", "evaluate"]
 GREEN_RANGE = (15.0, 90.0)
 """The shortest and the longest green time that a signal may have, in seconds."""
 
-LOST_TIME = 5.0  # amber and all-red after each green, in seconds: nobody drives
+LOST_TIME = 6.0  # amber and all-red after each green, in seconds: nobody drives
 ARM = 500.0  # length of each of the four roads, in metres
 FREE_SPEED = 14.0  # metres per second, about 50 km/h
 DURATION = 1200.0  # simulated seconds
 DEMAND_UNTIL = 900.0  # the last departure, in seconds; then the crossing empties
 STRAIGHT = 0.7  # share of the drivers who drive straight on; the others turn, half each way
 
-FLOW = {"west": 0.36, "east": 0.32, "north": 0.17, "south": 0.17}
+FLOW = {"west": 0.38, "east": 0.34, "north": 0.18, "south": 0.18}
 """Vehicles per second from each side: east-west carries twice what north-south carries."""
 
 ACROSS = {"west": "east", "east": "west", "north": "south", "south": "north"}
-DIRECTION = {"west": "east_west", "east": "east_west", "north": "north_south", "south": "north_south"}
+DIRECTION = {
+    "west": "east_west",
+    "east": "east_west",
+    "north": "north_south",
+    "south": "north_south",
+}
 PLACE = {"west": (-ARM, 0.0), "east": (ARM, 0.0), "north": (0.0, ARM), "south": (0.0, -ARM)}
 
 
@@ -109,9 +132,9 @@ def _checked(name: str, green: float) -> float:
         raise TypeError(f"{name} must be a number of seconds, got {green!r}; pass a float")
     if not low <= green <= high:
         raise ValueError(
-            f"{name} must lie within [{low:g}, {high:g}] seconds, got {green:g}: pedestrians need at "
-            f"least {low:g} s to cross, and nobody waits longer than {high:g} s; choose a value in "
-            "this range"
+            f"{name} must lie within [{low:g}, {high:g}] seconds, got {green:g}: pedestrians need "
+            f"at least {low:g} s to cross, and nobody waits longer than {high:g} s; choose a value "
+            "in this range"
         )
     return float(green)
 

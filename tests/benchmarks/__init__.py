@@ -1,0 +1,1 @@
+"""What recording, feedback and problems cost, beside Trace where it is installed."""
