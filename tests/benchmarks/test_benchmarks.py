@@ -94,5 +94,5 @@ def test_the_program_writes_its_table_as_json(tmp_path: Path) -> None:
     chosen = ["--json", str(target), "--quick", "--no-peer", "--peer-only"]
     assert program.main(chosen) == 0
     written = json.loads(target.read_text(encoding="utf-8"))
-    assert [row["name"] for row in written["rows"]][0] == "a traced + on a node"
+    assert written["rows"][0]["name"] == "a traced + on a node"
     assert written["machine"]["cores"] >= 1

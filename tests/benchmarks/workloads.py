@@ -71,15 +71,14 @@ def chain(contender: Contender, length: int) -> Any:
 
 
 def ladder(contender: Contender, layers: int) -> Any:
-    """The end of `layers` pairs of additions: each node is used by both of the next layer.
+    """The end of `layers` layers: each node is used twice, and what comes of it is added.
 
-    It begins at two parameters, since Trace raises where one addition takes a node twice.
+    Never `x + x`: Trace raises where one operation takes a recorded node twice.
     """
-    left = contender.node(0, trainable=True)
-    right = contender.node(0, trainable=True)
+    x = contender.node(0, trainable=True)
     for _ in range(layers):
-        left, right = left + right, right + left
-    return left + right
+        x = (x + 1) + (x + 2)
+    return x
 
 
 def traced_add(contender: Contender, scale: Scale) -> float:
