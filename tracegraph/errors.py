@@ -24,6 +24,7 @@ Every class also derives from the builtin that fits, so that ``except ValueError
         TimedOut(TimeoutError)
         OutOfMemory(MemoryError)
         Forbidden(PermissionError)
+      PictureError(ValueError)     a picture cannot be drawn
       MissingExtra(ImportError)    an optional package is not installed
 
 A message says what happened with names and values, why that is a problem, and what to do.
@@ -53,6 +54,7 @@ __all__ = [
     "OptimizerError",
     "OutOfMemory",
     "ParameterError",
+    "PictureError",
     "Rejected",
     "SandboxError",
     "StaleFeedback",
@@ -176,6 +178,10 @@ class OutOfMemory(SandboxError, MemoryError):
 
 class Forbidden(SandboxError, PermissionError):
     """Code tried something that the sandbox does not allow."""
+
+
+class PictureError(TracegraphError, ValueError):
+    """A picture cannot be drawn as it was asked for."""
 
 
 class MissingExtra(TracegraphError, ImportError):

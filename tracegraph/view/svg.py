@@ -1,0 +1,317 @@
+"""A picture as one self-contained SVG: no script, no font, no link.
+
+It follows the reader's light or dark mode, and each box tells more in its tooltip. Every word is
+made plain and escaped, so the result is well-formed XML 1.0 whatever a model or a user wrote.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from xml.sax.saxutils import escape, quoteattr
+
+from tracegraph.view.layout import Point, Size, layered
+from tracegraph.view.look import LOOKS
+from tracegraph.view.picture import Arrow, Box, Picture, Role
+from tracegraph.view.plain import one_line, shorten, width
+from tracegraph.view.style import LINE, SMALL, STYLE, TITLE
+from tracegraph.view.words import Words, heading, label, tooltip, words
+
+__all__ = ["svg"]
+
+_MARGIN = 32.0
+_SANS = 0.585  # the width of one cell of bold proportional type, in its size: generous
+_MONO = 0.605
+_HEAD = 7.0  # length of an arrowhead
+_RING = 6.0  # how far the ring of feedback reaches beyond its box
+_WIDEST = 420.0  # a box grows no wider for the labels of its arrows
+_PLURAL = {
+    "parameter": "parameters",
+    "input": "inputs",
+    "operation": "operations",
+    "output": "outputs",
+    "failure": "failures",
+}
+
+
+def svg(picture: Picture) -> str:
+    """`picture` as the text of an SVG file.
+
+    >>> text = svg(Picture((Box(key=1, title="<b>", role="parameter"),), (), "one box"))
+    >>> text.startswith("<svg ") and "&lt;b&gt;" in text and "<b>" not in text
+    True
+    """
+    arriving = Counter(arrow.head for arrow in picture.arrows if arrow.label)
+    entering = Counter(arrow.head for arrow in picture.arrows)
+    labels = [label(arrow) for arrow in picture.arrows]
+    longest: dict[int, float] = {}
+    for arrow, name in zip(picture.arrows, labels, strict=True):
+        longest[arrow.head] = max(longest.get(arrow.head, 0.0), _mono(name, SMALL) + 18)
+    cards = []
+    for box in picture.boxes:
+        wanted = longest.get(box.key, 0.0) * entering[box.key]
+        fits = bool(arriving[box.key]) and wanted <= _WIDEST
+        cards.append(_card(box, wanted if fits else 0.0, fits))
+    found = layered([card.size for card in cards], picture.indexed())
+    above = heading(picture)
+    top = _MARGIN + (34 if above else 0)
+    legend = list(_legend(picture, _MARGIN, top + found.height + 30))
+    wide = max(
+        found.width + 2 * _MARGIN,
+        _legend_width(picture),
+        len(above) and 2 * _MARGIN + width(above) * 16 * _SANS,
+        240,
+    )
+    high = top + found.height + (74 if legend else _MARGIN)
+    said = _said(picture)
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="tg" role="img" '
+        f"aria-label={quoteattr(said)} "
+        f'viewBox="0 0 {_n(wide)} {_n(high)}" width="{_n(wide)}" height="{_n(high)}">',
+        f"<title>{escape(above or said)}</title>",
+        f"<style>{STYLE}</style>",
+        f'<rect class="tg-page" width="{_n(wide)}" height="{_n(high)}"/>',
+    ]
+    if above:
+        out.append(
+            f'<text class="tg-heading" x="{_n(_MARGIN)}" y="{_n(_MARGIN + 8)}">'
+            f"{escape(above)}</text>"
+        )
+    left = (wide - found.width) / 2 if found.width + 2 * _MARGIN < wide else _MARGIN
+    out.append(f'<g transform="translate({_n(left)},{_n(top)})">')
+    labelled = {card.box.key: card.labelled for card in cards}
+    rings = {box.key: _RING if box.on_path else 0.0 for box in picture.boxes}
+    drawn = sorted(
+        zip(picture.arrows, found.routes, labels, strict=True), key=lambda one: one[0].on_path
+    )
+    for arrow, route, name in drawn:
+        out.append(
+            _arrow(arrow, route, name if labelled[arrow.head] else "", lift=rings[arrow.head])
+        )
+    for card, place in zip(cards, found.places, strict=True):
+        out.extend(_box(card, place))
+    out.append("</g>")
+    out.extend(legend)
+    out.append("</svg>\n")
+    return "\n".join(out)
+
+
+# Boxes
+
+
+@dataclass(frozen=True, slots=True)
+class _Card:
+    """A box, its words, and the room that they take."""
+
+    box: Box
+    words: Words
+    size: Size
+    labelled: bool
+
+
+def _card(box: Box, wanted: float, labelled: bool) -> _Card:
+    cut = words(box)
+    inner = max(
+        22 + width(cut.title) * TITLE * _SANS + (22 + _mono(cut.badge, SMALL)) * bool(cut.badge),
+        *(_mono(line, LINE) for line in cut.lines),
+        (20 + _mono(cut.feedback, LINE)) * bool(cut.feedback),
+    )
+    slant = {"input": 24.0, "failure": 16.0, "output": 20.0}.get(box.role, 0.0)
+    high = 36 + 17 * len(cut.lines) + 24 * bool(cut.feedback)
+    return _Card(box, cut, Size(max(92.0, wanted, inner + 28 + slant), high), labelled)
+
+
+def _box(card: _Card, place: Point) -> Iterator[str]:
+    box, cut, (wide, high) = card.box, card.words, card.size
+    classes = f"tg-box tg-{box.role}{' tg-way' if box.on_path else ''}"
+    hidden = " tg-hidden" if box.hidden else ""
+    yield (
+        f'<g class="{classes}{hidden}" data-key="{box.key}" '
+        f'transform="translate({_n(place.x)},{_n(place.y)})">'
+    )
+    yield f"<title>{escape(tooltip(box))}</title>"
+    if box.on_path:
+        yield f'<path class="tg-ring" d="{_outline(box.role, wide, high, 4.5)}"/>'
+    yield f'<path class="tg-body" d="{_outline(box.role, wide, high, 0)}"/>'
+    if box.role == "parameter":
+        yield f'<path class="tg-inner" d="{_outline(box.role, wide, high, -3.5)}"/>'
+    left = {"input": 26.0, "failure": 22.0, "output": 24.0}.get(box.role, 14.0)
+    yield _mark(box.role, left + 5, 19)
+    yield f'<text class="tg-title" x="{_n(left + 19)}" y="23.5">{escape(cut.title)}</text>'
+    if cut.badge:
+        span = _mono(cut.badge, SMALL) + 12
+        right = wide - left + 3
+        yield (
+            f'<rect class="tg-badge" x="{_n(right - span)}" y="10.5" width="{_n(span)}" '
+            f'height="17" rx="8.5"/><text class="tg-small" text-anchor="middle" '
+            f'x="{_n(right - span / 2)}" y="22.5">{escape(cut.badge)}</text>'
+        )
+    y = 24.0
+    for line in cut.lines:
+        y += 17
+        yield f'<text class="tg-line" x="{_n(left)}" y="{_n(y)}">{escape(line)}</text>'
+    if cut.feedback:
+        y += 10
+        yield (
+            f'<rect class="tg-note" x="{_n(left - 6)}" y="{_n(y)}" '
+            f'width="{_n(wide - 2 * left + 12)}" height="19" rx="4"/>'
+            f'<path class="tg-back" d="M{_n(left + 8)} {_n(y + 5.5)}v2a3 3 0 0 1-3 3h-5'
+            f'm3-3l-3 3 3 3"/>'
+            f'<text class="tg-said" x="{_n(left + 16)}" y="{_n(y + 13.5)}">'
+            f"{escape(cut.feedback)}</text>"
+        )
+    yield "</g>"
+
+
+def _outline(role: Role, wide: float, high: float, out: float) -> str:
+    """The outline of a role as a path, moved outward by `out`."""
+    l, t, r, b = -out, -out, wide + out, high + out  # noqa: E741
+    if role == "input":
+        s = 14.0
+        return _polygon([(l + s, t), (r + out / 2, t), (r - s, b), (l - out / 2, b)])
+    if role == "failure":
+        s = 11.0
+        return _polygon(
+            [
+                (l + s, t), (r - s, t), (r, t + s), (r, b - s),
+                (r - s, b), (l + s, b), (l, b - s), (l, t + s),
+            ]
+        )  # fmt: skip
+    c = {"parameter": 11.0, "output": min(22.0, high / 2)}.get(role, 4.0) + out
+    c = max(c, 1.0)
+    arc = f"A{_n(c)} {_n(c)} 0 0 1"
+    return (
+        f"M{_n(l + c)} {_n(t)}H{_n(r - c)}{arc} {_n(r)} {_n(t + c)}"
+        f"V{_n(b - c)}{arc} {_n(r - c)} {_n(b)}"
+        f"H{_n(l + c)}{arc} {_n(l)} {_n(b - c)}V{_n(t + c)}{arc} {_n(l + c)} {_n(t)}Z"
+    )
+
+
+def _polygon(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points) + "Z"
+
+
+def _mark(role: Role, x: float, y: float) -> str:
+    """The small sign of a role, drawn, so that no font need have it."""
+    path = {
+        "parameter": "M0-5.5L5.5 0 0 5.5-5.5 0Z",
+        "input": "M-5-4.5V4.5L4.5 0Z",
+        "operation": "M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0Z",
+        "output": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0ZM-2 0a2 2 0 1 1 4 0a2 2 0 1 1-4 0Z",
+        "failure": "M-4.5-4.5L4.5 4.5M4.5-4.5L-4.5 4.5",
+    }[role]
+    kind = "tg-cross" if role == "failure" else "tg-mark"
+    return f'<path class="{kind}" transform="translate({_n(x)},{_n(y)})" d="{path}"/>'
+
+
+# Arrows
+
+
+def _arrow(arrow: Arrow, route: Sequence[Point], name: str, *, lift: float) -> str:
+    end = Point(route[-1].x, route[-1].y - lift)
+    stop = Point(end.x, end.y - _HEAD + 1)
+    points = [*route[:-1], stop]
+    path = [f"M{_n(points[0].x)} {_n(points[0].y)}"]
+    for a, b in pairwise(points):
+        if abs(a.x - b.x) < 0.05:
+            path.append(f"V{_n(b.y)}")
+        else:
+            bend = (b.y - a.y) * 0.55
+            path.append(
+                f"C{_n(a.x)} {_n(a.y + bend)} {_n(b.x)} {_n(b.y - bend)} {_n(b.x)} {_n(b.y)}"
+            )
+    way = " tg-way" if arrow.on_path else ""
+    captured = " tg-captured" if arrow.captured else ""
+    half = 5.0 if arrow.on_path else 3.8
+    tip = _polygon([(end.x - half, end.y - _HEAD - 1), (end.x + half, end.y - _HEAD - 1), end])
+    parts = [
+        f'<g class="tg-arrow{way}{captured}" data-tail="{arrow.tail}" data-head="{arrow.head}">',
+        f"<title>{escape(_arrow_tooltip(arrow))}</title>",
+        f'<path class="tg-wire" d="{"".join(path)}"/><path class="tg-tip" d="{tip}"/>',
+    ]
+    if arrow.on_path:
+        x, y = route[0]
+        parts.append(
+            f'<path class="tg-up" d="M{_n(x - 4.5)} {_n(y + 15)}l4.5-4.5 4.5 4.5'
+            f'm-9 6l4.5-4.5 4.5 4.5"/>'
+        )
+    if name:
+        parts.append(
+            f'<text class="tg-label" x="{_n(end.x + 7)}" y="{_n(end.y - 6)}">{escape(name)}</text>'
+        )
+    parts.append("</g>")
+    return "".join(parts)
+
+
+def _arrow_tooltip(arrow: Arrow) -> str:
+    words = [shorten(one_line(arrow.label), 200)] if arrow.label else []
+    if arrow.captured:
+        words.append("read inside, not passed")
+    if arrow.on_path:
+        words.append("feedback went back along it")
+    return "; ".join(words)
+
+
+# Legend
+
+
+def _entries(picture: Picture) -> list[tuple[str, str]]:
+    roles = {box.role for box in picture.boxes}
+    entries: list[tuple[str, str]] = [(role, role) for role in LOOKS if role in roles]
+    if any(box.on_path for box in picture.boxes) or any(a.on_path for a in picture.arrows):
+        entries.append(("way", "way of feedback"))
+    if any(arrow.captured for arrow in picture.arrows):
+        entries.append(("captured", "read inside"))
+    return entries
+
+
+def _legend_width(picture: Picture) -> float:
+    return 2 * _MARGIN + sum(58 + width(word) * LINE * _SANS for _, word in _entries(picture))
+
+
+def _legend(picture: Picture, x: float, y: float) -> Iterator[str]:
+    entries = _entries(picture)
+    if not entries:
+        return
+    yield '<g class="tg-legend" aria-hidden="true">'
+    for name, word in entries:
+        yield f'<g transform="translate({_n(x)},{_n(y)})">'
+        role = next((role for role in LOOKS if role == name), None)
+        if role:
+            yield f'<g class="tg-{role}"><path class="tg-body" d="{_outline(role, 30, 18, 0)}"/>'
+            yield f'<g transform="translate(15,9) scale(.8)">{_mark(role, 0, 0)}</g></g>'
+        else:
+            kind = "tg-way" if name == "way" else "tg-captured"
+            yield f'<g class="tg-arrow {kind}"><path class="tg-wire" d="M0 9H30"/>'
+            if name == "way":
+                yield '<path class="tg-up" d="M17 4.500l-4.500 4.500 4.500 4.500"/>'
+            yield "</g>"
+        yield f'<text class="tg-word" x="38" y="13">{escape(word)}</text></g>'
+        x += 58 + width(word) * LINE * _SANS
+    yield "</g>"
+
+
+def _said(picture: Picture) -> str:
+    """The picture in one sentence, for a screen reader."""
+    counts = Counter(box.role for box in picture.boxes)
+    words = [
+        f"{counts[role]} {role if counts[role] == 1 else _PLURAL[role]}"
+        for role in LOOKS
+        if counts[role]
+    ]
+    start = f"{heading(picture)}: " if picture.title else ""
+    return f"{start}{', '.join(words) or 'nothing'}; {len(picture.arrows)} arrows"
+
+
+# Numbers
+
+
+def _n(value: float) -> str:
+    """A coordinate with at most two digits after the point."""
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def _mono(text: str, size: float) -> float:
+    return width(text) * size * _MONO
