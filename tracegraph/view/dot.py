@@ -139,7 +139,7 @@ def _arrow(arrow: Arrow) -> Iterator[tuple[str, str]]:
         # A tail that points back: the way is seen without colour, too.
         yield "penwidth", str(FEEDBACK.pen)
         yield "dir", "both"
-        yield "arrowtail", "crow"
+        yield "arrowtail", "vee"
     if arrow.captured:
         yield "style", "dashed"
 

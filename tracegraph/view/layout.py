@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import pairwise
-from math import sqrt
+from math import isqrt, sqrt
 from typing import NamedTuple
 
 from tracegraph.errors import PictureError
@@ -33,6 +33,7 @@ _STIFF = 16.0  # how much trunks and the longest way are kept straight; other ar
 _STRAIGHT = 6.0  # a bend may move this far to let its line run straight: less than its room
 _LANE = 10.0  # between arrows that run beside the layers
 _FALL = 58.0  # between layers
+_ROW = 8  # leaves of one box that stand in one row
 _PART = 56.0  # between parts that no arrow joins
 _BENDS = 6  # bends that trunks may have for each box and arrow, on average
 _POINTS = 40  # and points that the lines along them may have
@@ -136,6 +137,12 @@ def _layers(order: Sequence[int], arrows: Iterable[tuple[int, int]]) -> list[int
     for v in order:
         if sum(1 / len(heads[tail]) for tail in tails[v]) > bool(heads[v]):
             layer[v] = max(layer[tail] for tail in tails[v]) + 1
+    for v in order:
+        # Many leaves of one box stand in several rows, not in one that is far too wide.
+        leaves = [tail for tail in tails[v] if not tails[tail] and len(heads[tail]) == 1]
+        rows = -(-len(leaves) // max(_ROW, isqrt(2 * len(leaves))))
+        for at, leaf in enumerate(leaves):
+            layer[leaf] = layer[v] - 1 - at % rows
     return layer
 
 

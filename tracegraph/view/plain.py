@@ -66,7 +66,7 @@ def shorten(text: str, limit: int) -> str:
     >>> shorten("a short text", 40)
     'a short text'
     >>> shorten("x" * 5000, 20)
-    'xxxxxxx… +4,993 chars'
+    'xxxxxx… +4,994 chars'
     """
     if limit < 1:
         raise ValueError(f"limit must be at least 1 character, got {limit}")
