@@ -15,13 +15,13 @@ import types
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextvars import Token
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from tracegraph.constraint import Constraint
 from tracegraph.errors import ParameterError
-from tracegraph.failure import original
+from tracegraph.failure import failed_node, original
 from tracegraph.kinds import ATOMS, KINDS, show
-from tracegraph.node import Node, failed, leaf, lower, next_id, record
+from tracegraph.node import Node, distinct, failed, leaf, lower, next_id, raise_failed, record
 from tracegraph.operators import Operation
 from tracegraph.parameter import Parameter
 from tracegraph.recorder import Frame, Policy, current, enter_frame, leave
@@ -116,7 +116,8 @@ class Bundle(Generic[P, R]):
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        mine = self if self.parameter is None else self._for(instance)
+        shared = self.parameter is None or isinstance(instance, type)
+        mine = self if shared else self._for(instance)
         return types.MethodType(mine, instance)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Bundle[P, R]:
@@ -172,10 +173,7 @@ class Bundle(Generic[P, R]):
             return call.finished(result)  # type: ignore[no-any-return]
         leave(token)
         try:
-            refused = call.failed(failure)
-            if refused is failure:
-                raise failure
-            raise refused from refused.__cause__
+            raise_failed(failure, call.failed(failure))
         finally:
             del failure
 
@@ -212,7 +210,9 @@ class _Binding:
             (p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "args"
         )
         self.prefixes = [self.names[:n] for n in range(len(self.names) + 1)]
-        self.skip = bool(self.names) and self.names[0] in ("self", "cls")
+        owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+        in_class = bool(owner) and not owner.endswith("<locals>")
+        self.skip = in_class and bool(self.names) and self.names[0] in ("self", "cls")
         self.defaults = {
             p.name: p.default
             for p in parameters
@@ -252,7 +252,7 @@ class _Call:
         self.first = next_id() if traceable else 0
         self.frame = Frame(outer, traceable, self.first)
         self.args, self.kwargs = self._bind(args, kwargs)
-        self.function = bundle._now()
+        self.function = self._function()
         if bundle.parameter is not None:
             self.inputs.append(bundle.parameter._leaf())
             self.names = [*self.names, _CODE]
@@ -260,6 +260,15 @@ class _Call:
             for found in self.inputs:
                 if found._extra is None or "argument" not in found._extra:
                     cast(Frame, outer).read(found)
+
+    def _function(self) -> Callable[..., Any]:
+        """What runs; code that fails when it is loaded fails as a call does."""
+        try:
+            return self.bundle._now()
+        except ParameterError:
+            raise
+        except Exception as error:
+            return functools.partial(_fail, error)
 
     def _bind(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         binding = self.bundle._binding
@@ -270,7 +279,7 @@ class _Call:
         traced = self.frame.traceable
         missing = binding.defaults
         for position, arg in enumerate(args):
-            if skip and position == 0:
+            if skip and position == 0 and not isinstance(arg, Node):
                 values.append(arg)
                 continue
             kind = type(arg)
@@ -316,6 +325,13 @@ class _Call:
         inner._extra = {**(inner._extra or {}), "name": name, "argument": outer}
         return inner
 
+    def start(self) -> Any:
+        """Make the coroutine or the generator; a wrong call fails at once."""
+        try:
+            return self.function(*self.args, **self.kwargs)
+        except Exception as error:
+            raise_failed(error, self.failed(error))
+
     # The end of the call
 
     def plain(self, result: Any) -> Any:
@@ -347,22 +363,25 @@ class _Call:
         if inner is not None:
             self.extra = {**(self.extra or {}), "inner": inner}
         return record(
-            self.bundle.operation, tuple(self.names), tuple(self.inputs), result, self.extra
+            self.bundle.operation, distinct(self.names), tuple(self.inputs), result, self.extra
         )
 
     def failed(self, error: Exception) -> Exception:
         """Record the failure; gives the exception that the caller shall see."""
         if self.opaque or not self.bundle._catch:
             return error
-        if self.frame.captured:
-            self._capture(
-                {i: n for i, n in self.frame.captured.items() if not self.first or i < self.first}
-            )
+        if self.frame.traceable:
+            inner = failed_node(error)
+            self._capture(_behind([] if inner is None else [inner], self.frame))
+            if inner is not None:
+                self.extra = {**(self.extra or {}), "inner": inner}
+        elif self.frame.captured:
+            self._capture(self.frame.captured)
         quiet = self.policy is not None and not self.policy.active
         function = self.function
         return failed(
             self.bundle.operation,
-            () if quiet else tuple(self.names),
+            () if quiet else distinct(self.names),
             () if quiet else tuple(self.inputs),
             original(error),
             getattr(inspect.unwrap(function), "__code__", None),
@@ -385,6 +404,10 @@ class _Call:
         if names:
             self.names = [*self.names, *names]
             self.extra = {**(self.extra or {}), "captured": tuple(names)}
+
+
+def _fail(error: Exception, *args: Any, **kwargs: Any) -> NoReturn:
+    raise error
 
 
 def _behind(outputs: list[Node[Any]], frame: Frame) -> dict[int, Node[Any]]:
@@ -411,15 +434,16 @@ def _behind(outputs: list[Node[Any]], frame: Frame) -> dict[int, Node[Any]]:
 
 def _run_coroutine(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Awaitable[Any]:
     call = _Call(self, args, kwargs)
+    source = call.start()
 
     async def run() -> Any:
         token = enter_frame(call.frame)
         try:
-            result = call.plain(await call.function(*call.args, **call.kwargs))
+            result = call.plain(await source)
         except Exception as error:
             leave(token)
             token = None
-            _raise(call, error)
+            raise_failed(error, call.failed(error))
         finally:
             if token is not None:
                 leave(token)
@@ -430,7 +454,7 @@ def _run_coroutine(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Awaitable[
 
 def _run_generator(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Iterator[Any]:
     call = _Call(self, args, kwargs)
-    source = call.function(*call.args, **call.kwargs)
+    source = call.start()
 
     def run() -> Iterator[Any]:
         step: Callable[[], Any] = functools.partial(next, source)
@@ -444,7 +468,7 @@ def _run_generator(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Iterator[A
                 except Exception as error:
                     leave(token)
                     token = None  # type: ignore[assignment]
-                    _raise(call, error)
+                    raise_failed(error, call.failed(error))
                 finally:
                     if token is not None:
                         leave(token)
@@ -464,7 +488,7 @@ def _run_generator(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Iterator[A
 
 def _run_async_generator(self: Bundle[Any, Any], args: Any, kwargs: Any) -> AsyncIterator[Any]:
     call = _Call(self, args, kwargs)
-    source = call.function(*call.args, **call.kwargs)
+    source = call.start()
 
     async def run() -> AsyncIterator[Any]:
         step: Callable[[], Awaitable[Any]] = functools.partial(anext, source)
@@ -478,7 +502,7 @@ def _run_async_generator(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Asyn
                 except Exception as error:
                     leave(cast(Any, token))
                     token = None
-                    _raise(call, error)
+                    raise_failed(error, call.failed(error))
                 finally:
                     if token is not None:
                         leave(token)
@@ -494,13 +518,6 @@ def _run_async_generator(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Asyn
             await source.aclose()
 
     return run()
-
-
-def _raise(call: _Call, error: Exception) -> None:
-    refused = call.failed(error)
-    if refused is error:
-        raise error
-    raise refused from refused.__cause__
 
 
 def _mode(function: Callable[..., Any]) -> Callable[..., Any] | None:

@@ -26,7 +26,7 @@ from tracegraph.recorder import Frame, Policy, current
 if TYPE_CHECKING:
     from tracegraph.parameter import Parameter
 
-__all__ = ["Node", "apply", "failed", "leaf", "lower", "next_id", "record", "unwrap"]
+__all__ = ["Node", "apply", "described", "distinct", "failed", "leaf", "lower", "next_id", "raise_failed", "record", "unwrap"]
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Node(Generic[T]):
         self._operation = None
         self._inputs = ()
         self._names = ()
-        self._extra = _described(name, description)
+        self._extra = described(name, description)
         self.id = next_id()
         _keep_preview(self, value)
 
@@ -497,6 +497,30 @@ def failed(
     return joined(error, node)
 
 
+def raise_failed(error: Exception, refused: Exception) -> NoReturn:
+    """Raise what `failed` gave for `error`; no frame keeps it, so that it can be freed at once."""
+    try:
+        if refused is error:
+            raise error
+        raise refused from refused.__cause__
+    finally:
+        del error, refused
+
+
+def distinct(names: list[str]) -> tuple[str, ...]:
+    """`names`, with a number behind each one that came before: no input hides another."""
+    if len(set(names)) == len(names):
+        return tuple(names)
+    taken: dict[str, None] = {}
+    for name in names:
+        number, free = 1, name
+        while free in taken:
+            number += 1
+            free = f"{name}_{number}"
+        taken[free] = None
+    return tuple(taken)
+
+
 def _told(made: Node[Any], policy: Policy) -> None:
     if policy.scope:
         made._extra = {**(made._extra or {}), "scope": policy.scope}
@@ -506,7 +530,8 @@ def _told(made: Node[Any], policy: Policy) -> None:
         observer(made)
 
 
-def _described(name: str | None, description: str | None) -> dict[str, Any] | None:
+def described(name: str | None, description: str | None) -> dict[str, Any] | None:
+    """What a person said of a node, as it is kept."""
     extra = {k: v for k, v in (("name", name), ("description", description)) if v is not None}
     policy = current()
     if policy is not None and policy.scope:
@@ -714,11 +739,8 @@ def apply(
         try:
             result = run(*values, **named_values)  # type: ignore[misc]
         except Exception as error:
-            refused = failed(operation, tuple(names), tuple(nodes), error)
-            if refused is error:
-                raise
-            raise refused from refused.__cause__
-    return record(operation, tuple(names), tuple(nodes), result)
+            raise_failed(error, failed(operation, distinct(names), tuple(nodes), error))
+    return record(operation, distinct(names), tuple(nodes), result)
 
 
 def _operand(arg: Any, name: str, nodes: list[Node[Any]], names: list[str], quiet: bool) -> Any:
@@ -766,10 +788,7 @@ def _binary(operation: Operation, *, swapped: bool = False) -> Callable[[Any, An
         try:
             value = function(left._data, right._data)
         except Exception as error:
-            refused = failed(operation, names, (left, right), error)
-            if refused is error:
-                raise
-            raise refused from refused.__cause__
+            raise_failed(error, failed(operation, names, (left, right), error))
         made = new(Node)
         made._data = value
         made._operation = operation

@@ -140,6 +140,7 @@ UNARY: dict[str, Operation] = {
 ROUND = Operation("round", round, ("x", "ndigits"), doc="round(x, ndigits)")
 GETATTR = Operation("getattr", getattr, ("x", "name"), doc="x.name")
 CALL = Operation("call", call, ("function",), doc="function(*args, **kwargs)")
+COLLECT = Operation("collect", None, doc="a container made of the inputs")
 ITERATE = Operation("iterate", None, ("x", "index"), doc="the element of x at position index")
 
 FUNCTIONS: dict[str, Operation] = {

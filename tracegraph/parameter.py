@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, overload
+from weakref import ref
 
 from tracegraph.constraint import Constraint
 from tracegraph.errors import ParameterError, Rejected
 from tracegraph.kinds import Kind, show
-from tracegraph.node import Node, leaf
+from tracegraph.node import Node, described, distinct, leaf, lower, record, unwrap
+from tracegraph.operators import COLLECT
 
 __all__ = ["Arrived", "Origin", "Parameter", "Received", "node"]
 
@@ -128,7 +130,7 @@ class Parameter(Node[T]):
         self.origin: Origin = "person"
         self.trusted = True
         self.initial = value
-        self._current: Node[T] | None = None
+        self._current: ref[Node[T]] | None = None  # weak: the leaf knows its parameter
         self._received: dict[type, Received] = {}
         self._frozen = False
         self.check(value)
@@ -136,7 +138,7 @@ class Parameter(Node[T]):
     # Reading
 
     def _leaf(self) -> Node[T]:
-        now = self._current
+        now = None if self._current is None else self._current()
         if now is None:
             now = leaf(self._data)
             now._extra = {
@@ -145,7 +147,7 @@ class Parameter(Node[T]):
                 "parameter": self,
                 "version": self.version,
             }
-            self._current = now
+            self._current = ref(now)
         return now
 
     @property
@@ -220,7 +222,7 @@ class Parameter(Node[T]):
         Raises:
             Rejected: the value is refused; nothing has changed.
         """
-        self._data = self.check(value)
+        self._data = self.check(unwrap(value))
         self.origin = origin
         self.trusted = (origin == "person") if trusted is None else trusted
         self.bump()
@@ -290,8 +292,8 @@ def node(
     """Make a node of `value`; with ``trainable=True`` a parameter that optimizers may change.
 
     Args:
-        value: anything. A node is given back as it is; made trainable, its value becomes a new
-            parameter's.
+        value: anything. A node is given back as it is, and the nodes inside a container are the
+            inputs of a new one; made trainable, its plain value becomes a new parameter's.
         name: a readable name; unique among the parameters of one optimizer.
         trainable: whether optimizers may change the value.
         description: what the value means, for people and models.
@@ -312,7 +314,7 @@ def node(
     if description is not None and not isinstance(description, str):
         raise TypeError(f"description must be text, got {show(description, 80)}")
     if trainable:
-        held = value._data if isinstance(value, Node) else value
+        held = unwrap(value)
         given = name or (value.given_name if isinstance(value, Node) else None)
         return Parameter(held, name=given, description=description, constraint=constraint)
     if constraint is not None:
@@ -321,4 +323,10 @@ def node(
         )
     if isinstance(value, Node):
         return value
+    inside: list[Node[Any]] = []
+    paths: list[str] = []
+    plain = lower(value, "", inside, paths)
+    if inside:
+        said = described(name, description)
+        return record(COLLECT, distinct(paths), tuple(inside), plain, said)
     return Node(value, name=name, description=description)

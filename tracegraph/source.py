@@ -40,9 +40,19 @@ class Source:
     tracegraph.source.BadSource: the code must define 'twice', it defines 'double'
     """
 
-    __slots__ = ("__weakref__", "entry", "filename", "signature", "text", "tree")
+    __slots__ = (
+        "__weakref__", "_module", "entry", "filename", "flags", "free", "signature", "text", "tree",
+    )  # fmt: skip
 
-    def __init__(self, text: str, *, entry: str, signature: str | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        entry: str,
+        signature: str | None = None,
+        free: tuple[str, ...] = (),
+        flags: int = 0,
+    ) -> None:
         self.text = text
         self.entry = entry
         self.tree = _parsed(text)
@@ -53,7 +63,10 @@ class Source:
                 f"the signature of {entry!r} must stay {self.signature}, it became "
                 f"{_signature(definition)}; other code calls it as it was"
             )
+        self.free = free
+        self.flags = flags
         self.filename = f"<code of {entry} {id(self):x}>"
+        self._module = self._compiled(definition)
         lines = text.splitlines(keepends=True)
         linecache.cache[self.filename] = (len(text), None, lines, self.filename)
         weakref.finalize(self, linecache.cache.pop, self.filename, None)
@@ -81,7 +94,13 @@ class Source:
         definition = _definition(_parsed(text), name)
         kept = _kept_decorators(definition, raw, is_marker)
         start = kept[0].lineno if kept else definition.lineno
-        return cls("\n".join(text.splitlines()[start - 1 :]).rstrip() + "\n", entry=name)
+        code: types.CodeType = raw.__code__
+        return cls(
+            "\n".join(text.splitlines()[start - 1 :]).rstrip() + "\n",
+            entry=name,
+            free=code.co_freevars,
+            flags=code.co_flags & __future__.annotations.compiler_flag,
+        )
 
     def replaced(self, text: str) -> Source:
         """Another text for the same entry.
@@ -89,7 +108,9 @@ class Source:
         Raises:
             BadSource: it does not parse, or does not define exactly this entry and signature.
         """
-        return Source(text, entry=self.entry, signature=self.signature)
+        return Source(
+            text, entry=self.entry, signature=self.signature, free=self.free, flags=self.flags
+        )
 
     @property
     def header(self) -> str:
@@ -102,29 +123,72 @@ class Source:
         It sees the cells of `original`'s closure themselves, so ``nonlocal``, ``super()`` and later
         changes work, and the globals of its module.
         """
-        raw = inspect.unwrap(original)
-        code: types.CodeType = raw.__code__  # type: ignore[attr-defined]
-        cells = dict(zip(code.co_freevars, raw.__closure__ or (), strict=True))  # type: ignore[attr-defined]
-        template = ast.parse(
-            f"def _outer({', '.join(cells)}):\n def _make():\n  return {self.entry}\n return _make"
-        )
-        outer = template.body[0]
-        make = outer.body[0]  # type: ignore[attr-defined]
-        make.body = [*_parsed(self.text).body, *make.body]
-        flags = code.co_flags & __future__.annotations.compiler_flag
-        try:
-            module = compile(template, self.filename, "exec", flags=flags, dont_inherit=True)
-        except (SyntaxError, ValueError) as error:
-            raise BadSource(f"the code does not compile: {error}") from error
-        made = _inner(_inner(module, "_outer"), "_make")
+        raw: Any = inspect.unwrap(original)
+        cells = dict(zip(raw.__code__.co_freevars, raw.__closure__ or (), strict=True))
+        cells[_DEFAULTS] = types.CellType(raw.__defaults__ or ())
+        cells[_KEYWORDS] = types.CellType(raw.__kwdefaults__ or {})
+        made = _inner(_inner(self._module, "_outer"), "_make")
         function = types.FunctionType(
-            made,
-            raw.__globals__,  # type: ignore[attr-defined]
-            closure=tuple(cells[name] for name in made.co_freevars),
+            made, raw.__globals__, closure=tuple(cells[name] for name in made.co_freevars)
         )()
         function.__qualname__ = getattr(original, "__qualname__", self.entry)
         function.__module__ = getattr(original, "__module__", None)
         return function  # type: ignore[no-any-return]
+
+    def _compiled(self, definition: _Definition) -> types.CodeType:
+        """The text inside a function that has the closure's names as arguments.
+
+        The defaults keep the values that they had at decoration: their names may be gone.
+        """
+        misplaced = _outside_function(self.tree)
+        if misplaced is not None:
+            error = SyntaxError(f"{misplaced[0]!r} outside function")
+            error.lineno = misplaced[1]
+            raise _unparsable(self.text, error)
+        kept = definition.args.defaults, definition.args.kw_defaults
+        definition.args.defaults = [_taken(_DEFAULTS, n, d) for n, d in enumerate(kept[0])]
+        definition.args.kw_defaults = [
+            d and _taken(_KEYWORDS, a.arg, d)
+            for a, d in zip(definition.args.kwonlyargs, kept[1], strict=True)
+        ]
+        template = ast.parse(
+            f"def _outer({', '.join((*self.free, _DEFAULTS, _KEYWORDS))}):\n"
+            f" def _make():\n  return {self.entry}\n return _make"
+        )
+        make: Any = template.body[0].body[0]  # type: ignore[attr-defined]
+        make.body = [*self.tree.body, *make.body]
+        try:
+            return compile(template, self.filename, "exec", flags=self.flags, dont_inherit=True)
+        except SyntaxError as error:
+            raise _unparsable(self.text, error) from error
+        except (ValueError, RecursionError, MemoryError) as error:
+            raise BadSource(f"the code does not compile: {error}") from error
+        finally:
+            definition.args.defaults, definition.args.kw_defaults = kept
+
+
+_DEFAULTS = "_defaults_at_decoration"
+_KEYWORDS = "_keyword_defaults_at_decoration"
+
+
+def _taken(store: str, key: int | str, default: ast.expr) -> ast.expr:
+    """Read a default from where `Source.compile` puts the original's."""
+    read = ast.Subscript(ast.Name(store, ast.Load()), ast.Constant(key), ast.Load())
+    return ast.fix_missing_locations(ast.copy_location(read, default))
+
+
+def _outside_function(tree: ast.Module) -> tuple[str, int] | None:
+    """The first ``return``, ``yield`` or ``await`` that stands in no function, and its line."""
+    words = {ast.Return: "return", ast.Yield: "yield", ast.YieldFrom: "yield", ast.Await: "await"}
+    todo: list[ast.AST] = list(tree.body)
+    while todo:
+        item = todo.pop(0)
+        word = words.get(type(item))
+        if word is not None:
+            return word, item.lineno  # type: ignore[attr-defined]
+        if not isinstance(item, (*_Definition.__args__, ast.Lambda, ast.ClassDef)):
+            todo += ast.iter_child_nodes(item)
+    return None
 
 
 def _inner(code: types.CodeType, name: str) -> types.CodeType:
@@ -135,9 +199,13 @@ def _parsed(text: str) -> ast.Module:
     try:
         return ast.parse(text)
     except SyntaxError as error:
-        raise BadSource(f"the code does not parse: {error.msg}\n{_marked(text, error)}") from error
+        raise _unparsable(text, error) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise BadSource(f"the code does not parse: {error}") from error
+
+
+def _unparsable(text: str, error: SyntaxError) -> BadSource:
+    return BadSource(f"the code does not parse: {error.msg}\n{_marked(text, error)}")
 
 
 def _marked(text: str, error: SyntaxError) -> str:
