@@ -118,7 +118,7 @@ class Optimizer(ABC):
         """
         entries = [(outputs, feedback)] if isinstance(outputs, Node) else list(outputs)
         received = backward(entries, **options)
-        if entries and not any(p in received for p in self.parameters):
+        if entries and not any(p in received for p in self.parameters):  # noqa: SIM102 - the second is slow
             if not any(_behind(entry[0], self.parameters) for entry in entries):
                 raise NotReached(
                     f"none of the parameters {', '.join(map(repr, self.named_parameters))} lies behind "

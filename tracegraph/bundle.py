@@ -65,7 +65,7 @@ class Bundle(Generic[P, R]):
         self.traceable = traceable
         self._function = function
         self._source = source
-        self._compiled = (0, function)
+        self._compiled: tuple[int, Callable[..., Any]] = (0, function)
         self._catch = catch
         self._method = method
         self._trust = trust
@@ -83,7 +83,7 @@ class Bundle(Generic[P, R]):
 
     @property
     def __code__(self) -> Any:
-        return inspect.unwrap(self._function).__code__  # type: ignore[attr-defined]
+        return getattr(inspect.unwrap(self._function), "__code__", None)
 
     @property
     def __defaults__(self) -> Any:
@@ -126,7 +126,7 @@ class Bundle(Generic[P, R]):
     def _for(self, instance: Any) -> Bundle[P, R]:
         """The bundle of one object: every object owns the code of its methods."""
         held = getattr(instance, "__dict__", None)
-        key = f"_bundle_{self.__name__}"
+        key = f"_bundle_{getattr(self, '__name__', self.name)}"
         if held is not None:
             mine = held.get(key)
             if mine is None:
@@ -158,7 +158,8 @@ class Bundle(Generic[P, R]):
 
     # Calling
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Node[R]:
+    def __call__(self, *args: Any, **kwargs: Any) -> Node[R]:
+        """Run the function once and give the node of the call."""
         if self._mode is not None:
             return self._mode(self, args, kwargs)  # type: ignore[no-any-return]
         call = _Call(self, args, kwargs)
@@ -437,11 +438,11 @@ def _run_coroutine(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Awaitable[
     source = call.start()
 
     async def run() -> Any:
-        token = enter_frame(call.frame)
+        token: Token[Policy | None] | None = enter_frame(call.frame)
         try:
             result = call.plain(await source)
         except Exception as error:
-            leave(token)
+            leave(cast(Any, token))
             token = None
             raise_failed(error, call.failed(error))
         finally:
@@ -460,14 +461,14 @@ def _run_generator(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Iterator[A
         step: Callable[[], Any] = functools.partial(next, source)
         try:
             while True:
-                token: Token[Policy | None] = enter_frame(call.frame)
+                token: Token[Policy | None] | None = enter_frame(call.frame)
                 try:
                     item = call.plain(step())
                 except StopIteration as end:
-                    return end.value
+                    return cast(None, end.value)  # whatever the generator returned
                 except Exception as error:
-                    leave(token)
-                    token = None  # type: ignore[assignment]
+                    leave(cast(Any, token))
+                    token = None
                     raise_failed(error, call.failed(error))
                 finally:
                     if token is not None:
@@ -657,7 +658,16 @@ def _options(former: dict[str, Any]) -> dict[str, Any]:
         else:
             import difflib
 
-            known = ["name", "description", "trainable", "traceable", "constraint", "rules", "trust", "catch_execution_error"]
+            known = [
+                "name",
+                "description",
+                "trainable",
+                "traceable",
+                "constraint",
+                "rules",
+                "trust",
+                "catch_execution_error",
+            ]
             near = difflib.get_close_matches(key, known, 1)
             raise TypeError(
                 f"bundle() has no option {key!r}"
@@ -693,12 +703,11 @@ def _bundled(
     raw = target
     while isinstance(raw, functools.partial):
         raw = raw.func
-    doc = inspect.getdoc(raw) if not isinstance(target, functools.partial) else inspect.getdoc(raw)
-    said = description or doc or ""
+    said = description or inspect.getdoc(raw) or ""
     named_op = _OP_NAME.match(said) if description else None
     if named_op:
         name, said = name or named_op[1], said[named_op.end() :]
-    label = name or getattr(raw, "__name__", type(raw).__name__)
+    label = str(name or getattr(raw, "__name__", type(raw).__name__))
     try:
         signature = f"{label}{inspect.signature(target)}"
     except (ValueError, TypeError):

@@ -122,7 +122,7 @@ def _join(kind: type[Exception]) -> type[Exception] | None:
 
 def _initialise(twin: Exception, first: Exception) -> None:
     """Fill what lives in C: run the builtin's own initialiser, then copy the fields it declares."""
-    builtin = next(c for c in type(first).__mro__ if c.__module__ == "builtins")
+    builtin: Any = next(c for c in type(first).__mro__ if c.__module__ == "builtins")
     builtin.__init__(twin, *first.args)
     twin.args = first.args
     for owner in type(first).__mro__:

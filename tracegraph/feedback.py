@@ -88,7 +88,7 @@ class _Noted(Feedback):
         return found
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.entries == other.entries  # type: ignore[attr-defined]
+        return isinstance(other, type(self)) and self.entries == other.entries
 
     def __hash__(self) -> int:
         return hash((type(self), self.entries))
@@ -190,9 +190,11 @@ class Gradient(Feedback):
         self.value = value
 
     def merge(self, other: Self) -> Self:
+        """The sum."""
         return type(self)(self.value + other.value)
 
     def given_at(self, node: Node[Any], weight: float) -> Self:
+        """Itself times `weight`."""
         return self if weight == 1.0 else type(self)(self.value * weight)
 
     def __repr__(self) -> str:

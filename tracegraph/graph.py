@@ -6,12 +6,17 @@ it.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
-from tracegraph.kinds import show
+from tracegraph.kinds import ATOMS, show
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
+
+if TYPE_CHECKING:
+    from tracegraph import view
 
 __all__ = ["Graph"]
 
@@ -59,7 +64,11 @@ class Graph:
         return iter(self.nodes)
 
     def __contains__(self, item: object) -> bool:
-        return isinstance(item, Node) and any(n is item._leaf() for n in self.nodes)
+        if not isinstance(item, Node):
+            return False
+        wanted = item._leaf()
+        at = bisect_left(self.nodes, wanted.id, key=_by_id)
+        return at < len(self.nodes) and self.nodes[at] is wanted
 
     def __repr__(self) -> str:
         return (
@@ -128,6 +137,116 @@ class Graph:
                 if source.id in known:
                     graph.add_edge(source.id, node.id, name=name, captured=name in captured)
         return graph
+
+    # Looking at it
+
+    def picture(self, title: str = "") -> view.Picture:
+        """The graph as boxes and arrows; what feedback passed through is marked.
+
+        The path of feedback is the part between the parameters that have received some and the
+        outputs that it was given at. Plain constants that nobody named are written into the box
+        of the operation that uses them.
+        """
+        from tracegraph import view  # drawing is loaded when something is drawn
+
+        ends = {n.id for n in self.outputs}
+        given: dict[int, Node[Any]] = {}
+        for parameter in self.parameters:
+            given |= parameter.feedback.outputs
+        reached = [p for p in self.parameters if p.feedback]
+        path = {n.id for n in self.between(reached)} if given else set()
+        hidden = {n.id for n in self.nodes if is_constant(n) and n.id not in ends}
+        return view.Picture(
+            tuple(_box(n, ends, path, hidden) for n in self.nodes if n.id not in hidden),
+            tuple(
+                view.Arrow(
+                    tail=source.id,
+                    head=n.id,
+                    label=name,
+                    on_path=source.id in path and n.id in path,
+                    captured=name in n.captured,
+                )
+                for n in self.nodes
+                for name, source in zip(n._names, n._inputs, strict=True)
+                if source.id not in hidden and source in self
+            ),
+            title,
+        )
+
+    def to_dot(self) -> str:
+        """The graph in the DOT language, by the `graphviz` package."""
+        from tracegraph import view  # drawing is loaded when something is drawn
+
+        return view.dot(self.picture())
+
+    def to_svg(self) -> str:
+        """The graph as one self-contained SVG, laid out here: no program is needed."""
+        from tracegraph import view  # drawing is loaded when something is drawn
+
+        return view.svg(self.picture())
+
+    def to_text(self, *, width: int = 80) -> str:
+        """The graph as a tree of lines for a terminal."""
+        from tracegraph import view  # drawing is loaded when something is drawn
+
+        return view.text(self.picture(), width=width)
+
+    def render(self, path: str | Path) -> Path:
+        """Write a picture; the ending says which: ``.svg``, ``.png`` or ``.pdf``.
+
+        Uses the program ``dot`` where it is installed. Without it, SVG is laid out here and the
+        other formats are an error that says how to get it.
+        """
+        from tracegraph import view  # drawing is loaded when something is drawn
+
+        return view.render(self.picture(), path)
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
+
+    def __rich__(self) -> view.Text:
+        from tracegraph import view  # drawing is loaded when something is drawn
+
+        return view.Text(self.picture())
+
+
+def is_constant(node: Node[Any]) -> bool:
+    """Whether a node is a plain constant that nobody named: short enough to be written in place."""
+    if not node.is_leaf or node.given_name is not None or node.parameter is not None:
+        return False
+    return type(node._data) in ATOMS and len(str(node._data)[:60]) <= 40
+
+
+def _box(node: Node[Any], ends: set[int], path: set[int], hidden: set[int]) -> view.Box:
+    from tracegraph import view
+
+    owner = node.parameter
+    role: view.Role = "operation"
+    if node.failure is not None:
+        role = "failure"
+    elif owner is not None:
+        role = "parameter"
+    elif node.id in ends:
+        role = "output"
+    elif node.is_leaf:
+        role = "input"
+    constants = [
+        f"{name} = {show(source._data, 40)}"
+        for name, source in zip(node._names, node._inputs, strict=True)
+        if source.id in hidden
+    ]
+    value = node.failure.text() if node.failure is not None else node.preview
+    arrived = "" if owner is None else " | ".join(map(str, owner.feedback.values()))
+    return view.Box(
+        key=node.id,
+        title=node.label,
+        lines=(*constants, str(node.failure) if node.failure is not None else value),
+        role=role,
+        kind="" if owner is None else owner.kind.name,
+        feedback=arrived,
+        on_path=node.id in path,
+        tooltip="\n".join(filter(None, (node.name, node.description, value))),
+    )
 
 
 def _node(value: Any) -> Node[Any]:

@@ -129,8 +129,7 @@ class _Writer:
         self, start: str, end: str, items: Any, count: int, depth: int, *, pairs: bool = False
     ) -> None:
         self.put(start)
-        written = 0
-        for item in items:
+        for written, item in enumerate(items):
             if self.room <= 0 and written:
                 self.put(f", ... {count - written:,} more")
                 break
@@ -141,7 +140,6 @@ class _Writer:
                 self.put(": ")
                 item = item[1]
             self.write(item, depth + 1)
-            written += 1
         if start == "(" and count == 1:
             self.put(",")
         self.put(end)
@@ -172,7 +170,7 @@ class _Writer:
         if callable(value) and hasattr(value, "__qualname__"):
             self.put(f"<function {value.__qualname__}>")
             return
-        if type(value).__repr__ is object.__repr__:
+        if _plain_repr(type(value)):
             self.put(f"<{type(value).__qualname__}>")
             return
         try:
@@ -181,6 +179,10 @@ class _Writer:
             text = f"<{type(value).__qualname__}>"
         room = max(self.room, 16)
         self.put(text if len(text) <= room else f"{text[:room]} (+{len(text) - room:,} characters)")
+
+
+def _plain_repr(kind: type) -> bool:
+    return getattr(kind, "__repr__", None) is object.__repr__
 
 
 class Kind(ABC):
@@ -242,7 +244,7 @@ class _Number(Kind):
     def fault(self, value: Any, initial: Any) -> str | None:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             return f"expects a number, got {_described(value)}"
-        if isinstance(initial, int) and not isinstance(value, int):
+        if isinstance(initial, numbers.Integral) and not isinstance(value, numbers.Integral):
             return f"expects a whole number, got {value!r}"
         if not math.isfinite(value):
             return f"expects a finite number, got {value!r}"

@@ -101,6 +101,7 @@ class Module:
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what `forward` does."""
         return self.forward(*args, **kwargs)
 
     def named_parameters(self) -> dict[str, Parameter[Any]]:
@@ -202,8 +203,8 @@ def model(cls: C) -> C:
     for name, member in vars(Module).items():
         if not name.startswith("__") and not hasattr(cls, name):
             setattr(cls, name, member)
-    if not hasattr(cls, "__call__"):  # noqa: B004 - asks the class, to give it one
-        cls.__call__ = Module.__call__  # type: ignore[attr-defined]
+    if not any("__call__" in vars(kind) for kind in cls.__mro__):
+        type.__setattr__(cls, "__call__", Module.__call__)
     cls.__tracegraph_model__ = True  # type: ignore[attr-defined]
     return cls
 

@@ -26,7 +26,19 @@ from tracegraph.recorder import Frame, Policy, current
 if TYPE_CHECKING:
     from tracegraph.parameter import Parameter
 
-__all__ = ["Node", "apply", "described", "distinct", "failed", "leaf", "lower", "next_id", "raise_failed", "record", "unwrap"]
+__all__ = [
+    "Node",
+    "apply",
+    "described",
+    "distinct",
+    "failed",
+    "leaf",
+    "lower",
+    "next_id",
+    "raise_failed",
+    "record",
+    "unwrap",
+]
 
 T = TypeVar("T")
 
@@ -170,7 +182,8 @@ class Node(Generic[T]):
     @property
     def captured(self) -> tuple[str, ...]:
         """The names of the inputs that were read inside the call, not passed to it."""
-        return (self._extra or {}).get("captured", ())
+        names: tuple[str, ...] = (self._extra or {}).get("captured", ())
+        return names
 
     @property
     def inner(self) -> Node[Any] | None:
@@ -315,6 +328,7 @@ class Node(Generic[T]):
         return apply(operators.GETATTR, (self, name))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the value, and record it."""
         return apply(operators.CALL, (self, *args), kwargs)
 
     def __round__(self, ndigits: Any = None) -> Any:

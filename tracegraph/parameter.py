@@ -71,7 +71,6 @@ class Parameter(Node[T]):
     It can be used like the value it holds. Assign through `assign`, which checks first.
 
     Attributes:
-        version: grows with every new value.
         kind: text, number, choice, code, json or tensor.
         constraint: what values are taken.
         origin: who wrote the current value, a person or an optimizer.
@@ -98,12 +97,12 @@ class Parameter(Node[T]):
         "_current",
         "_frozen",
         "_received",
+        "_version",
         "constraint",
         "initial",
         "kind",
         "origin",
         "trusted",
-        "version",
     )
 
     def __init__(
@@ -126,7 +125,7 @@ class Parameter(Node[T]):
             )
         self.constraint = made
         self.kind = fitting
-        self.version = 0
+        self._version = 0
         self.origin: Origin = "person"
         self.trusted = True
         self.initial = value
@@ -155,6 +154,11 @@ class Parameter(Node[T]):
         """The name without a number."""
         extra = self._extra or {}
         return f"{extra.get('scope', '')}{extra.get('name') or type(self._data).__name__}"
+
+    @property
+    def version(self) -> int:
+        """How many new values it has had."""
+        return self._version
 
     @property
     def parameter(self) -> Parameter[T]:
@@ -233,7 +237,7 @@ class Parameter(Node[T]):
 
     def bump(self) -> None:
         """Begin a new version: the value was changed in place."""
-        self.version += 1
+        self._version += 1
         self._current = None
 
     _set = assign

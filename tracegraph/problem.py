@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from tracegraph.feedback import Feedback, Score
-from tracegraph.graph import Graph
-from tracegraph.kinds import ATOMS, show
+from tracegraph.graph import Graph, is_constant
+from tracegraph.kinds import show
 from tracegraph.llm.tokens import count_tokens
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
@@ -291,7 +291,7 @@ class _Builder:
             for source in node._inputs:
                 if source.id in inside or source.id in self.names:
                     continue
-                if _short(source):
+                if is_constant(source):
                     self.names[source.id] = show(source._data)
                     continue
                 name = self._fresh(source.label)
@@ -387,13 +387,6 @@ def _distance(steps: list[Node[Any]]) -> dict[int, int]:
                 far[other] = far[number] + 1
                 todo.append(other)
     return {i: far.get(i, len(known)) for i in known}
-
-
-def _short(node: Node[Any]) -> bool:
-    """Whether a value is written in place: a plain constant that nobody named."""
-    if not node.is_leaf or node.given_name is not None or node.parameter is not None:
-        return False
-    return type(node._data) in ATOMS and len(str(node._data)[:60]) <= 40
 
 
 def _value(node: Node[Any], room: int) -> str:

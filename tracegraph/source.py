@@ -158,7 +158,10 @@ class Source:
         make: Any = template.body[0].body[0]  # type: ignore[attr-defined]
         make.body = [*self.tree.body, *make.body]
         try:
-            return compile(template, self.filename, "exec", flags=self.flags, dont_inherit=True)
+            code: types.CodeType = compile(
+                template, self.filename, "exec", flags=self.flags, dont_inherit=True
+            )
+            return code
         except SyntaxError as error:
             raise _unparsable(self.text, error) from error
         except (ValueError, RecursionError, MemoryError) as error:
@@ -263,7 +266,7 @@ def _dedented(text: str) -> str:
     documentation = {
         id(item.body[0].value)
         for item in ast.walk(tree)
-        if isinstance(item, (*_Definition.__args__, ast.ClassDef))
+        if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
         and isinstance(item.body[0], ast.Expr)
     }
     for item in ast.walk(tree):

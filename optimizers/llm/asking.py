@@ -120,12 +120,15 @@ class ModelOptimizer(Optimizer):
             "additionalProperties": False,
         }
 
-    def propose(self, *, mask: Iterable[str] = (), verbose: bool = False) -> Proposal:
+    def propose(
+        self, *, mask: Iterable[str] = (), verbose: bool = False, **options: Any
+    ) -> Proposal:
         """Ask the model once and read what it suggests.
 
         Args:
             mask: names of sections to leave out of this problem.
             verbose: log the prompt and the reply at level INFO (logger ``optimizers``).
+            **options: sent with this request, such as ``temperature=1``.
 
         Raises:
             UnreadableReply: the reply could not be read and `ignore_extraction_error` is false.
@@ -134,7 +137,10 @@ class ModelOptimizer(Optimizer):
         problem = self.problem()
         messages = self.messages(problem, (*self.mask, *mask))
         request = Request.of(
-            messages, schema=self.schema(problem), max_tokens=self.max_tokens, **self.options
+            messages,
+            schema=self.schema(problem),
+            max_tokens=self.max_tokens,
+            **{**self.options, **options},
         )
         reply = self.llm.ask(request)
         self.log.append(Exchange(tuple(messages), reply))
@@ -171,6 +177,7 @@ class ModelOptimizer(Optimizer):
         )
 
     def settle(self, proposal: Proposal, *, bypassing: bool = False) -> Update:
+        """Assign all values or none, and keep what was rejected for the next problem."""
         update = super().settle(proposal, bypassing=bypassing)
         self._rejected = update.rejections
         return update

@@ -20,7 +20,7 @@ from tracegraph.view.svg import svg
 from tracegraph.view.words import heading, label, tooltip, words
 
 if TYPE_CHECKING:
-    import graphviz  # type: ignore[import-untyped]
+    import graphviz
 
 __all__ = ["dot", "render"]
 
