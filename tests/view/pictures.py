@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from tracegraph.view import Arrow, Box, Picture
+from tracegraph.view import Arrow, Box, Picture, Role
 
 calm = settings(deadline=None)  # a busy machine is no fault of the drawing
-ROLES = ("parameter", "input", "operation", "output", "failure")
+ROLES: tuple[Role, ...] = ("parameter", "input", "operation", "output", "failure")
 
 # Any text that Python can hold: lone surrogates, control characters, marks, emoji, markup.
 ugly = st.one_of(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import combinations, pairwise
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -72,7 +73,10 @@ def test_every_arrow_goes_downward_from_its_tail_to_its_head(laid: Laid) -> None
 @calm
 @given(layouts())
 def test_no_line_runs_through_a_box(laid: Laid) -> None:
-    boxes, _, found = laid
+    _clear(laid[0], laid[2])
+
+
+def _clear(boxes: list[Size], found: Layout) -> None:
     for route in found.routes:
         for a, b in pairwise(route):
             for step in range(11):
@@ -99,11 +103,20 @@ def test_the_same_input_gives_the_same_layout(laid: Laid) -> None:
     assert layered(list(boxes), list(arrows)) == found
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_no_line_runs_through_a_box_of_a_larger_picture(seed: int) -> None:
+    random = Random(seed)
+    boxes = [Size(random.uniform(20, 200), random.uniform(20, 90)) for _ in range(60)]
+    arrows = [(random.randrange(v), v) for v in range(1, 60) for _ in range(2)]
+    _clear(boxes, layered(boxes, arrows))
+
+
 @calm
-@given(st.integers(2, 60))
-def test_a_tree_has_no_crossings(count: int) -> None:
-    # A box's users in a binary tree: lines from neighbours never change places.
-    arrows = [(v, (v - 1) // 2) for v in range(1, count)]
+@given(st.integers(2, 60), st.randoms(use_true_random=False))
+def test_a_tree_has_no_crossings(count: int, random: Random) -> None:
+    name = list(range(count))
+    random.shuffle(name)
+    arrows = [(name[v], name[(v - 1) // 2]) for v in range(1, count)]
     found = layered([Size(60, 20)] * count, arrows)
     lines = [(found.places[a], found.places[b]) for a, b in arrows]
     for (a, b), (c, d) in combinations(lines, 2):

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from tests.view.pictures import calm, ugly
 from tracegraph.view.plain import fit, one_line, plain, shorten, width
 
-regex = pytest.importorskip("regex", reason="needs the regex package as an independent reference")
-
 
 @calm
 @given(ugly)
@@ -62,6 +60,7 @@ graphemes = st.text(
 @calm
 @given(graphemes, st.integers(20, 40))
 def test_no_grapheme_is_split(text: str, limit: int) -> None:
+    regex = pytest.importorskip("regex", reason="needs regex as an independent reference")
     kept = shorten(text, limit).rpartition("… +")[0]
     ends = {match.end() for match in regex.finditer(r"\X", text)}
     # A few scripts have letters that bind forward (Prepend), which Python's tables do not tell.
@@ -75,6 +74,13 @@ def test_no_escape_is_split(piece: str) -> None:
     for limit in range(18, 40):
         kept = shorten(text, limit).rpartition("… +")[0]
         assert (len(kept) - 2) % len(piece) == 0 or len(kept) < 2
+
+
+@pytest.mark.parametrize("piece", ["🇩🇪", "👨‍👩‍👧", "👍🏽", "e\u0301", "각", "क्षि"])
+def test_no_cluster_is_split(piece: str) -> None:
+    for limit in range(18, 40):
+        kept = shorten(piece * 40, limit).rpartition("… +")[0]
+        assert len(kept) % len(piece) == 0
 
 
 @pytest.mark.parametrize("limit", [0, -1])
