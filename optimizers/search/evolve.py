@@ -1,0 +1,132 @@
+"""A (mu + lambda) evolution strategy over parameters of any kind.
+
+H.-G. Beyer and H.-P. Schwefel, "Evolution strategies: a comprehensive introduction", Natural
+Computing 1 (2002): the mu best of all so far are the parents of lambda children; recombination (discrete for
+values, intermediate for step sizes), then mutation. Each candidate has one step size, relative to
+each number's range, that is inherited and mutated itself, by a log-normal factor with the learning
+rate 1/sqrt(2n) for n numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from random import Random
+from typing import Any, Final, final
+
+from optimizers.search.candidate import Candidate, Trial
+from optimizers.search.search import Search
+from tracegraph.errors import OptimizerError
+from tracegraph.kinds import show
+
+__all__ = ["Evolve"]
+
+_SMALLEST: Final = 1e-9
+_LARGEST: Final = 2.0
+
+
+@final
+class Evolve(Search):
+    """Improve parameters of any kind by mutation, crossover and selection; needs scores, no model.
+
+    Every brood has `lambda_` children of the `mu` best candidates so far. Texts, code, choices and
+    structures change by one edit at a time; numbers and tensors by a step that adapts itself.
+
+    Args:
+        parameters: of any kind, see `Optimizer`.
+        mu: how many of the best become parents.
+        lambda_: how many children a brood has; evaluate them side by side by ``ask(lambda_)``.
+        crossover: how often a child has two parents; it takes each value from one of them.
+        step: the first step size, relative to a number's bounds, or to its size where it has none.
+        seed: see `Search`; so are `maximize`, `phrases`, `expressions`, `logarithmic`.
+
+    Raises:
+        OptimizerError: an option cannot be used.
+
+    >>> import tracegraph as tg
+    >>> x = tg.node(4.0, trainable=True, name="x")
+    >>> evolve = Evolve([x], seed=1)
+    >>> for _ in range(100):
+    ...     for candidate in evolve.ask():
+    ...         evolve.tell(candidate, -((candidate.values["x"] - 1) ** 2))
+    >>> update = evolve.finish()
+    >>> abs(x.data - 1) < 0.01
+    True
+    """
+
+    def __init__(
+        self,
+        parameters: Any,
+        *,
+        mu: int = 3,
+        lambda_: int = 8,
+        crossover: float = 0.3,
+        step: float = 0.3,
+        seed: int = 0,
+        maximize: bool = True,
+        phrases: Iterable[str] = (),
+        expressions: Iterable[str] = (),
+        logarithmic: Iterable[str] = (),
+    ) -> None:
+        for name, count in (("mu", mu), ("lambda_", lambda_)):
+            if not isinstance(count, int) or count < 1:
+                raise OptimizerError(f"{name} must be a whole number from 1, got {show(count, 40)}")
+        if not 0 <= crossover <= 1:
+            raise OptimizerError(f"crossover is a share between 0 and 1, got {show(crossover, 40)}")
+        if not _SMALLEST <= step <= _LARGEST:
+            raise OptimizerError(f"step must lie between {_SMALLEST} and {_LARGEST}, got {step}")
+        self.mu, self.lambda_, self.crossover, self.first_step = mu, lambda_, crossover, step
+        super().__init__(
+            parameters, seed=seed, maximize=maximize, phrases=phrases, expressions=expressions,
+            logarithmic=logarithmic,
+        )  # fmt: skip
+
+    def _brood(self) -> int:
+        return self.lambda_
+
+    def _options(self) -> dict[str, Any]:
+        own = {
+            "mu": self.mu, "lambda_": self.lambda_, "crossover": self.crossover,
+            "step": self.first_step,
+        }  # fmt: skip
+        return {**super()._options(), **own}
+
+    def _bred(self, random: Random, effort: int, chosen: list[Trial]) -> Candidate:
+        parents = [trial.candidate for trial in chosen[: self.mu]] or [self._root]
+        mother = random.choice(parents)
+        values, step = dict(mother.values), mother.step or self.first_step
+        parentage: tuple[str, ...] = (mother.id,)
+        if len(parents) > 1 and random.random() < self.crossover:
+            father = random.choice([parent for parent in parents if parent is not mother])
+            parentage = (mother.id, father.id)
+            step = math.sqrt(step * (father.step or self.first_step))
+            for name in values:
+                if random.random() < 0.5:
+                    values[name] = father.values[name]
+        present = self._present_values()
+        for name, parameter in self.named_parameters.items():
+            if not parameter.trainable:
+                values[name] = present[name]
+        step = self._mutate(values, step, random, effort)
+        return Candidate("", values, parentage, step)
+
+    def _mutate(self, values: dict[str, Any], step: float, random: Random, effort: int) -> float:
+        """Change some of the values in place; gives the step size that was used."""
+        moving, edited = self._free()
+        if (
+            moving and edited
+        ):  # one of the two groups, or both: a bad edit shall not hide a good move
+            turn = random.randrange(3)
+            moving, edited = (moving if turn != 1 else []), (edited if turn != 0 else [])
+        if moving:
+            step *= math.exp(random.gauss(0, 1) / math.sqrt(2 * len(moving)))
+            step = min(max(step, _SMALLEST), _LARGEST)
+        for name in moving:
+            values[name] = self._varied(name, values[name], random, step)
+        if edited:
+            certain = random.choice(edited)
+            for name in edited:
+                if name == certain or random.random() < 1 / len(edited):
+                    times = 1 + effort // 10
+                    values[name] = self._varied(name, values[name], random, times=times)
+        return step
