@@ -9,9 +9,9 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from xml.sax.saxutils import escape
 
 from tracegraph.errors import MissingExtra, PictureError
 from tracegraph.view.look import FEEDBACK, LOOKS
@@ -147,4 +147,4 @@ def _arrow(arrow: Arrow) -> Iterator[tuple[str, str]]:
 def _quoted(text: str) -> str:
     """`text` so that DOT shows just it: no escapes (\\N, \\l), no entities (&amp;), no HTML."""
     # The graphviz package takes '<...>' for HTML, which the entities prevent.
-    return escape(text).replace("\\", "\\\\").replace("\n", "\\n")
+    return escape(text, quote=False).replace("\\", "\\\\").replace("\n", "\\n")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import pairwise
-from xml.sax.saxutils import escape, quoteattr
 
 from tracegraph.view.layout import Point, Size, layered
 from tracegraph.view.look import LOOKS
@@ -68,7 +68,7 @@ def svg(picture: Picture) -> str:
     said = _said(picture)
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="tg" role="img" '
-        f"aria-label={quoteattr(said)} "
+        f'aria-label="{escape(said)}" '
         f'viewBox="0 0 {_n(wide)} {_n(high)}" width="{_n(wide)}" height="{_n(high)}">',
         f"<title>{escape(above or said)}</title>",
         f"<style>{STYLE}</style>",
