@@ -86,7 +86,7 @@ def evolve(
     greens: dict[str, tg.Parameter[float]], steps: int, seed: int, pool: Executor, advance: Advance
 ) -> None:
     """Search by scores alone: the candidates of a step are simulated side by side."""
-    optimizer = Evolve(greens, minimize=True, seed=seed)
+    optimizer = Evolve(greens, maximize=False, lambda_=4, seed=seed)
     for step in range(steps):
         candidates = optimizer.ask(4)
         jobs = [pool.submit(score_of, dict(c.values), seed) for c in candidates]

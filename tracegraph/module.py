@@ -53,7 +53,8 @@ def _search(value: Any, path: str, open_: set[int]) -> Iterator[tuple[str, Param
         yield from _search(value.__func__, path, open_)
     elif isinstance(value, (Mapping, UserDict)):
         for key, item in value.items():
-            yield from _search(item, f"{path}[{key!r}]", open_)
+            named = isinstance(key, str) and not path
+            yield from _search(item, key if named else f"{path}[{key!r}]", open_)
     elif isinstance(value, (list, tuple, UserList)):
         for index, item in enumerate(value):
             yield from _search(item, f"{path}[{index}]", open_)
