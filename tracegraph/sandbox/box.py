@@ -1,0 +1,466 @@
+"""Run code that a model wrote, apart from everything.
+
+The host keeps the expected answers and does the scoring: a candidate owns its own process and can forge
+its own reply, so a fresh child for every candidate is the default, and nothing worth stealing enters it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self
+
+from tracegraph.errors import SandboxError, TimedOut
+from tracegraph.sandbox.frames import ANSWER, ASK, CALL, OUTPUT, RAISED, RESULT, WHERE, write
+from tracegraph.sandbox.launch import Child, Fate, Gone, Launcher, Plain, Zygote
+from tracegraph.sandbox.policy import Policy
+from tracegraph.sandbox.result import Failure, Result, failure_from, rebuilt
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Host", "Sandbox"]
+
+Host = Mapping[str, Callable[..., Any]]
+
+_GRACE = 0.1  # seconds that the zygote's clock is given before the host's own strikes
+_CALLS_OF_CPU = 20  # a kept child may use this many calls' worth of processor before it is replaced
+_NEEDED = ("landlock", "seccomp")  # without one of these, code is not isolated
+
+
+class Sandbox:
+    """A walled-in interpreter that runs source text, each call in a child of its own.
+
+    It starts with the first call, and starts anew if it dies. Threads may share it: each call has its own
+    child, and they run side by side. Nothing that the code does raises here: `Result.error` holds it.
+
+    Args:
+        policy: the limits, `Policy()` if not given.
+        walls: "zygote", or "plain": an ordinary process, for systems that have no walls.
+        prefix: what to put before the interpreter's command, for an outer wall.
+
+    >>> with Sandbox(Policy(preload=())) as box:
+    ...     result = box.call("def f(x):\\n    return x + 1\\n", "f", (2,))
+    >>> result.value
+    3
+    """
+
+    def __init__(
+        self, policy: Policy | None = None, *, walls: str = "zygote", prefix: Sequence[str] = ()
+    ) -> None:
+        if walls not in ("zygote", "plain"):
+            raise SandboxError(f"walls={walls!r}: choose 'zygote' or 'plain'")
+        self.policy = policy if policy is not None else Policy()
+        self._walls, self._prefix = walls, tuple(prefix)
+        self._lock = threading.Lock()
+        self._launcher: Launcher | None = None
+        self._kept: list[_Kept] = []
+        self._owner = os.getpid()
+        _boxes.add(self)
+
+    def call(
+        self,
+        source: str,
+        entry: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        host: Host | None = None,
+        fresh: bool = True,
+    ) -> Result:
+        """Define what `source` defines, call its `entry`, and tell what came of it.
+
+        An async `entry` is run to its end. `host` names functions that the source may call as globals; they
+        run here, in this thread, while the code waits.
+
+        Args:
+            fresh: a child of its own; else one that stays for calls of the same source, and remembers
+                its globals for as long as it lasts (a failure, a timeout or much use ends it).
+
+        Raises:
+            SandboxError: where an argument cannot pass (see `values.pack`), or the sandbox cannot start.
+        """
+        call = _Call(source, entry, host or {}, self.policy)
+        request = call.request(args, kwargs or {})
+        if fresh:
+            with self._lent(call, calls=1, keep=False) as kept:
+                return kept.serve(call, request, last=True)
+        with self._lent(call, calls=_CALLS_OF_CPU, keep=True) as kept:
+            return kept.serve(call, request, last=False)
+
+    def map(
+        self,
+        source: str,
+        entry: str,
+        many: Iterable[Sequence[Any]],
+        *,
+        host: Host | None = None,
+        fresh: bool = False,
+    ) -> list[Result]:
+        """Call `entry` once for each tuple of positional arguments in `many`.
+
+        One new child serves all of them, and is replaced after a call that ended it; with `fresh`, each
+        call has its own.
+
+        Raises:
+            SandboxError: as `call`, before anything ran.
+        """
+        call = _Call(source, entry, host or {}, self.policy)
+        requests = [call.request(args, {}) for args in many]
+        results: list[Result] = []
+        while len(results) < len(requests):
+            left = requests[len(results) :]
+            batch = left[:1] if fresh else left
+            with self._lent(call, calls=len(batch), keep=False) as kept:
+                for request in batch:
+                    results.append(kept.serve(call, request, last=request is batch[-1]))
+                    if kept.ended:
+                        break
+        return results
+
+    @property
+    def layers(self) -> dict[str, str]:
+        """The layers that are active, with what is known of each; starts the sandbox.
+
+        >>> with Sandbox(Policy(preload=(), layers=("rlimits",)), walls="plain") as box:
+        ...     box.layers
+        {}
+        """
+        return dict(self._launched().layers)
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """The layers that are not active, and why; starts the sandbox."""
+        return dict(self._launched().missing)
+
+    def close(self) -> None:
+        """End every process of this sandbox; a later call starts it anew."""
+        with self._lock:
+            kept, self._kept = self._kept, []
+            launcher, self._launcher = self._launcher, None
+        for one in kept:
+            one.child.close()
+        if launcher is not None:
+            launcher.close()
+
+    def __enter__(self) -> Self:
+        self._launched()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _launched(self) -> Launcher:
+        with self._lock:
+            if self._launcher is None:
+                self._launcher = self._launch()
+            return self._launcher
+
+    def _launch(self) -> Launcher:
+        if self._walls == "plain":
+            return Plain(self.policy)
+        zygote = Zygote(self.policy, prefix=self._prefix)
+        lost = [name for name in _NEEDED if name in zygote.missing and name in self.policy.layers]
+        if lost:
+            why = "; ".join(f"{name}: {zygote.missing[name]}" for name in lost)
+            warnings.warn(
+                f"the sandbox runs without some of its walls ({why}); "
+                "Policy(require=('landlock', 'seccomp')) refuses to",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        return zygote
+
+    def _spawn(self, *, lifetime: float | None, cpu: float) -> Child:
+        launcher = self._launched()
+        with suppress(Gone):
+            return launcher.spawn(lifetime=lifetime, cpu=cpu)
+        self._drop(launcher)  # it died between calls, and nothing has run: start another
+        try:
+            return self._launched().spawn(lifetime=lifetime, cpu=cpu)
+        except Gone as error:
+            raise SandboxError("the sandbox ended as soon as it had started") from error
+
+    def _drop(self, launcher: Launcher) -> None:
+        with self._lock:
+            if self._launcher is launcher:
+                self._launcher = None
+        launcher.close()
+
+    def _lent(self, call: _Call, *, calls: int, keep: bool) -> _Lent:
+        return _Lent(self, call, calls, keep)
+
+    def _take(self, call: _Call, calls: int, keep: bool) -> _Kept:
+        stale: list[_Kept] = []
+        found = None
+        if keep:
+            with self._lock:
+                found = next((one for one in self._kept if one.suits(call)), None)
+                if found is not None:
+                    self._kept.remove(found)
+                else:
+                    stale, self._kept = self._kept, []
+        for one in stale:
+            one.child.close()
+        if found is not None:
+            return found
+        # A host function may take as long as it likes, and a kept child may wait as long as it likes:
+        # then the host's clock, which stops meanwhile, is the only one.
+        timed = not keep and not call.host
+        lifetime = calls * self.policy.timeout if timed else None
+        return _Kept(self._spawn(lifetime=lifetime, cpu=calls * self.policy.cpu), call.key)
+
+    def _give_back(self, kept: _Kept, keep: bool) -> None:
+        spent = kept.seconds > self.policy.cpu * _CALLS_OF_CPU / 2
+        if kept.lost:
+            with self._lock:
+                launcher = self._launcher
+            if isinstance(launcher, Zygote) and not launcher.is_alive():
+                self._drop(launcher)
+        if keep and not kept.ended and not spent:
+            with self._lock:
+                self._kept.append(kept)
+        else:
+            kept.child.close()
+
+    def _forget(self) -> None:
+        """In a forked process: leave the owner's sandbox to the owner."""
+        for one in self._kept:
+            one.child.close()
+        if isinstance(self._launcher, Zygote):
+            self._launcher.forget()
+        self._lock = threading.Lock()
+        self._launcher, self._kept = None, []
+
+
+_boxes: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for box in list(_boxes):
+        box._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+class _Lent:
+    """A child for the length of a `with`, and what becomes of it afterwards."""
+
+    def __init__(self, box: Sandbox, call: _Call, calls: int, keep: bool) -> None:
+        self._box, self._keep = box, keep
+        self._kept = box._take(call, calls, keep)
+
+    def __enter__(self) -> _Kept:
+        return self._kept
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self._kept.ended = True
+        self._box._give_back(self._kept, self._keep)
+
+
+class _Call:
+    """What is the same for every item of one `call` or `map`."""
+
+    def __init__(self, source: str, entry: str, host: Host, policy: Policy) -> None:
+        for name, value in (("source", source), ("entry", entry)):
+            if not isinstance(value, str):
+                raise SandboxError(f"{name} must be a str, got a {type(value).__name__}")
+        for name, function in host.items():
+            if not (isinstance(name, str) and name.isidentifier() and callable(function)):
+                raise SandboxError(f"host must map names to functions, got {name!r}: {function!r}")
+        self.source, self.entry, self.host, self.policy = source, entry, dict(host), policy
+        self.key = (source, entry, tuple(sorted(host)))
+
+    def request(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The frame's buffers, so that what cannot pass is refused before anything starts."""
+        call = {
+            "source": self.source,
+            "entry": self.entry,
+            "args": tuple(args),
+            "kwargs": dict(kwargs),
+            "host": self.key[2],
+            "timeout": self.policy.timeout,
+        }
+        return write(CALL, call, limit=self.policy.max_value, name="call")
+
+
+class _Kept:
+    """A child, and how much of it is used up."""
+
+    def __init__(self, child: Child, key: object) -> None:
+        self.child = child
+        self.seconds = 0.0
+        self.ended = False
+        self.lost = False
+        self._key = key
+
+    def suits(self, call: _Call) -> bool:
+        """Whether it serves this source already."""
+        return self._key == call.key
+
+    def serve(self, call: _Call, request: list[Any], *, last: bool) -> Result:
+        """One call; the child is ended after the last, and after any that went wrong."""
+        exchange = _Exchange(self.child, call)
+        began = time.monotonic()
+        error = exchange.run(request)
+        seconds = time.monotonic() - began - exchange.in_host
+        self.seconds += seconds
+        fate = None
+        if last or error is not None:
+            self.ended = True
+            fate = self.child.end()
+            self.lost = fate is None
+        return exchange.result(error, fate, seconds)
+
+
+class _Exchange:
+    """One call's frames, back and forth, until the reply or the end."""
+
+    def __init__(self, child: Child, call: _Call) -> None:
+        self._channel, self._call, self._policy = child.channel, call, call.policy
+        self._printed: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._room = dict.fromkeys(self._printed, self._policy.max_output)
+        self._reply: dict[str, Any] = {}
+        self._where: object = None
+        self._raised: list[Exception] = []
+        self._asked = 0
+        self.in_host = 0.0
+
+    def run(self, request: list[Any]) -> Exception | None:
+        """Send the request and take frames until the reply; what went wrong on the way, or None."""
+        self._channel.deadline = time.monotonic() + self._policy.timeout + _GRACE
+        try:
+            self._channel.send_buffers(request)
+            while not self._reply:
+                if time.monotonic() > self._channel.deadline:
+                    raise TimeoutError
+                self._take(*self._channel.receive())
+        except (TimeoutError, EOFError, ConnectionError, SandboxError) as error:
+            return error
+        return None
+
+    def _take(self, kind: bytes, value: Any) -> None:
+        if kind == OUTPUT:
+            self._print(value)
+        elif kind == ASK:
+            self._answer(value)
+        elif kind == WHERE:
+            self._where = value
+        elif kind == RESULT and isinstance(value, dict) and {"value", "failure"} & value.keys():
+            self._reply = value
+        else:
+            raise SandboxError(f"the child sent a frame of kind {kind!r} that nobody expects")
+
+    def _print(self, value: Any) -> None:
+        match value:
+            case (("stdout" | "stderr") as name, str(text)):
+                kept = text[: self._room[name]]
+                self._room[name] -= len(kept)
+                if kept:
+                    self._printed[name].append(kept)
+            case _:
+                raise SandboxError("the child sent output of no known form")
+
+    def _answer(self, value: Any) -> None:
+        match value:
+            case {"name": str(name), "args": tuple(args), "kwargs": dict(kwargs)}:
+                function = self._call.host.get(name)
+            case _:
+                function = None
+        if function is None or not all(isinstance(key, str) for key in kwargs):
+            raise SandboxError("the child asked for a host function that it was not given")
+        self._asked += 1
+        if self._asked > self._policy.max_host_calls:
+            raise SandboxError(
+                f"the code called host functions more than {self._policy.max_host_calls} times "
+                "(Policy.max_host_calls)"
+            )
+        began = time.monotonic()
+        kind, answer = self._ask(function, args, kwargs)
+        waited = time.monotonic() - began
+        self.in_host += waited
+        if self._channel.deadline is not None:
+            self._channel.deadline += waited
+        try:
+            self._channel.send(kind, answer, name=f"what {name} returned")
+        except SandboxError as error:
+            self._raised.append(error)
+            self._channel.send(RAISED, {"type": "TypeError", "message": str(error)})
+
+    def _ask(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[bytes, Any]:
+        try:
+            return ANSWER, function(*args, **kwargs)
+        except Exception as error:  # the code may catch it; if it does not, it comes back whole
+            self._raised.append(error)
+            kind = type(error).__name__ if type(error).__module__ == "builtins" else "RuntimeError"
+            return RAISED, {"type": kind, "message": f"{error}"[:4000]}
+
+    def result(self, error: Exception | None, fate: Fate | None, seconds: float) -> Result:
+        """All that is known of the call."""
+        cpu = self._reply.get("cpu_seconds")
+        failure, raised = self._judge(error, fate)
+        return Result(
+            value=self._reply.get("value") if raised is None else None,
+            error=raised,
+            failure=failure,
+            stdout="".join(self._printed["stdout"]),
+            stderr="".join(self._printed["stderr"]),
+            seconds=seconds,
+            cpu_seconds=fate.cpu_seconds if fate else cpu if isinstance(cpu, float) else None,
+            max_rss=fate.max_rss if fate else None,
+        )
+
+    def _judge(
+        self, error: Exception | None, fate: Fate | None
+    ) -> tuple[Failure | None, Exception | None]:
+        if error is None and "failure" not in self._reply:
+            return None, None
+        if error is None:
+            told = self._reply["failure"]
+            failure = failure_from(told, self._call.source, self._call.entry)
+            return failure, self._host_error(told) or rebuilt(told, failure)
+        ended = _explained(error, fate, self._policy)
+        if self._where is None:
+            return None, ended
+        told = self._where | {"type": type(ended).__name__, "message": str(ended)}  # type: ignore[operator]
+        failure = failure_from(told, self._call.source, self._call.entry)
+        ended.add_note(str(failure))
+        return failure, ended
+
+    def _host_error(self, told: Any) -> Exception | None:
+        """The host's own exception, where the code let it pass."""
+        at = told.get("host") if isinstance(told, dict) else None
+        known = type(at) is int and 0 <= at < len(self._raised)
+        return self._raised[at] if known and isinstance(at, int) else None
+
+
+def _explained(error: Exception, fate: Fate | None, policy: Policy) -> Exception:
+    """Why a child gave no reply."""
+    if isinstance(error, TimeoutError) or (fate is not None and fate.timed_out):
+        return TimedOut(
+            f"the code ran longer than {policy.timeout:g} s and was ended (Policy.timeout)"
+        )
+    if isinstance(error, SandboxError):
+        return error
+    if fate is None:
+        return SandboxError("the sandbox ended during the call; the next call starts another")
+    used = fate.cpu_seconds
+    if fate.status == -9 and used is not None and used >= policy.cpu * 0.99:
+        return TimedOut(f"the code used more than {policy.cpu:g} s of processor (Policy.cpu)")
+    if fate.status < 0:
+        return SandboxError(f"the code's process was ended by signal {-fate.status}")
+    return SandboxError(f"the code ended its process with exit code {fate.status} and no reply")

@@ -1,0 +1,203 @@
+"""One message between the two sides of the wall: a kind, a tree of JSON, raw bytes; lengths first.
+
+A length above the limit is refused before a byte of it is read or a place for it made. Nothing is ever
+unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import struct
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tracegraph.errors import SandboxError
+from tracegraph.sandbox.values import ALIGN, pack, padding, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tracegraph.sandbox.values import Buffer
+
+__all__ = [
+    "ANSWER",
+    "ASK",
+    "CALL",
+    "OUTPUT",
+    "RAISED",
+    "RESULT",
+    "WHERE",
+    "Channel",
+    "Frame",
+    "read",
+    "write",
+]
+
+CALL = b"C"  # host to child: run this
+RESULT = b"R"  # child to host: it returned, or raised
+OUTPUT = b"O"  # child to host: it printed
+ASK = b"A"  # child to host: call this host function
+ANSWER = b"V"  # host to child: what the host function returned
+RAISED = b"E"  # host to child: what the host function raised
+WHERE = b"W"  # child to host: time is nearly up, and this is where the code is
+
+_KINDS = frozenset((CALL, RESULT, OUTPUT, ASK, ANSWER, RAISED, WHERE))
+_HEADER = struct.Struct("<cIQ")
+_TREE_SHARE = 4  # JSON grows when read, about 25-fold at worst, so it gets a quarter of the limit
+_FEWEST_BYTES = 1 << 16  # so that a failure can always be told
+
+
+class Frame(NamedTuple):
+    """A message that was read."""
+
+    kind: bytes
+    value: Any
+
+
+def write(kind: bytes, value: object, *, limit: int, name: str = "value") -> list[Buffer]:
+    """The buffers that make a frame, to be sent one after the other.
+
+    Raises:
+        SandboxError: where `value` cannot travel, or is longer than `limit` bytes.
+    """
+    tree, runs = pack(value, name=name)
+    text = json.dumps(tree, separators=(",", ":")).encode("ascii")
+    size = sum(len(run) + padding(len(run)) for run in runs)
+    most = max(limit // _TREE_SHARE, _FEWEST_BYTES)
+    if size > limit or len(text) > most:
+        raise SandboxError(
+            f"{name} is too large: {size:,} bytes of arrays and {len(text):,} of everything else; "
+            f"the limits are {limit:,} and {most:,} (Policy.max_value)"
+        )
+    buffers: list[Buffer] = [_HEADER.pack(kind, len(text), size) + text]
+    for run in runs:
+        buffers.append(run)
+        if padding(len(run)):
+            buffers.append(bytes(padding(len(run))))
+    return buffers
+
+
+def read(take: Callable[[int], bytearray], *, limit: int) -> Frame:
+    """The next frame; `take(n)` gives exactly n bytes.
+
+    Raises:
+        SandboxError: for anything that `write` does not make.
+        EOFError: from `take`.
+
+    >>> import io
+    >>> sent = io.BytesIO(b"".join(write(RESULT, {"x": (1, 2)}, limit=1024)))
+    >>> read(lambda size: bytearray(sent.read(size)), limit=1024)
+    Frame(kind=b'R', value={'x': (1, 2)})
+    """
+    kind, text_size, size = _HEADER.unpack(take(_HEADER.size))
+    if kind not in _KINDS:
+        raise SandboxError(f"a frame of unknown kind {kind!r}")
+    if size > limit or size % ALIGN or text_size > max(limit // _TREE_SHARE, _FEWEST_BYTES):
+        raise SandboxError(f"a frame that claims {text_size:,} + {size:,} bytes; {limit:,} is the most")
+    try:
+        tree = json.loads(take(text_size).decode("ascii"))
+    except (ValueError, RecursionError) as error:
+        raise SandboxError(f"a frame that is not JSON: {type(error).__name__}: {error}") from None
+    return Frame(kind, unpack(tree, memoryview(take(size)) if size else memoryview(b"")))
+
+
+class Channel:
+    """Frames over a file descriptor, blocking, or until `deadline` where the descriptor does not block.
+
+    `deadline` is on the clock of `time.monotonic`; None waits for ever. `busy` is true while nothing
+    else may be sent. After an error the channel is in the middle of a frame and must be closed.
+    """
+
+    def __init__(self, fd: int, *, limit: int) -> None:
+        self.fd = fd
+        self.limit = limit
+        self.deadline: float | None = None
+        self.busy = False
+        self._unread = b""
+
+    def send(self, kind: bytes, value: object, *, name: str = "value") -> None:
+        """Send one frame.
+
+        Raises:
+            SandboxError: where `value` cannot travel; then nothing was sent.
+            TimeoutError: at the deadline. OSError: where the other side is gone.
+        """
+        self.send_buffers(write(kind, value, limit=self.limit, name=name))
+
+    def send_buffers(self, buffers: list[Buffer]) -> None:
+        """Send a frame that `write` made; raises as `send`."""
+        self.busy = True
+        at = 0
+        while at < len(buffers):
+            try:
+                sent = os.writev(self.fd, buffers[at : at + 64])
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+                continue
+            while at < len(buffers) and sent >= len(buffers[at]):
+                sent -= len(buffers[at])
+                at += 1
+            if sent:
+                buffers[at] = memoryview(buffers[at])[sent:]
+        self.busy = False
+
+    def receive(self) -> Frame:
+        """The next frame.
+
+        Raises:
+            SandboxError: where it is malformed. EOFError: where the other side is gone.
+            TimeoutError: at the deadline.
+        """
+        return read(self._take, limit=self.limit)
+
+    def _take(self, size: int) -> bytearray:
+        if size <= len(self._unread):
+            head, self._unread = self._unread[:size], self._unread[size:]
+            return bytearray(head)
+        if size <= _HEADER.size:  # read ahead, so that a small frame takes one call of the system
+            chunks = self._unread
+            while len(chunks) < size:
+                chunks += self._read_some(4096)
+            head, self._unread = chunks[:size], chunks[size:]
+            return bytearray(head)
+        whole = bytearray(size)
+        view, at = memoryview(whole), len(self._unread)
+        view[:at] = self._unread
+        self._unread = b""
+        while at < size:
+            at += self._read_into(view[at:])
+        return whole
+
+    def _read_some(self, most: int) -> bytes:
+        while True:
+            try:
+                chunk = os.read(self.fd, most)
+            except BlockingIOError:
+                self._wait(select.POLLIN)
+                continue
+            if not chunk:
+                raise EOFError
+            return chunk
+
+    def _read_into(self, view: memoryview) -> int:
+        while True:
+            try:
+                count = os.readv(self.fd, [view])
+            except BlockingIOError:
+                self._wait(select.POLLIN)
+                continue
+            if not count:
+                raise EOFError
+            return count
+
+    def _wait(self, event: int) -> None:
+        poller = select.poll()
+        poller.register(self.fd, event)
+        if self.deadline is None:
+            poller.poll()
+            return
+        left = self.deadline - time.monotonic()
+        if left <= 0 or not poller.poll(left * 1000):
+            raise TimeoutError

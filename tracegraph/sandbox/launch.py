@@ -1,0 +1,307 @@
+"""Start the program behind the wall, and children in it; notice when either is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tracegraph.errors import SandboxError
+from tracegraph.sandbox.frames import Channel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracegraph.sandbox.policy import Policy
+
+__all__ = ["Child", "Fate", "Launcher", "Plain", "Zygote"]
+
+_START_SECONDS, _END_SECONDS = 60.0, 5.0
+_FATE_BYTES = 4096
+_PACKAGE = Path(__file__).parents[1]
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "LC_ALL": "C.UTF-8",
+}
+_SYSTEM_LIBRARIES = (
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/etc/ld.so.cache",
+    "/usr/share/zoneinfo",
+    "/etc/localtime",
+    "/dev/null",
+    "/dev/zero",
+    "/dev/random",
+    "/dev/urandom",
+)
+# Run by `python -I -S`: packages by path and without their __init__, so that nothing else is loaded.
+_BOOTSTRAP = """
+import json, sys, types
+from importlib import import_module
+program, settings = sys.argv[1], json.loads(sys.argv[2])
+sys.path += settings["search"]
+for name, path in settings["packages"].items():
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [path]
+import_module("tracegraph.sandbox." + program).main(settings)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """How a child ended: exit code, or minus a signal's number; seconds of CPU, bytes of memory.
+
+    The last two are the kernel's own count, None where nobody asked it.
+    """
+
+    status: int
+    cpu_seconds: float | None
+    max_rss: int | None
+    timed_out: bool
+
+
+class Child:
+    """A process behind the wall, as its owner sees it: a channel, and a lifeline.
+
+    Closing the lifeline kills it; so does the end of this process, however it comes.
+    """
+
+    def __init__(self, channel: socket.socket, lifeline: socket.socket, *, limit: int) -> None:
+        channel.setblocking(False)
+        self._socket, self._lifeline = channel, lifeline
+        self.channel = Channel(channel.fileno(), limit=limit)
+
+    def end(self) -> Fate | None:
+        """Kill the process and learn its fate; None where the zygote died with it."""
+        try:
+            self._lifeline.settimeout(_END_SECONDS)
+            self._lifeline.shutdown(socket.SHUT_WR)
+            told = self._lifeline.recv(_FATE_BYTES)
+        except OSError:
+            told = b""
+        finally:
+            self.close()
+        if not told:
+            return None
+        fate = json.loads(told)
+        if "error" in fate:
+            raise SandboxError(f"the sandbox could not start a child: {fate['error']}")
+        return Fate(**fate)
+
+    def close(self) -> None:
+        """Kill the process and wait for nothing."""
+        self._socket.close()
+        self._lifeline.close()
+
+
+class Launcher(Protocol):
+    """Starts children."""
+
+    layers: dict[str, str]
+    missing: dict[str, str]
+
+    def spawn(self, *, lifetime: float | None, cpu: float | None) -> Child:
+        """A new child that is killed after `lifetime` seconds of wall clock or `cpu` of processor."""
+        ...
+
+    def close(self) -> None:
+        """End every child and the launcher."""
+        ...
+
+
+class Gone(Exception):
+    """The zygote has ended; nothing was started."""
+
+
+class Zygote:
+    """The walled-in program from which children are forked.
+
+    Args:
+        policy: its limits.
+        prefix: what to put before the command, for an outer wall such as bubblewrap.
+
+    Raises:
+        SandboxError: where it does not start, or lacks a layer that the policy requires.
+    """
+
+    def __init__(self, policy: Policy, *, prefix: Sequence[str] = ()) -> None:
+        self._policy = policy
+        self._control, inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            process = _start("zygote", policy, inside.fileno(), prefix=prefix)
+        except SandboxError:
+            self._control.close()
+            raise
+        finally:
+            inside.close()
+        self._finalizer = weakref.finalize(self, _shut, self._control, process)
+        try:
+            self.layers, self.missing = self._introduce()
+        except BaseException:
+            self.close()
+            raise
+
+    def _introduce(self) -> tuple[dict[str, str], dict[str, str]]:
+        self._control.settimeout(_START_SECONDS)
+        try:
+            hello = self._control.recv(1 << 16)
+        except OSError as error:
+            raise SandboxError(f"the sandbox did not start: {error}") from error
+        if not hello:
+            raise SandboxError("the sandbox did not start: its interpreter ended at once")
+        told = json.loads(hello)
+        if told["error"] is not None:
+            raise SandboxError(
+                f"the sandbox did not start: {told['error']}; change Policy.preload, or install it"
+            )
+        lacking = {name: told["missing"][name] for name in self._policy.require if name in told["missing"]}
+        if lacking:
+            why = "; ".join(f"{name} ({reason})" for name, reason in lacking.items())
+            raise SandboxError(f"the policy requires layers that this system does not have: {why}")
+        return told["layers"], told["missing"]
+
+    def spawn(self, *, lifetime: float | None, cpu: float | None) -> Child:
+        """Fork a child.
+
+        Raises:
+            Gone: where the zygote has ended.
+        """
+        ours, theirs = socket.socketpair()
+        lifeline, its_end = socket.socketpair()
+        child = Child(ours, lifeline, limit=self._policy.max_value)
+        request = json.dumps({"lifetime": lifetime, "cpu": cpu}).encode()
+        try:
+            socket.send_fds(self._control, [request], [theirs.fileno(), its_end.fileno()])
+        except OSError as error:
+            child.close()
+            raise Gone from error
+        finally:
+            theirs.close()
+            its_end.close()
+        return child
+
+    def is_alive(self) -> bool:
+        """Whether the zygote still listens."""
+        return self._finalizer.alive and not select.select([self._control], [], [], 0)[0]
+
+    def close(self) -> None:
+        """End the zygote and every child of it; wait until they are gone."""
+        self._finalizer()
+
+    def forget(self) -> None:
+        """In a process forked from the owner: close the copy, so that the owner's end is seen."""
+        self._finalizer.detach()
+        self._control.close()
+
+
+def _shut(control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    control.close()  # the zygote sees it, and ends itself and all its children
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class Plain:
+    """A new, ordinary process for every child: another address space and a clock, no walls."""
+
+    layers: dict[str, str]
+    missing: dict[str, str]
+
+    def __init__(self, policy: Policy) -> None:
+        if os.name != "posix":
+            raise SandboxError(
+                f"code cannot run apart on {sys.platform}: run it on Linux, or in place after you read it"
+            )
+        self._policy = policy
+        self.layers = {}
+        self.missing = dict.fromkeys(policy.require, "a plain process has no layers")
+        if self.missing:
+            raise SandboxError(f"the policy requires {policy.require}; a plain process has no layers")
+
+    def spawn(self, *, lifetime: float | None, cpu: float | None) -> Child:
+        """Start a process; the owner's clock alone limits it."""
+        ours, theirs = socket.socketpair()
+        try:
+            process = _start("plain", self._policy, theirs.fileno())
+        except SandboxError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return _PlainChild(ours, process, self._policy)
+
+    def close(self) -> None:
+        """Nothing runs between calls."""
+
+
+class _PlainChild(Child):
+    def __init__(self, channel: socket.socket, process: subprocess.Popen[bytes], policy: Policy):
+        super().__init__(channel, channel, limit=policy.max_value)
+        self._process = process
+
+    def end(self) -> Fate | None:
+        self.close()
+        return Fate(self._process.returncode, None, None, False)
+
+    def close(self) -> None:
+        super().close()
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def _start(
+    program: str, policy: Policy, fd: int, *, prefix: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """Start one of this package's programs, with one descriptor and nothing else of this process."""
+    settings = policy.as_dict() | {
+        "fd": fd,
+        "search": list(dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))),
+        "packages": {"tracegraph": str(_PACKAGE), "tracegraph.sandbox": str(_PACKAGE / "sandbox")},
+        "readable": [*_libraries(), *map(os.path.abspath, policy.read)],
+    }
+    python = [sys.executable, "-I", "-S", "-B", "-c", _BOOTSTRAP, program, json.dumps(settings)]
+    try:
+        return subprocess.Popen(
+            [*prefix, *python],
+            env=_environment(),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(fd,),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise SandboxError(f"the sandbox's interpreter did not start: {error}") from error
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of the owner's, but where the loader looks for libraries."""
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    return _ENVIRONMENT | kept
+
+
+def _libraries() -> list[str]:
+    """Where Python's own files lie."""
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    paths = [sysconfig.get_path(name) for name in names]
+    return list(dict.fromkeys([*paths, os.path.join(sys.base_prefix, "lib"), *_SYSTEM_LIBRARIES]))

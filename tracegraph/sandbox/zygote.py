@@ -1,0 +1,210 @@
+"""The program that runs apart: one interpreter, warm and walled in, that forks once for every child.
+
+It is started with ``python -I``, an empty environment and one descriptor, the control socket. Over it come
+requests for children, each with two descriptors: the child's channel, and its
+lifeline. When the lifeline's other end closes, the child is killed; when the child ends, its fate is told
+over the lifeline. When the control socket closes, the parent is gone, however it went, and everything ends.
+
+The zygote reads nothing that a child writes.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import select
+import signal
+import socket
+import time
+from typing import Any, NamedTuple, NoReturn
+
+from tracegraph.sandbox import confine, seccomp
+from tracegraph.sandbox.frames import Channel
+from tracegraph.sandbox.serve import serve
+
+__all__ = ["main"]
+
+_MOST = 1 << 16  # bytes of one control message
+
+
+class _Ward(NamedTuple):
+    """A child, and what the zygote holds of it."""
+
+    pid: int
+    pidfd: int
+    lifeline: int
+    deadline: float
+
+
+def main(policy: dict[str, Any]) -> NoReturn:
+    """Wall this process in as the policy says, report what is active, then serve requests."""
+    control = socket.socket(fileno=policy["fd"])
+    wanted = set(policy["layers"])
+    layers: dict[str, str] = {}
+    missing: dict[str, str] = {}
+
+    def put_on(name: str, layer: Any, *args: Any) -> None:
+        if name not in wanted:
+            missing[name] = "not wanted by the policy"
+            return
+        try:
+            layers[name] = layer(*args)
+        except (confine.Unavailable, OSError) as error:
+            missing[name] = str(error)
+
+    put_on("namespaces", confine.namespaces)
+    if "namespaces" in layers:
+        _become_init(control)
+    error = _preload(policy["preload"])
+    if "rlimits" in wanted:
+        layers["rlimits"] = "memory,cpu,files"
+    else:
+        missing["rlimits"] = "not wanted by the policy"
+    put_on("capabilities", confine.capabilities)
+    put_on("landlock", confine.landlock, policy["readable"])
+    put_on("undumpable", confine.undumpable)
+    put_on("seccomp", _probe_seccomp)
+    os.environ.clear()
+    gc.collect()
+    gc.freeze()  # children share these pages as long as nobody counts their objects again
+    control.send(json.dumps({"layers": layers, "missing": missing, "error": error}).encode())
+    if error is None:
+        _Zygote(control, policy, layers).run()
+    os._exit(0)
+
+
+def _become_init(control: socket.socket) -> None:
+    """Fork into the new process namespace; the process outside stays only to reap the one inside."""
+    pid = os.fork()
+    if pid:
+        control.close()
+        os.waitpid(pid, 0)
+        os._exit(0)
+    confine.die_with_parent()
+    if os.getppid() != 0 or os.getpid() != 1:
+        os._exit(1)
+
+
+def _preload(names: list[str]) -> str | None:
+    """Import modules; why one could not be, or None."""
+    for name in names:
+        try:
+            __import__(name)
+        except Exception as error:
+            return f"cannot preload {name!r}: {type(error).__name__}: {error}"
+    return None
+
+
+def _probe_seccomp() -> str:
+    why = seccomp.available(confine.libc)
+    if why is not None:
+        raise confine.Unavailable(why)
+    return "allow-list"
+
+
+class _Zygote:
+    """The loop: start children, watch them, end them."""
+
+    def __init__(self, control: socket.socket, policy: dict[str, Any], layers: dict[str, str]):
+        self._control, self._policy, self._layers = control, policy, layers
+        self._poller = select.poll()
+        self._poller.register(control.fileno(), select.POLLIN)
+        self._wards: dict[int, _Ward] = {}
+
+    def run(self) -> None:
+        """Serve until the parent is gone."""
+        while True:
+            ready = {fd for fd, _ in self._poller.poll(self._patience())}
+            for fd in ready & self._wards.keys():
+                if fd in self._wards:
+                    self._end(self._wards[fd], timed_out=False)
+            now = time.monotonic()
+            for ward in set(self._wards.values()):
+                if ward.deadline <= now:
+                    self._end(ward, timed_out=True)
+            # Last: a new child may be given descriptors that were closed above.
+            if self._control.fileno() in ready and not self._take_request():
+                self._end_all()
+                return
+
+    def _patience(self) -> float | None:
+        nearest = min((ward.deadline for ward in self._wards.values()), default=math.inf)
+        return None if nearest == math.inf else max(0.0, nearest - time.monotonic()) * 1000
+
+    def _take_request(self) -> bool:
+        message, fds, _, _ = socket.recv_fds(self._control, _MOST, 2)
+        if not message:
+            return False
+        request = json.loads(message)
+        channel, lifeline = fds
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _tell(lifeline, {"error": f"fork: {error}"})
+            os.close(channel)
+            os.close(lifeline)
+            return True
+        if pid == 0:
+            self._be_child(channel, request)
+        os.close(channel)
+        lifetime = request["lifetime"]
+        deadline = math.inf if lifetime is None else time.monotonic() + lifetime
+        ward = _Ward(pid, os.pidfd_open(pid), lifeline, deadline)
+        for fd in (ward.pidfd, ward.lifeline):
+            self._wards[fd] = ward
+            self._poller.register(fd, select.POLLIN)
+        return True
+
+    def _be_child(self, channel: int, request: dict[str, Any]) -> NoReturn:
+        """Wall in the rest, serve, and never come back to the loop."""
+        status = 70
+        try:
+            os.dup2(channel, 3)
+            os.closerange(4, 1 << 16)
+            self._wards.clear()
+            confine.die_with_parent()
+            memory = self._policy["memory_mb"] << 20
+            if "rlimits" in self._layers:
+                cpu = request["cpu"]
+                confine.rlimits(
+                    cpu_seconds=None if cpu is None else math.ceil(cpu), memory_bytes=memory
+                )
+            if "seccomp" in self._layers:
+                seccomp.install(confine.libc, seccomp.assemble(os.getpid()))
+            serve(
+                Channel(3, limit=self._policy["max_value"]), max_output=self._policy["max_output"]
+            )
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _end(self, ward: _Ward, *, timed_out: bool) -> None:
+        """Kill a child if it still runs, and tell what became of it."""
+        for fd in (ward.pidfd, ward.lifeline):
+            self._poller.unregister(fd)
+            del self._wards[fd]
+        os.kill(ward.pid, signal.SIGKILL)  # its number is its own until the next line
+        _, status, usage = os.wait4(ward.pid, 0)
+        told = {
+            "status": os.waitstatus_to_exitcode(status),
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "max_rss": usage.ru_maxrss * 1024,
+            "timed_out": timed_out,
+        }
+        _tell(ward.lifeline, told)
+        os.close(ward.pidfd)
+        os.close(ward.lifeline)
+
+    def _end_all(self) -> None:
+        for ward in set(self._wards.values()):
+            self._end(ward, timed_out=False)
+
+
+def _tell(lifeline: int, message: dict[str, Any]) -> None:
+    try:
+        os.write(lifeline, json.dumps(message).encode())
+    except OSError:
+        return  # nobody listens any more
+
