@@ -1,7 +1,8 @@
 """Run code that a model wrote, apart from everything.
 
-The host keeps the expected answers and does the scoring: a candidate owns its own process and can forge
-its own reply, so a fresh child for every candidate is the default, and nothing worth stealing enters it.
+The host keeps the expected answers and does the scoring: a candidate owns its own process and can
+forge its own reply, so a fresh child for every candidate is the default, and nothing worth
+stealing enters it.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ _NEEDED = ("landlock", "seccomp")  # without one of these, code is not isolated
 class Sandbox:
     """A walled-in interpreter that runs source text, each call in a child of its own.
 
-    It starts with the first call, and starts anew if it dies. Threads may share it: each call has its own
-    child, and they run side by side. Nothing that the code does raises here: `Result.error` holds it.
+    It starts with the first call, and starts anew if it dies. Threads may share it: each call has
+    its own child, and they run side by side. Nothing that the code does raises here:
+    `Result.error` holds it.
 
     Args:
         policy: the limits, `Policy()` if not given.
@@ -75,15 +77,14 @@ class Sandbox:
     ) -> Result:
         """Define what `source` defines, call its `entry`, and tell what came of it.
 
-        An async `entry` is run to its end. `host` names functions that the source may call as globals; they
-        run here, in this thread, while the code waits.
-
-        Args:
-            fresh: a child of its own; else one that stays for calls of the same source, and remembers
-                its globals for as long as it lasts (a failure, a timeout or much use ends it).
+        An async `entry` is run to its end. `host` names functions that the source may call as
+        globals; they run here, in this thread, while the code waits. With `fresh`, the child is the
+        call's own; else it stays for calls of the same source, and remembers its globals for as
+        long as it lasts (being ended, or much use, ends it).
 
         Raises:
-            SandboxError: where an argument cannot pass (see `values.pack`), or the sandbox cannot start.
+            SandboxError: where an argument cannot pass (see `values.pack`), or the sandbox does not
+                start.
         """
         call = _Call(source, entry, host or {}, self.policy)
         request = call.request(args, kwargs or {})
@@ -104,8 +105,8 @@ class Sandbox:
     ) -> list[Result]:
         """Call `entry` once for each tuple of positional arguments in `many`.
 
-        One new child serves all of them, and is replaced after a call that ended it; with `fresh`, each
-        call has its own.
+        One new child serves all of them, and is replaced after a call that ended it; with
+        `fresh`, each call has its own.
 
         Raises:
             SandboxError: as `call`, before anything ran.
@@ -214,8 +215,8 @@ class Sandbox:
             one.child.close()
         if found is not None:
             return found
-        # A host function may take as long as it likes, and a kept child may wait as long as it likes:
-        # then the host's clock, which stops meanwhile, is the only one.
+        # A host function may take as long as it likes, and a kept child may wait as long as it
+        # likes: then the host's clock, which stops meanwhile, is the only one.
         timed = not keep and not call.host
         lifetime = calls * self.policy.timeout if timed else None
         return _Kept(self._spawn(lifetime=lifetime, cpu=calls * self.policy.cpu), call.key)

@@ -50,7 +50,7 @@ def die_with_parent() -> None:
 
 
 def namespaces() -> str:
-    """An empty network, no shared memory with others, and, from the next fork on, no other process."""
+    """An empty network, no memory shared with others; after the next fork, no other process."""
     wanted = _NEW_NET | _NEW_IPC | _NEW_UTS | _NEW_PID
     if libc.unshare(wanted) == 0:
         return "net,ipc,uts,pid"
@@ -65,7 +65,9 @@ def capabilities() -> str:
     _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS")
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     for number in range(64):
-        libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)  # fails without the right to, or past the last
+        libc.prctl(
+            _PR_CAPBSET_DROP, number, 0, 0, 0
+        )  # fails without the right to, or past the last
     header = ctypes.create_string_buffer(struct.pack("Ii", _CAPABILITY_VERSION_3, 0))
     _check(libc.capset(header, ctypes.create_string_buffer(24)), "capset")
     return "none,no_new_privs"
@@ -85,7 +87,7 @@ _TCP, _SCOPES = 0b11, 0b11  # bind, connect; abstract sockets, signals
 
 
 def landlock(readable: Iterable[str]) -> str:
-    """Of all files, only `readable` may be read, none written; no TCP, no signals to the outside."""
+    """Only `readable` may be read, no file written; no TCP, no signals to the outside."""
     version = _check(libc.syscall(_LANDLOCK_CREATE, None, 0, _LANDLOCK_VERSION), "landlock")
     attributes = [(1 << _RIGHTS.get(version, 16)) - 1]
     if version >= 4:

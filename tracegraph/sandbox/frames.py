@@ -1,7 +1,7 @@
 """One message between the two sides of the wall: a kind, a tree of JSON, raw bytes; lengths first.
 
-A length above the limit is refused before a byte of it is read or a place for it made. Nothing is ever
-unpickled.
+A length above the limit is refused before a byte of it is read or a place for it made. Nothing is
+ever unpickled.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ RAISED = b"E"  # host to child: what the host function raised
 WHERE = b"W"  # child to host: time is nearly up, and this is where the code is
 
 _KINDS = frozenset((CALL, RESULT, OUTPUT, ASK, ANSWER, RAISED, WHERE))
+_to_json = json.JSONEncoder(
+    separators=(",", ":")
+).encode  # made once: making it costs more than its use
 _HEADER = struct.Struct("<cIQ")
 _TREE_SHARE = 4  # JSON grows when read, about 25-fold at worst, so it gets a quarter of the limit
 _FEWEST_BYTES = 1 << 16  # so that a failure can always be told
@@ -63,7 +66,7 @@ def write(kind: bytes, value: object, *, limit: int, name: str = "value") -> lis
         SandboxError: where `value` cannot travel, or is longer than `limit` bytes.
     """
     tree, runs = pack(value, name=name)
-    text = json.dumps(tree, separators=(",", ":")).encode("ascii")
+    text = _to_json(tree).encode("ascii")
     size = sum(len(run) + padding(len(run)) for run in runs)
     most = max(limit // _TREE_SHARE, _FEWEST_BYTES)
     if size > limit or len(text) > most:
@@ -95,7 +98,9 @@ def read(take: Callable[[int], bytearray], *, limit: int) -> Frame:
     if kind not in _KINDS:
         raise SandboxError(f"a frame of unknown kind {kind!r}")
     if size > limit or size % ALIGN or text_size > max(limit // _TREE_SHARE, _FEWEST_BYTES):
-        raise SandboxError(f"a frame that claims {text_size:,} + {size:,} bytes; {limit:,} is the most")
+        raise SandboxError(
+            f"a frame that claims {text_size:,} + {size:,} bytes; {limit:,} is the most"
+        )
     try:
         tree = json.loads(take(text_size).decode("ascii"))
     except (ValueError, RecursionError) as error:
@@ -104,10 +109,11 @@ def read(take: Callable[[int], bytearray], *, limit: int) -> Frame:
 
 
 class Channel:
-    """Frames over a file descriptor, blocking, or until `deadline` where the descriptor does not block.
+    """Frames over a file descriptor; until `deadline`, where the descriptor does not block.
 
-    `deadline` is on the clock of `time.monotonic`; None waits for ever. `busy` is true while nothing
-    else may be sent. After an error the channel is in the middle of a frame and must be closed.
+    `deadline` is on the clock of `time.monotonic`; None waits for ever. `busy` is true while
+    nothing else may be sent. After an error the channel is in the middle of a frame and must be
+    closed.
     """
 
     def __init__(self, fd: int, *, limit: int) -> None:

@@ -14,7 +14,7 @@ import sysconfig
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tracegraph.errors import SandboxError
 from tracegraph.sandbox.frames import Channel
@@ -49,7 +49,8 @@ _SYSTEM_LIBRARIES = (
     "/dev/random",
     "/dev/urandom",
 )
-# Run by `python -I -S`: packages by path and without their __init__, so that nothing else is loaded.
+# Run by `python -I -S`: packages by path and without their __init__, so that nothing else is
+# loaded.
 _BOOTSTRAP = """
 import json, sys, types
 from importlib import import_module
@@ -116,7 +117,7 @@ class Launcher(Protocol):
     missing: dict[str, str]
 
     def spawn(self, *, lifetime: float | None, cpu: float | None) -> Child:
-        """A new child that is killed after `lifetime` seconds of wall clock or `cpu` of processor."""
+        """A new child, killed after `lifetime` seconds of wall clock or `cpu` of processor."""
         ...
 
     def close(self) -> None:
@@ -169,7 +170,9 @@ class Zygote:
             raise SandboxError(
                 f"the sandbox did not start: {told['error']}; change Policy.preload, or install it"
             )
-        lacking = {name: told["missing"][name] for name in self._policy.require if name in told["missing"]}
+        lacking = {
+            name: told["missing"][name] for name in self._policy.require if name in told["missing"]
+        }
         if lacking:
             why = "; ".join(f"{name} ({reason})" for name, reason in lacking.items())
             raise SandboxError(f"the policy requires layers that this system does not have: {why}")
@@ -227,13 +230,15 @@ class Plain:
     def __init__(self, policy: Policy) -> None:
         if os.name != "posix":
             raise SandboxError(
-                f"code cannot run apart on {sys.platform}: run it on Linux, or in place after you read it"
+                f"code cannot run apart on {sys.platform}: use Linux, or read it and run it in place"
             )
         self._policy = policy
         self.layers = {}
         self.missing = dict.fromkeys(policy.require, "a plain process has no layers")
         if self.missing:
-            raise SandboxError(f"the policy requires {policy.require}; a plain process has no layers")
+            raise SandboxError(
+                f"the policy requires {policy.require}; a plain process has no layers"
+            )
 
     def spawn(self, *, lifetime: float | None, cpu: float | None) -> Child:
         """Start a process; the owner's clock alone limits it."""
@@ -271,9 +276,10 @@ class _PlainChild(Child):
 def _start(
     program: str, policy: Policy, fd: int, *, prefix: Sequence[str] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start one of this package's programs, with one descriptor and nothing else of this process."""
+    """Start one of this package's programs, given one descriptor and nothing else of ours."""
     settings = policy.as_dict() | {
         "fd": fd,
+        "environment": list(_ENVIRONMENT),
         "search": list(dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))),
         "packages": {"tracegraph": str(_PACKAGE), "tracegraph.sandbox": str(_PACKAGE / "sandbox")},
         "readable": [*_libraries(), *map(os.path.abspath, policy.read)],

@@ -1,4 +1,4 @@
-"""The program of a child without walls, for systems that have none: a process of its own, no more."""
+"""The program of a child without walls, for systems that have none: a process, no more."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ class Failure:
 
     The code could have forged all of it: show it, do not act on it. Everything is bounded.
 
-    >>> print(Failure("ZeroDivisionError", "division by zero", 2, "> 2 |     return 1 / x", {"x": "0"}))
+    >>> print(Failure("ZeroDivisionError", "division by zero", 2, "> 2 | return 1 / x", {"x": "0"}))
     ZeroDivisionError: division by zero
-    > 2 |     return 1 / x
+    > 2 | return 1 / x
     where x = 0
     """
 
@@ -54,7 +54,8 @@ class Result:
         failure: the same for a reader: line, excerpt, variables. None where nothing is known.
         stdout, stderr: what was printed, up to `Policy.max_output` characters each.
         seconds: wall clock of the call as the host saw it.
-        cpu_seconds: processor time; the kernel's count for a fresh child, the child's own word else.
+        cpu_seconds: processor time; the kernel's count for a fresh child, the child's own word
+        else.
         max_rss: most memory that the process ever had, in bytes; None for a child that lives on.
 
     >>> Result(value=3).unwrap()
@@ -169,4 +170,6 @@ def _made(kinds: list[type[Exception]], args: object, failure: Failure) -> Excep
                 return wanted(*given)  # type: ignore[misc]
             except Exception:  # a type that wants other arguments: try less, then its base
                 continue
+    if failure.type == "SandboxError":
+        return SandboxError(failure.message)
     return SandboxError(f"{failure.type}: {failure.message}" if failure.message else failure.type)

@@ -1,9 +1,9 @@
 """The calls of the system that confined code may make: an allow-list, as a seccomp filter.
 
-Numbers are those of Linux's ``asm/unistd_64.h`` (x86_64) and ``asm-generic/unistd.h`` (aarch64). What is
-not on the list fails with EPERM; `clone3` and `openat2` fail with ENOSYS, so that libraries fall back to
-calls whose arguments a filter can read. There is no way to make a process, a thread, a socket to
-elsewhere, or a change to any file.
+Numbers are those of Linux's ``asm/unistd_64.h`` (x86_64) and ``asm-generic/unistd.h`` (aarch64).
+What is not on the list fails with EPERM; `clone3` and `openat2` fail with ENOSYS, so that
+libraries fall back to calls whose arguments a filter can read. There is no way to make a process,
+a thread, a socket to elsewhere, or a change to any file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from typing import NamedTuple
 
 from tracegraph.errors import SandboxError
 
-__all__ = ["ARCHITECTURES", "Architecture", "Instruction", "available", "install", "program"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Instruction",
+    "addressed",
+    "assemble",
+    "available",
+    "install",
+    "program",
+]
 
 
 class Instruction(NamedTuple):
@@ -101,6 +110,7 @@ _FCNTL = (0, 1, 2, 3, 4, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F
 _IOCTL = (0x5401, 0x5450, 0x5451, 0x5421)  # TCGETS, FIONCLEX, FIOCLEX, FIONBIO
 _PRCTL = (15, 16)  # PR_SET_NAME, PR_GET_NAME
 _UNIX, _STREAM, _TYPE = 1, 1, 0xF
+_NOBODY = 0x7ABCDEF1  # stands for the process to be confined; larger than any process number
 
 
 def _low(argument: int) -> Instruction:
@@ -191,10 +201,15 @@ def available(libc: ctypes.CDLL) -> str | None:
     return None if ctypes.get_errno() == errno.EFAULT else "the kernel has no filter mode"
 
 
-def assemble(pid: int) -> bytes:
-    """The filter for this machine, as the kernel takes it."""
-    code = program(ARCHITECTURES[os.uname().machine], pid=pid)
+def assemble() -> bytes:
+    """The filter for this machine, as the kernel takes it, for a process yet to be named."""
+    code = program(ARCHITECTURES[os.uname().machine], pid=_NOBODY)
     return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
+
+
+def addressed(code: bytes, pid: int) -> bytes:
+    """An assembled filter made out to the process `pid`."""
+    return code.replace(struct.pack("I", _NOBODY), struct.pack("I", pid))
 
 
 def install(libc: ctypes.CDLL, code: bytes) -> None:

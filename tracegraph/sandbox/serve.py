@@ -94,9 +94,7 @@ class Printed(io.TextIOBase):
 
     def _is_due(self) -> bool:
         self._flushes += 1
-        return (
-            self._flushes < _EAGER_FLUSHES or time.monotonic() - self._flushed > _FLUSH_EVERY
-        )
+        return self._flushes < _EAGER_FLUSHES or time.monotonic() - self._flushed > _FLUSH_EVERY
 
     def flush(self) -> None:
         """Send what waits."""
@@ -197,7 +195,7 @@ class _Server:
     def _tell_where(self, number: int, frame: types.FrameType | None) -> None:
         if self._channel.busy:
             return  # in the middle of a frame; the timer rings again
-        own = []
+        own: list[tuple[types.FrameType, int]] = []
         while frame is not None:
             if frame.f_code.co_filename.startswith(_PREFIX):
                 own.insert(0, (frame, frame.f_lineno))
@@ -220,7 +218,8 @@ def serve(channel: Channel, *, max_output: int) -> None:
         try:
             channel.send(RESULT, reply, name="the returned value")
         except SandboxError as error:
-            failed = {"failure": describe(error, ()), "cpu_seconds": reply["cpu_seconds"]}
+            why = SandboxError(str(error).replace("['value']", "", 1))
+            failed = {"failure": describe(why, ()), "cpu_seconds": reply["cpu_seconds"]}
             channel.send(RESULT, failed)
 
 
@@ -244,7 +243,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def describe(error: BaseException, raised: Sequence[BaseException]) -> dict[str, Any]:
-    """An exception as data: type, message, line in the source, variables there, traceback; bounded."""
+    """An exception as data, bounded: type, message, line in the source, variables there."""
     try:
         return _described(error, raised)
     except BaseException as another:  # an exception can be as hostile as any other object
@@ -305,7 +304,7 @@ def _own_frames(error: BaseException) -> list[tuple[types.FrameType, int]]:
 
 def _line_of_syntax_error(error: BaseException) -> int | None:
     ours = isinstance(error, SyntaxError) and str(error.filename).startswith(_PREFIX)
-    return error.lineno if ours else None  # type: ignore[attr-defined, no-any-return]
+    return error.lineno if ours else None  # type: ignore[attr-defined]
 
 
 def _locals_of(frame: types.FrameType) -> dict[str, str]:

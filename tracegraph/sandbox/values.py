@@ -1,8 +1,8 @@
 """Values as data: a tree of JSON and the raw bytes of arrays, nothing that could run.
 
-The reader is handed bytes that hostile code wrote. It builds only plain containers, numbers, text and
-arrays of numbers; it takes bytes in the order in which they lie, so no two arrays can share memory; and
-every size is checked before anything is allocated.
+The reader is handed bytes that hostile code wrote. It builds only plain containers, numbers, text
+and arrays of numbers; it takes bytes in the order in which they lie, so no two arrays can share
+memory; and every size is checked before anything is allocated.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ ALIGN = 16
 _MAX_COLLISIONS = 64
 _MAX_DIMENSIONS = 32
 _WORD = 1 << 63
-_DTYPES = frozenset(
-    "|b1 |i1 |u1 <i2 <u2 <i4 <u4 <i8 <u8 <f2 <f4 <f8 <c8 <c16".split()  # numbers of a fixed size
+_DTYPES = frozenset(  # numbers of a fixed size
+    ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8")
+    + ("<f2", "<f4", "<f8", "<c8", "<c16")
 )
 _PLAIN = frozenset((str, bool, float, type(None)))
 
@@ -50,9 +51,9 @@ class _Refused(Exception):
 def pack(value: object, *, name: str = "value") -> tuple[Any, list[Buffer]]:
     """`value` as a tree that JSON can hold, and the buffers that follow it, in order.
 
-    None, bool, int (up to `MAX_BITS` bits), float, complex, str, bytes, list, tuple, dict, set, frozenset,
-    numpy arrays and scalars of numbers; a torch tensor becomes an array. Exactly these types: a
-    subclass is refused, for it could carry behaviour.
+    None, bool, int (up to `MAX_BITS` bits), float, complex, str, bytes, list, tuple, dict, set,
+    frozenset, numpy arrays and scalars of numbers; a torch tensor becomes an array. Exactly these
+    types: a subclass is refused, for it could carry behaviour.
 
     Raises:
         SandboxError: names the type that cannot travel and where it lies in `name`.
@@ -61,7 +62,8 @@ def pack(value: object, *, name: str = "value") -> tuple[Any, list[Buffer]]:
     ({'dict': ['a', {'tuple': [1, {'bytes': 2}]}]}, [b'xy'])
     >>> pack([{"f": len}], name="args")
     Traceback (most recent call last):
-    tracegraph.errors.SandboxError: args[0]['f'] is a builtin_function_or_method, which cannot pass ...
+    tracegraph.errors.SandboxError: args[0]['f'] is of type builtin_function_or_method, which
+    cannot pass ...
     """
     buffers: list[Buffer] = []
     try:
@@ -84,8 +86,8 @@ def _pack(value: Any, depth: int, buffers: list[Buffer]) -> Any:
     array = _as_array(value)
     if array is None:
         raise _Refused(
-            f"is a {kind.__qualname__}, which cannot pass the sandbox's wall; use None, bool, int, "
-            "float, complex, str, bytes, list, tuple, dict, set, frozenset or an array of numbers"
+            f"is of type {kind.__qualname__}, which cannot pass the sandbox's wall; use None, bool, "
+            "int, float, complex, str, bytes, list, tuple, dict, set, frozenset or an array of numbers"
         )
     return _pack_array(array, value, buffers)
 
@@ -144,7 +146,7 @@ _PACK: dict[type, Pack] = {
 def _as_array(value: Any) -> Any:
     """`value` as a numpy array if it is a tensor, an array or a numpy scalar; else None."""
     torch: Any = sys.modules.get("torch")
-    if torch is not None and isinstance(value, getattr(torch, "Tensor", ())):
+    if torch is not None and isinstance(value, torch.Tensor):
         try:
             return value.detach().cpu().numpy()
         except (TypeError, RuntimeError) as error:
@@ -179,7 +181,9 @@ class Blob:
     def take(self, size: int) -> memoryview:
         """The next `size` bytes."""
         if not 0 <= size <= len(self._data) - self._at:
-            raise SandboxError(f"a value claims {size} bytes, {len(self._data) - self._at} are left")
+            raise SandboxError(
+                f"a value claims {size} bytes, {len(self._data) - self._at} are left"
+            )
         run = self._data[self._at : self._at + size]
         self._at = min(len(self._data), self._at + size + padding(size))
         return run

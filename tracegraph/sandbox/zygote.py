@@ -1,9 +1,10 @@
-"""The program that runs apart: one interpreter, warm and walled in, that forks once for every child.
+"""The program that runs apart: one interpreter, warm and walled in, that forks every child.
 
-It is started with ``python -I``, an empty environment and one descriptor, the control socket. Over it come
-requests for children, each with two descriptors: the child's channel, and its
-lifeline. When the lifeline's other end closes, the child is killed; when the child ends, its fate is told
-over the lifeline. When the control socket closes, the parent is gone, however it went, and everything ends.
+It is started with ``python -I``, an empty environment and one descriptor, the control socket.
+Over it come requests for children, each with two descriptors: the child's channel, and its
+lifeline. When the lifeline's other end closes, the child is killed; when the child ends, its fate
+is told over the lifeline. When the control socket closes, the parent is gone, however it went,
+and everything ends.
 
 The zygote reads nothing that a child writes.
 """
@@ -66,17 +67,19 @@ def main(policy: dict[str, Any]) -> NoReturn:
     put_on("landlock", confine.landlock, policy["readable"])
     put_on("undumpable", confine.undumpable)
     put_on("seccomp", _probe_seccomp)
-    os.environ.clear()
+    for name in os.environ.keys() - set(policy["environment"]):
+        del os.environ[name]
     gc.collect()
-    gc.freeze()  # children share these pages as long as nobody counts their objects again
     control.send(json.dumps({"layers": layers, "missing": missing, "error": error}).encode())
     if error is None:
-        _Zygote(control, policy, layers).run()
+        zygote = _Zygote(control, policy, layers)
+        gc.freeze()  # children share these pages as long as nobody counts their objects again
+        zygote.run()
     os._exit(0)
 
 
 def _become_init(control: socket.socket) -> None:
-    """Fork into the new process namespace; the process outside stays only to reap the one inside."""
+    """Fork into the new process namespace; the process outside stays to reap the one inside."""
     pid = os.fork()
     if pid:
         control.close()
@@ -112,6 +115,7 @@ class _Zygote:
         self._poller = select.poll()
         self._poller.register(control.fileno(), select.POLLIN)
         self._wards: dict[int, _Ward] = {}
+        self._filter = seccomp.assemble() if "seccomp" in layers else b""
 
     def run(self) -> None:
         """Serve until the parent is gone."""
@@ -172,7 +176,7 @@ class _Zygote:
                     cpu_seconds=None if cpu is None else math.ceil(cpu), memory_bytes=memory
                 )
             if "seccomp" in self._layers:
-                seccomp.install(confine.libc, seccomp.assemble(os.getpid()))
+                seccomp.install(confine.libc, seccomp.addressed(self._filter, os.getpid()))
             serve(
                 Channel(3, limit=self._policy["max_value"]), max_output=self._policy["max_output"]
             )
@@ -207,4 +211,3 @@ def _tell(lifeline: int, message: dict[str, Any]) -> None:
         os.write(lifeline, json.dumps(message).encode())
     except OSError:
         return  # nobody listens any more
-

@@ -1,0 +1,123 @@
+"""Which sandbox to use: by name, or anything of the same shape."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self, runtime_checkable
+
+from tracegraph.errors import MissingExtra, SandboxError
+from tracegraph.sandbox.box import Host, Sandbox
+from tracegraph.sandbox.inplace import InPlace
+from tracegraph.sandbox.policy import Policy
+from tracegraph.sandbox.result import Result
+
+__all__ = ["Runner", "open_sandbox"]
+
+
+@runtime_checkable
+class Runner(Protocol):
+    """What runs source text; `Sandbox` says what each part means."""
+
+    @property
+    def layers(self) -> Mapping[str, str]:
+        """The layers that are active."""
+        ...
+
+    def call(
+        self,
+        source: str,
+        entry: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        host: Host | None = None,
+        fresh: bool = True,
+    ) -> Result:
+        """Run one call."""
+        ...
+
+    def map(
+        self,
+        source: str,
+        entry: str,
+        many: Iterable[Sequence[Any]],
+        *,
+        host: Host | None = None,
+        fresh: bool = False,
+    ) -> list[Result]:
+        """Run one call for each tuple of arguments."""
+        ...
+
+    def close(self) -> None:
+        """End every process."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+def open_sandbox(which: str | Runner = "isolated", policy: Policy | None = None) -> Runner:
+    """The sandbox of a name, "isolated", "bwrap" (bubblewrap around it) or "none"; or your own.
+
+    Where the system has no walls, "isolated" is a plain process, with a RuntimeWarning.
+
+    Raises:
+        MissingExtra: where "bwrap" or "wasm" needs what is not installed.
+        SandboxError: for another name.
+
+    >>> open_sandbox("none").call("def f():\\n    return 7\\n", "f").value
+    7
+    """
+    if isinstance(which, Runner):
+        return which
+    match which:
+        case "isolated":
+            return _isolated(policy)
+        case "bwrap":
+            return _bubblewrapped(policy)
+        case "none":
+            return InPlace(policy)
+        case "wasm":
+            raise MissingExtra("there is no WebAssembly runner in this version; use 'isolated'")
+    raise SandboxError(
+        f"no sandbox {which!r}; choose 'isolated', 'bwrap' or 'none', or give an object with layers, "
+        "call, map and close"
+    )
+
+
+def _isolated(policy: Policy | None) -> Sandbox:
+    if sys.platform == "linux":
+        return Sandbox(policy)
+    warnings.warn(
+        f"{sys.platform} has none of the sandbox's walls: code runs in a plain process, which can "
+        "read and write your files and use the network; Policy(require=('landlock',)) refuses to",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return Sandbox(policy, walls="plain")
+
+
+def _bubblewrapped(policy: Policy | None) -> Sandbox:
+    found = shutil.which("bwrap")
+    if found is None:
+        raise MissingExtra("'bwrap' needs bubblewrap: install the package of that name")
+    # Started with an empty environment like everything here: its /proc/1/environ would show one.
+    own = [found, "--die-with-parent", "--unshare-all", "--new-session", "--ro-bind", "/", "/"]
+    hidden = ["--dev", "/dev", "--tmpfs", "/run"]
+    kept = [
+        item
+        for path in (policy or Policy()).read
+        for item in ("--ro-bind", *2 * (os.path.abspath(path),))
+    ]
+    return Sandbox(policy, prefix=[*own, *hidden, *kept])
