@@ -230,7 +230,7 @@ class Plain:
     def __init__(self, policy: Policy) -> None:
         if os.name != "posix":
             raise SandboxError(
-                f"code cannot run apart on {sys.platform}: use Linux, or read it and run it in place"
+                f"code cannot run apart on {sys.platform}: use Linux, or run it in place"
             )
         self._policy = policy
         self.layers = {}

@@ -6,9 +6,9 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self
 
 from tracegraph.errors import MissingExtra, SandboxError
 from tracegraph.sandbox.box import Host, Sandbox
@@ -19,7 +19,6 @@ from tracegraph.sandbox.result import Result
 __all__ = ["Runner", "open_sandbox"]
 
 
-@runtime_checkable
 class Runner(Protocol):
     """What runs source text; `Sandbox` says what each part means."""
 
@@ -79,21 +78,15 @@ def open_sandbox(which: str | Runner = "isolated", policy: Policy | None = None)
     >>> open_sandbox("none").call("def f():\\n    return 7\\n", "f").value
     7
     """
-    if isinstance(which, Runner):
+    if not isinstance(which, str):
+        kind: type = type(which)
+        lacking = [name for name in ("call", "map", "close") if not hasattr(kind, name)]
+        if lacking:
+            raise SandboxError(f"a sandbox of your own needs {', '.join(lacking)}; got {which!r}")
         return which
-    match which:
-        case "isolated":
-            return _isolated(policy)
-        case "bwrap":
-            return _bubblewrapped(policy)
-        case "none":
-            return InPlace(policy)
-        case "wasm":
-            raise MissingExtra("there is no WebAssembly runner in this version; use 'isolated'")
-    raise SandboxError(
-        f"no sandbox {which!r}; choose 'isolated', 'bwrap' or 'none', or give an object with layers, "
-        "call, map and close"
-    )
+    if which not in _BY_NAME:
+        raise SandboxError(f"no sandbox {which!r}; choose one of {', '.join(_BY_NAME)}")
+    return _BY_NAME[which](policy)
 
 
 def _isolated(policy: Policy | None) -> Sandbox:
@@ -121,3 +114,15 @@ def _bubblewrapped(policy: Policy | None) -> Sandbox:
         for item in ("--ro-bind", *2 * (os.path.abspath(path),))
     ]
     return Sandbox(policy, prefix=[*own, *hidden, *kept])
+
+
+def _wasm(policy: Policy | None) -> Runner:
+    raise MissingExtra("there is no WebAssembly runner in this version; use 'isolated'")
+
+
+_BY_NAME: dict[str, Callable[[Policy | None], Runner]] = {
+    "isolated": _isolated,
+    "bwrap": _bubblewrapped,
+    "wasm": _wasm,
+    "none": InPlace,
+}

@@ -32,10 +32,8 @@ ALIGN = 16
 _MAX_COLLISIONS = 64
 _MAX_DIMENSIONS = 32
 _WORD = 1 << 63
-_DTYPES = frozenset(  # numbers of a fixed size
-    ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8")
-    + ("<f2", "<f4", "<f8", "<c8", "<c16")
-)
+_INTEGERS = {f"<{sign}{size}" for sign in "iu" for size in (2, 4, 8)} | {"|b1", "|i1", "|u1"}
+_DTYPES = _INTEGERS | {"<f2", "<f4", "<f8", "<c8", "<c16"}
 _PLAIN = frozenset((str, bool, float, type(None)))
 
 
@@ -62,8 +60,7 @@ def pack(value: object, *, name: str = "value") -> tuple[Any, list[Buffer]]:
     ({'dict': ['a', {'tuple': [1, {'bytes': 2}]}]}, [b'xy'])
     >>> pack([{"f": len}], name="args")
     Traceback (most recent call last):
-    tracegraph.errors.SandboxError: args[0]['f'] is of type builtin_function_or_method, which
-    cannot pass ...
+    tracegraph.errors.SandboxError: args[0]['f'] is of type builtin_function_or_method...
     """
     buffers: list[Buffer] = []
     try:
@@ -86,8 +83,9 @@ def _pack(value: Any, depth: int, buffers: list[Buffer]) -> Any:
     array = _as_array(value)
     if array is None:
         raise _Refused(
-            f"is of type {kind.__qualname__}, which cannot pass the sandbox's wall; use None, bool, "
-            "int, float, complex, str, bytes, list, tuple, dict, set, frozenset or an array of numbers"
+            f"is of type {kind.__qualname__}, which cannot pass the sandbox's wall; use None, "
+            "bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset or an array "
+            "of numbers"
         )
     return _pack_array(array, value, buffers)
 

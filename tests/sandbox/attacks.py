@@ -1,0 +1,684 @@
+"""What hostile code tries, each as a source whose `attack(world)` is called in the sandbox.
+
+`world` is a dict: `secret`, a file with a password; `scratch`, an empty folder; `host`, the number of the
+test's process; `tcp` and `abstract`, addresses on which the test listens.
+
+`error` is what the host must see; None: the call returns, and `value` is what it may return. Whether the
+attack reached anything is judged from outside, by the test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tracegraph.errors import Forbidden, OutOfMemory, SandboxError, TimedOut
+
+__all__ = ["ATTACKS", "Attack"]
+
+
+@dataclass(frozen=True)
+class Attack:
+    name: str
+    walls: str
+    """As the table in docs/explanation/sandbox.md says it."""
+    source: str
+    error: type[Exception] | tuple[type[Exception], ...] | None
+    value: Any = None
+    alone: tuple[str, ...] = ()
+    """Layers each of which stops it even where all the others are missing."""
+
+
+_FAILS = (Forbidden, OSError, SandboxError)
+
+ATTACKS = [
+    # Files
+    Attack(
+        "write to a folder of temporary files",
+        "landlock, seccomp",
+        "def attack(w):\n    open(w['scratch'] + '/x', 'w').write('x')",
+        Forbidden,
+        alone=("landlock", "seccomp"),
+    ),
+    Attack(
+        "write to shared memory",
+        "landlock, seccomp",
+        "def attack(w):\n    open('/dev/shm/tracegraph-attack', 'w').write('x')",
+        Forbidden,
+        alone=("landlock", "seccomp"),
+    ),
+    Attack(
+        "write with numpy's own file functions",
+        "landlock, seccomp",
+        "import numpy\ndef attack(w):\n    numpy.zeros(9).tofile(w['scratch'] + '/x')",
+        Forbidden,
+        alone=("landlock", "seccomp"),
+    ),
+    Attack(
+        "make folders and links, rename, remove, change modes",
+        "landlock, seccomp",
+        """
+import os
+def attack(w):
+    s = w['scratch']
+    for act in (lambda: os.mkdir(s + '/d'), lambda: os.symlink('/', s + '/l'),
+                lambda: os.remove(w['secret']), lambda: os.rename(w['secret'], s + '/r'),
+                lambda: os.chmod(w['secret'], 0o777), lambda: os.truncate(w['secret'], 0),
+                lambda: os.link(w['secret'], s + '/h'), lambda: os.mkfifo(s + '/f'),
+                lambda: os.utime(w['secret'], (0, 0)), lambda: os.chdir(s)):
+        try:
+            act()
+        except OSError:
+            continue
+        return 'done'
+""",
+        None,
+        alone=("seccomp",),
+    ),
+    Attack(
+        "fill the disk",
+        "landlock, seccomp, rlimits",
+        """
+def attack(w):
+    with open(w['scratch'] + '/x', 'wb') as file:
+        while True:
+            file.write(bytes(1 << 20))
+""",
+        Forbidden,
+        alone=("landlock", "seccomp"),
+    ),
+    Attack(
+        "read a secret file",
+        "landlock",
+        "def attack(w):\n    return open(w['secret']).read()",
+        Forbidden,
+        alone=("landlock",),
+    ),
+    Attack(
+        "read /etc/shadow",
+        "landlock",
+        "def attack(w):\n    return open('/etc/shadow').read()",
+        Forbidden,
+        alone=("landlock",),
+    ),
+    Attack(
+        "read /etc/passwd",
+        "landlock",
+        "def attack(w):\n    return open('/etc/passwd').read()",
+        Forbidden,
+        alone=("landlock",),
+    ),
+    Attack(
+        "list the home folder",
+        "landlock",
+        "import os\ndef attack(w):\n    return os.listdir(w['home'])",
+        Forbidden,
+        alone=("landlock",),
+    ),
+    # The host's process
+    Attack(
+        "read the environment",
+        "empty environment",
+        "import os\ndef attack(w):\n    return dict(os.environ)",
+        None,
+        value={
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            "LC_ALL": "C.UTF-8",
+        },
+    ),
+    Attack(
+        "read other processes' environments and memory by /proc",
+        "landlock",
+        """
+import glob
+def attack(w):
+    found = []
+    for path in [f"/proc/{w['host']}/environ", f"/proc/{w['host']}/mem", '/proc/1/environ',
+                 '/proc/self/environ', *glob.glob('/proc/[0-9]*/environ')]:
+        try:
+            found.append(open(path, 'rb').read())
+        except OSError:
+            pass
+    return found
+""",
+        None,
+        value=[],
+        alone=("landlock",),
+    ),
+    Attack(
+        "read the host's memory by process_vm_readv",
+        "namespaces, seccomp",
+        """
+import ctypes
+def attack(w):
+    libc = ctypes.CDLL(None, use_errno=True)
+    place = ctypes.create_string_buffer(16)
+    vector = (ctypes.c_uint64 * 2)(ctypes.addressof(place), 16)
+    return libc.process_vm_readv(w['host'], vector, 1, vector, 1, 0)
+""",
+        None,
+        value=-1,
+        alone=("seccomp",),
+    ),
+    Attack(
+        "ptrace the host",
+        "namespaces, landlock, seccomp",
+        """
+import ctypes
+def attack(w):
+    return ctypes.CDLL(None).ptrace(16, w['host'], 0, 0)
+""",
+        None,
+        value=-1,
+        alone=("seccomp",),
+    ),
+    Attack(
+        "kill the host",
+        "namespaces, landlock, seccomp",
+        "import os\ndef attack(w):\n    os.kill(w['host'], 9)",
+        (Forbidden, ProcessLookupError),
+    ),
+    Attack(
+        "kill the parent process",
+        "namespaces, seccomp",
+        "import os\ndef attack(w):\n    os.kill(os.getppid(), 9)",
+        (Forbidden, ProcessLookupError),
+    ),
+    Attack(
+        "kill every process",
+        "seccomp",
+        "import os\ndef attack(w):\n    os.kill(-1, 9)",
+        Forbidden,
+    ),
+    Attack(
+        "have a descriptor send signals to others",
+        "seccomp",
+        """
+import fcntl, os
+def attack(w):
+    fcntl.fcntl(3, fcntl.F_SETOWN, os.getppid())
+""",
+        Forbidden,
+        alone=("seccomp",),
+    ),
+    Attack(
+        "stop itself",
+        "the clock",
+        "import os, signal\ndef attack(w):\n    os.kill(os.getpid(), signal.SIGSTOP)",
+        TimedOut,
+    ),
+    Attack(
+        "change a module of the host",
+        "a process apart",
+        """
+import json, builtins
+def attack(w):
+    json.dumps = builtins.len = lambda *a: 'changed'
+    import tracegraph.errors
+    tracegraph.errors.SandboxError = None
+    return 1
+""",
+        (SandboxError, TypeError),
+    ),
+    # The network
+    Attack(
+        "connect by TCP",
+        "namespaces, landlock, seccomp",
+        "import socket\ndef attack(w):\n    socket.create_connection(w['tcp'], 1)",
+        _FAILS,
+        alone=("namespaces", "landlock", "seccomp"),
+    ),
+    Attack(
+        "connect to an abstract socket",
+        "namespaces, landlock, seccomp",
+        """
+import socket
+def attack(w):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(w['abstract'])
+""",
+        _FAILS,
+        alone=("namespaces", "landlock", "seccomp"),
+    ),
+    Attack(
+        "send by UDP",
+        "namespaces, seccomp",
+        """
+import socket
+def attack(w):
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 9))
+""",
+        _FAILS,
+        alone=("namespaces", "seccomp"),
+    ),
+    Attack(
+        "fetch a page with urllib",
+        "namespaces, landlock, seccomp",
+        """
+import urllib.request
+def attack(w):
+    return urllib.request.urlopen(f"http://127.0.0.1:{w['tcp'][1]}/").read()
+""",
+        _FAILS,
+        alone=("namespaces", "landlock", "seccomp"),
+    ),
+    Attack(
+        "send from a socket pair to a named socket",
+        "seccomp",
+        """
+import socket
+def attack(w):
+    socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b'x', w['abstract'])
+""",
+        Forbidden,
+        alone=("seccomp",),
+    ),
+    # Processes and threads
+    Attack(
+        "run a program",
+        "landlock, seccomp",
+        "import os\ndef attack(w):\n    os.execv('/bin/echo', ['echo'])",
+        Forbidden,
+        alone=("landlock", "seccomp"),
+    ),
+    Attack(
+        "start a subprocess",
+        "seccomp",
+        "import subprocess\ndef attack(w):\n    subprocess.run(['/bin/echo'])",
+        Forbidden,
+        alone=("seccomp",),
+    ),
+    Attack(
+        "fork bomb",
+        "seccomp",
+        "import os\ndef attack(w):\n    while True:\n        os.fork()",
+        Forbidden,
+    ),
+    Attack(
+        "leave a daemon behind",
+        "seccomp",
+        """
+import os, time
+def attack(w):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(60)
+""",
+        Forbidden,
+    ),
+    Attack(
+        "thread bomb",
+        "seccomp",
+        """
+import threading, time
+def attack(w):
+    threading.stack_size(65536)
+    while True:
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+""",
+        RuntimeError,
+        alone=("seccomp",),
+    ),
+    Attack(
+        "raw system calls by ctypes",
+        "seccomp",
+        """
+import ctypes
+def attack(w):
+    libc = ctypes.CDLL(None, use_errno=True)
+    fork, clone, unshare, mount, memfd, bpf, uring, keyctl = 57, 56, 272, 165, 319, 321, 425, 250
+    return [libc.syscall(n, 0, 0, 0, 0, 0, 0)
+            for n in (fork, clone, unshare, mount, memfd, bpf, uring, keyctl, 435, 437, 101)]
+""",
+        None,
+        value=[-1] * 11,
+        alone=("seccomp",),
+    ),
+    Attack(
+        "system calls of the 32-bit convention",
+        "seccomp",
+        """
+import ctypes
+def attack(w):
+    return ctypes.CDLL(None, use_errno=True).syscall(0x40000000 + 57)
+""",
+        None,
+        value=-1,
+    ),
+    # Time and memory
+    Attack("endless loop", "the clock", "def attack(w):\n    while True:\n        pass", TimedOut),
+    Attack(
+        "endless loop in C",
+        "the clock",
+        "import itertools\ndef attack(w):\n    sum(itertools.repeat(0))",
+        TimedOut,
+    ),
+    Attack(
+        "endless loop with all signals ignored",
+        "the clock",
+        """
+import signal
+def attack(w):
+    for number in range(1, 65):
+        try:
+            signal.signal(number, signal.SIG_IGN)
+        except (OSError, ValueError):
+            pass
+    while True:
+        pass
+""",
+        TimedOut,
+    ),
+    Attack(
+        "endless loop that swallows every exception",
+        "the clock",
+        """
+def attack(w):
+    while True:
+        try:
+            while True:
+                raise KeyboardInterrupt
+        except BaseException:
+            pass
+""",
+        TimedOut,
+    ),
+    Attack("sleep for ever", "the clock", "import time\ndef attack(w):\n    time.sleep(1e6)", TimedOut),
+    Attack(
+        "memory bomb",
+        "rlimits",
+        "def attack(w):\n    return len(bytearray(6 << 30))",
+        OutOfMemory,
+        alone=("rlimits",),
+    ),
+    Attack(
+        "memory bomb in small steps",
+        "rlimits",
+        """
+def attack(w):
+    held = []
+    while True:
+        held.append(bytearray(8 << 20))
+""",
+        (OutOfMemory, TimedOut),
+    ),
+    Attack(
+        "deep recursion", "the interpreter", "def attack(w):\n    return attack(w)", RecursionError
+    ),
+    Attack(
+        "recursion bomb",
+        "a process apart",
+        """
+import sys
+def attack(w):
+    sys.setrecursionlimit(10**9)
+    class A:
+        def __getattr__(self, name):
+            return getattr(self, name)
+    return [repr(A().x)]
+""",
+        (SandboxError, RecursionError, MemoryError),
+    ),
+    Attack(
+        "code that takes for ever to compile",
+        "the clock",
+        "x = 9" + "**9" * 12 + "\ndef attack(w):\n    return x",
+        (TimedOut, MemoryError),
+    ),
+    # Ends
+    Attack("os._exit", "a process apart", "import os\ndef attack(w):\n    os._exit(0)", SandboxError),
+    Attack("SystemExit", "a process apart", "def attack(w):\n    raise SystemExit(0)", SandboxError),
+    Attack(
+        "segmentation fault",
+        "a process apart",
+        "import ctypes\ndef attack(w):\n    ctypes.string_at(0)",
+        SandboxError,
+    ),
+    Attack(
+        "abort", "a process apart", "import os\ndef attack(w):\n    os.abort()", SandboxError
+    ),
+    # The reply
+    Attack(
+        "return a value with a hostile __reduce__",
+        "values as data",
+        """
+class Bomb:
+    def __reduce__(self):
+        return (open, ('/tmp/x', 'w'))
+def attack(w):
+    return [Bomb()]
+""",
+        SandboxError,
+    ),
+    Attack(
+        "return a value with a hostile __eq__, __hash__, __del__ and repr",
+        "values as data",
+        """
+class Bomb(str):
+    def __eq__(self, other):
+        raise SystemExit
+    __hash__ = __repr__ = __str__ = __del__ = __eq__
+def attack(w):
+    return Bomb('x')
+""",
+        SandboxError,
+    ),
+    Attack(
+        "raise an exception that is hostile in every part",
+        "a process apart",
+        """
+class Meta(type):
+    @property
+    def __name__(cls):
+        raise SystemExit
+class Bomb(Exception, metaclass=Meta):
+    def __str__(self):
+        raise SystemExit
+    __repr__ = __str__
+    @property
+    def __class__(self):
+        raise SystemExit
+def attack(w):
+    bomb = Bomb()
+    globals()[1] = bomb
+    raise bomb
+""",
+        SandboxError,
+    ),
+    Attack(
+        "write a pickle as the reply",
+        "values as data",
+        """
+import os, pickle
+def attack(w):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (w['scratch'] + '/pickled', 'w'))
+    attack.__globals__['Bomb'] = Bomb
+    Bomb.__qualname__, Bomb.__module__ = 'Bomb', '__candidate__'
+    os.write(3, pickle.dumps(Bomb()))
+""",
+        SandboxError,
+    ),
+    Attack(
+        "write rubbish to every descriptor",
+        "values as data",
+        """
+import os
+def attack(w):
+    for fd in range(64):
+        try:
+            os.write(fd, bytes(range(256)) * 16)
+        except OSError:
+            pass
+""",
+        SandboxError,
+    ),
+    Attack(
+        "claim a reply of many terabytes",
+        "values as data",
+        "import os, struct\ndef attack(w):\n    os.write(3, struct.pack('<cIQ', b'R', 9, 1 << 44))",
+        SandboxError,
+    ),
+    Attack(
+        "claim an array larger than its bytes",
+        "values as data",
+        """
+import os, struct
+def attack(w):
+    text = b'{"dict":["value",{"array":["<f8",[1099511627776]]}]}'
+    os.write(3, struct.pack('<cIQ', b'R', len(text), 0) + text)
+""",
+        SandboxError,
+    ),
+    Attack(
+        "close the channel",
+        "a process apart",
+        "import os, time\ndef attack(w):\n    os.closerange(0, 64)\n    time.sleep(60)",
+        SandboxError,
+    ),
+    Attack(
+        "return 500 MB",
+        "limits on size",
+        "import numpy\ndef attack(w):\n    return numpy.zeros(60_000_000)",
+        (SandboxError, MemoryError),
+    ),
+    Attack(
+        "print 10 GB",
+        "limits on size",
+        "def attack(w):\n    while True:\n        print('x' * 1_000_000)",
+        TimedOut,
+    ),
+    Attack(
+        "flood the channel with output",
+        "limits on size",
+        """
+import os, struct
+def attack(w):
+    text = b'{"tuple":["stdout","' + b'x' * 1_000_000 + b'"]}'
+    frame = struct.pack('<cIQ', b'O', len(text), 0) + text
+    while True:
+        os.write(3, frame)
+""",
+        (TimedOut, SandboxError),
+    ),
+    Attack(
+        "nest a value deeply",
+        "values as data",
+        """
+def attack(w):
+    value = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+""",
+        SandboxError,
+    ),
+    Attack(
+        "return a value that contains itself",
+        "values as data",
+        "def attack(w):\n    value = {}\n    value['self'] = value\n    return value",
+        SandboxError,
+    ),
+    Attack(
+        "return an enormous integer",
+        "values as data",
+        "def attack(w):\n    return 1 << 10_000_000",
+        SandboxError,
+    ),
+    Attack(
+        "return a dict of keys with one hash",
+        "values as data",
+        """
+def attack(w):
+    step = (1 << 61) - 1
+    return {i * step: 0 for i in range(2000)}
+""",
+        (SandboxError, TimedOut),
+    ),
+    Attack(
+        "call a host function that was not given",
+        "the bridge's list",
+        """
+import os, struct
+def attack(w):
+    text = b'{"dict":["name","eval","args",{"tuple":["1"]},"kwargs",{"dict":[]}]}'
+    os.write(3, struct.pack('<cIQ', b'A', len(text), 0) + text)
+    os.read(3, 100)
+""",
+        SandboxError,
+    ),
+    Attack(
+        "search frames and the heap for the expected answer",
+        "answers stay outside",
+        """
+import gc, sys
+def attack(w):
+    found, frame = [], sys._getframe()
+    while frame:
+        found += [v for v in frame.f_locals.values() if type(v) is str]
+        frame = frame.f_back
+    for thing in gc.get_objects():
+        if type(thing) is dict:
+            found += [v for v in list(thing.values()) if type(v) is str]
+    return any(w['mark'][::-1] in text for text in found)
+""",
+        None,
+        value=False,
+    ),
+    # Definitions
+    Attack(
+        "run while being defined",
+        "landlock",
+        "def steal(f):\n    open('/etc/passwd')\n    return f\n@steal\ndef attack(w):\n    return 1",
+        Forbidden,
+        alone=("landlock",),
+    ),
+    Attack(
+        "define something else under the entry's name",
+        "a process apart",
+        "def attack(w):\n    return 1\nattack = 7",
+        TypeError,
+    ),
+    Attack(
+        "define nothing", "a process apart", "def another(w):\n    return 1", NameError
+    ),
+    # What is not stopped
+    Attack(
+        "forge its own reply",
+        "nothing",
+        """
+import os, struct
+def attack(w):
+    text = b'{"dict":["value","forged"]}'
+    os.write(3, struct.pack('<cIQ', b'R', len(text), 0) + text)
+    return 'honest'
+""",
+        None,
+        value="forged",
+    ),
+    Attack(
+        "tell apart test and use",
+        "nothing",
+        "def attack(w):\n    return 'good' if 'host' in w else 'bad'",
+        None,
+        value="good",
+    ),
+    Attack(
+        "learn that a file exists, and its size",
+        "nothing",
+        "import os\ndef attack(w):\n    return os.stat(w['secret']).st_size > 0",
+        None,
+        value=True,
+    ),
+    Attack(
+        "burn its processor time",
+        "nothing",
+        "def attack(w):\n    return sum(range(100_000)) > 0",
+        None,
+        value=True,
+    ),
+]

@@ -1,0 +1,25 @@
+"""The processes of this machine, read from /proc."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["descendants"]
+
+
+def descendants(root: int) -> set[int]:
+    """The numbers of every process that came from `root`."""
+    parents: dict[int, int] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            stat = Path(f"/proc/{name}/stat").read_text()
+        except OSError:
+            continue  # it ended meanwhile
+        parents[int(name)] = int(stat.rpartition(")")[2].split()[1])
+    found: set[int] = set()
+    frontier = {root}
+    while frontier:
+        frontier = {pid for pid, parent in parents.items() if parent in frontier} - found
+        found |= frontier
+    return found

@@ -1,0 +1,136 @@
+"""Every attack fails, and afterwards the host is as it was."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sandbox.attacks import ATTACKS, Attack
+from tests.sandbox.processes import descendants
+from tracegraph.sandbox import Policy, Sandbox
+from tracegraph.sandbox.policy import LAYERS
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")
+
+TABLE = Path(__file__).parents[2] / "docs" / "explanation" / "sandbox.md"
+SECRET = "correct horse battery staple"
+LIMITS: dict[str, Any] = {"timeout": 0.3, "cpu": 1, "memory_mb": 400, "max_value": 8 << 20}
+PRELOAD = ("math", "json", "numpy", "ctypes", "socket", "urllib.request", "subprocess")
+
+
+@pytest.fixture(scope="module")
+def listening() -> Iterator[dict[str, Any]]:
+    name = f"\0tracegraph-{os.getpid()}"
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(name)
+        unix.listen()
+        yield {"tcp": tcp.getsockname(), "abstract": name, "sockets": [tcp, unix]}
+
+
+@pytest.fixture
+def world(tmp_path: Path, listening: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("API_KEY", SECRET)
+    (tmp_path / "secret").write_text(SECRET)
+    (tmp_path / "scratch").mkdir()
+    return {
+        "secret": str(tmp_path / "secret"),
+        "scratch": str(tmp_path / "scratch"),
+        "home": str(Path.home()),
+        "host": os.getpid(),
+        "tcp": listening["tcp"],
+        "abstract": listening["abstract"],
+        "mark": "expected answer of this very test"[::-1],
+    }
+
+
+def _boxes(layers: tuple[str, ...]) -> Iterator[Sandbox]:
+    with Sandbox(Policy(**LIMITS, preload=PRELOAD, layers=layers, require=layers)) as box:
+        yield box
+
+
+@pytest.fixture(scope="module")
+def walled() -> Iterator[Sandbox]:
+    yield from _boxes(LAYERS)
+
+
+@pytest.fixture(scope="module")
+def without_namespaces() -> Iterator[Sandbox]:
+    yield from _boxes(tuple(layer for layer in LAYERS if layer != "namespaces"))
+
+
+def traces() -> dict[str, object]:
+    """What an attack could leave behind in or around this process."""
+    return {
+        "processes": len(descendants(os.getpid())),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "threads": threading.active_count(),
+        "shared memory": sorted(os.listdir("/dev/shm")),
+    }
+
+
+def attempt(box: Sandbox, attack: Attack, world: dict[str, Any], listening: Any) -> None:
+    expected_answer = "expected answer of this very test"
+    assert box.call("def f():\n    return 1", "f").unwrap() == 1
+    before = traces()
+
+    result = box.call(attack.source, "attack", (world,))
+
+    if attack.error is None:
+        assert result.error is None, result
+        assert result.value == attack.value
+    else:
+        assert isinstance(result.error, attack.error), result
+    assert SECRET not in repr(result)
+    assert expected_answer not in repr(result)
+    assert len(repr(result)) < 5 * box.policy.max_output
+    assert os.listdir(world["scratch"]) == []
+    assert Path(world["secret"]).read_text() == SECRET
+    for one in listening["sockets"]:
+        one.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            one.accept()
+    assert traces() == before
+    assert box.call("def f():\n    return len('ab')", "f").unwrap() == 2
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_attack_fails(attack: Attack, walled: Sandbox, world: Any, listening: Any) -> None:
+    attempt(walled, attack, world, listening)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_attack_fails_where_there_are_no_namespaces(
+    attack: Attack, without_namespaces: Sandbox, world: Any, listening: Any
+) -> None:
+    attempt(without_namespaces, attack, world, listening)
+
+
+ALONE = sorted({layer for attack in ATTACKS for layer in attack.alone})
+
+
+@pytest.mark.parametrize("layer", ALONE)
+def test_a_layer_alone_stops_what_the_table_says(layer: str, world: Any, listening: Any) -> None:
+    policy = Policy(**LIMITS, preload=PRELOAD, layers=(layer,), require=(layer,))
+    with Sandbox(policy) as box:
+        for attack in ATTACKS:
+            if layer in attack.alone:
+                attempt(box, attack, world, listening)
+
+
+def test_the_documentation_says_which_wall_stops_each_attack() -> None:
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", TABLE.read_text(), re.MULTILINE)
+    told = {name: walls for name, walls in rows if name not in ("attack", "---", "layer")}
+    assert told == {attack.name: attack.walls for attack in ATTACKS}
+
+
+def test_every_layer_that_stops_an_attack_alone_is_named_in_its_row() -> None:
+    for attack in ATTACKS:
+        assert set(attack.alone) <= set(attack.walls.split(", ")), attack.name
