@@ -386,7 +386,9 @@ def attack(w):
 """,
         TimedOut,
     ),
-    Attack("sleep for ever", "the clock", "import time\ndef attack(w):\n    time.sleep(1e6)", TimedOut),
+    Attack(
+        "sleep for ever", "the clock", "import time\ndef attack(w):\n    time.sleep(1e6)", TimedOut
+    ),
     Attack(
         "memory bomb",
         "rlimits",
@@ -429,17 +431,19 @@ def attack(w):
         (TimedOut, MemoryError),
     ),
     # Ends
-    Attack("os._exit", "a process apart", "import os\ndef attack(w):\n    os._exit(0)", SandboxError),
-    Attack("SystemExit", "a process apart", "def attack(w):\n    raise SystemExit(0)", SandboxError),
+    Attack(
+        "os._exit", "a process apart", "import os\ndef attack(w):\n    os._exit(0)", SandboxError
+    ),
+    Attack(
+        "SystemExit", "a process apart", "def attack(w):\n    raise SystemExit(0)", SandboxError
+    ),
     Attack(
         "segmentation fault",
         "a process apart",
         "import ctypes\ndef attack(w):\n    ctypes.string_at(0)",
         SandboxError,
     ),
-    Attack(
-        "abort", "a process apart", "import os\ndef attack(w):\n    os.abort()", SandboxError
-    ),
+    Attack("abort", "a process apart", "import os\ndef attack(w):\n    os.abort()", SandboxError),
     # The reply
     Attack(
         "return a value with a hostile __reduce__",
@@ -643,9 +647,7 @@ def attack(w):
         "def attack(w):\n    return 1\nattack = 7",
         TypeError,
     ),
-    Attack(
-        "define nothing", "a process apart", "def another(w):\n    return 1", NameError
-    ),
+    Attack("define nothing", "a process apart", "def another(w):\n    return 1", NameError),
     # What is not stopped
     Attack(
         "forge its own reply",

@@ -8,6 +8,7 @@ stealing enters it.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 import warnings
@@ -459,8 +460,7 @@ def _explained(error: Exception, fate: Fate | None, policy: Policy) -> Exception
         return error
     if fate is None:
         return SandboxError("the sandbox ended during the call; the next call starts another")
-    used = fate.cpu_seconds
-    if fate.status == -9 and used is not None and used >= policy.cpu * 0.99:
+    if fate.status == -signal.SIGXCPU:
         return TimedOut(f"the code used more than {policy.cpu:g} s of processor (Policy.cpu)")
     if fate.status < 0:
         return SandboxError(f"the code's process was ended by signal {-fate.status}")

@@ -131,13 +131,18 @@ def rlimits(*, cpu_seconds: int | None, memory_bytes: int) -> str:
         resource.RLIMIT_NOFILE: 64,
         resource.RLIMIT_MEMLOCK: 0,
     }
-    if cpu_seconds is not None:
-        limits[resource.RLIMIT_CPU] = cpu_seconds
-    for kind, most in limits.items():
-        hard = resource.getrlimit(kind)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        try:
-            resource.setrlimit(kind, (most, most))
-        except (ValueError, OSError) as error:
-            raise Unavailable(f"setrlimit: {error}") from None
+    try:
+        for kind, most in limits.items():
+            _limit(kind, most, most)
+        if cpu_seconds is not None:  # first SIGXCPU, which says why; a second later SIGKILL
+            _limit(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
+    except (ValueError, OSError) as error:
+        raise Unavailable(f"setrlimit: {error}") from None
     return "memory,cpu,files"
+
+
+def _limit(kind: int, soft: int, hard: int) -> None:
+    most = resource.getrlimit(kind)[1]
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), min(hard, most)
+    resource.setrlimit(kind, (soft, hard))

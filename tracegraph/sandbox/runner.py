@@ -89,8 +89,12 @@ def open_sandbox(which: str | Runner = "isolated", policy: Policy | None = None)
     return _BY_NAME[which](policy)
 
 
+def _has_walls() -> bool:
+    return sys.platform == "linux"
+
+
 def _isolated(policy: Policy | None) -> Sandbox:
-    if sys.platform == "linux":
+    if _has_walls():
         return Sandbox(policy)
     warnings.warn(
         f"{sys.platform} has none of the sandbox's walls: code runs in a plain process, which can "

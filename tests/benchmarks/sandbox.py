@@ -1,0 +1,90 @@
+"""What the sandbox costs: run `python -m tests.benchmarks.sandbox` on a quiet machine."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from tracegraph.errors import TimedOut
+from tracegraph.sandbox import Policy, Sandbox
+
+SOURCE = "def f(x):\n    return x\n"
+CANDIDATES, EXAMPLES = 100, 10
+
+
+def times(action: Callable[[], object], repeats: int) -> list[float]:
+    """Seconds of each of `repeats` runs."""
+    taken = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - began)
+    return taken
+
+
+def started_in(preload: tuple[str, ...]) -> list[float]:
+    """Seconds until the walls are up."""
+    taken = []
+    for _ in range(7):
+        box = Sandbox(Policy(preload=preload))
+        taken += times(lambda: box.layers, 1)  # noqa: B023
+        box.close()
+    return taken
+
+
+def candidates(box: Sandbox) -> None:
+    """Many candidates, each on some examples in a child of its own, from two threads."""
+    sources = [f"def f(x):\n    return x + {number}\n" for number in range(CANDIDATES)]
+    with ThreadPoolExecutor(2) as threads:
+        many = [(x,) for x in range(EXAMPLES)]
+        results = list(threads.map(lambda source: box.map(source, "f", many), sources))
+    if not all(result.ok for batch in results for result in batch):
+        raise RuntimeError("a candidate failed")
+
+
+def hanging() -> None:
+    """An endless loop with a limit of one second, and the next call."""
+    with Sandbox(Policy(timeout=1, preload=())) as box:
+        result = box.call("def f():\n    while True:\n        pass\n", "f")
+        if not isinstance(result.error, TimedOut) or not box.call(SOURCE, "f", (1,)).ok:
+            raise RuntimeError(f"the loop was not ended: {result}")
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    array = np.random.default_rng(0).random(1_310_720)
+    rows = [
+        ("start", 60.0, started_in(())),
+        ("start with numpy", 150.0, started_in(("numpy",))),
+    ]
+    with Sandbox(Policy(preload=("numpy",))) as box:
+        box.call(SOURCE, "f", (1,), fresh=False)
+        rows += [
+            ("call, fresh child", 5.0, times(lambda: box.call(SOURCE, "f", (1,)), 200)),
+            (
+                "call, kept child",
+                0.1,
+                times(lambda: box.call(SOURCE, "f", (1,), fresh=False), 2000),
+            ),
+            ("100 candidates x 10 examples", 2000.0, times(lambda: candidates(box), 3)),
+            (
+                "10 MB in and out, kept",
+                15.0,
+                times(lambda: box.call(SOURCE, "f", (array,), fresh=False), 20),
+            ),
+            ("10 MB in and out, fresh", 15.0, times(lambda: box.call(SOURCE, "f", (array,)), 20)),
+        ]
+    rows.append(("endless loop, limit 1 s, and the next call", 1200.0, times(hanging, 3)))
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; milliseconds")
+    print(f"{'what':44}{'goal':>8}{'median':>10}{'best':>10}")
+    for what, goal, taken in rows:
+        print(f"{what:44}{goal:8.1f}{1e3 * statistics.median(taken):10.2f}{1e3 * min(taken):10.2f}")
+
+
+if __name__ == "__main__":
+    main()

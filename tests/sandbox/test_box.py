@@ -1,0 +1,550 @@
+"""A call in the sandbox gives what the function gives, tells what went wrong, and leaves nothing."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.sandbox.processes import descendants, running
+from tracegraph.errors import Forbidden, OutOfMemory, SandboxError, TimedOut
+from tracegraph.sandbox import Policy, Sandbox
+from tracegraph.sandbox.policy import LAYERS
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")
+
+QUICK = Policy(timeout=5, preload=())
+ECHO = "def f(*args, **kwargs):\n    return args, kwargs\n"
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Sandbox]:
+    with Sandbox(Policy(timeout=5)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Sandbox]:
+    with Sandbox(Policy(timeout=10), walls="plain") as opened:
+        yield opened
+
+
+@pytest.fixture(params=["zygote", "plain"])
+def either(request: pytest.FixtureRequest, box: Sandbox, plain: Sandbox) -> Sandbox:
+    return box if request.param == "zygote" else plain
+
+
+def code(text: str) -> str:
+    return textwrap.dedent(text).lstrip("\n")
+
+
+def eventually(condition: Any, *, seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_every_layer_is_active(box: Sandbox) -> None:
+    assert set(box.layers) == set(LAYERS)
+    assert box.missing == {}
+
+
+def test_arguments_and_values_pass(either: Sandbox) -> None:
+    array = np.arange(6.0).reshape(2, 3)
+    given = ((1, "a", None), {"x": {2.5, b"y"}, "array": array})
+    args, kwargs = either.call(ECHO, "f", *given).unwrap()
+    assert args == given[0]
+    assert kwargs["x"] == given[1]["x"]
+    assert np.array_equal(kwargs["array"], array)
+
+
+def test_an_asynchronous_entry_runs_to_its_end(either: Sandbox) -> None:
+    source = code("""
+        import asyncio
+        async def f(x):
+            return await asyncio.gather(*(asyncio.sleep(0.001, i) for i in range(x)))
+    """)
+    assert either.call(source, "f", (3,)).unwrap() == [0, 1, 2]
+
+
+def test_definitions_of_every_kind_work(box: Sandbox) -> None:
+    source = code("""
+        from __future__ import annotations
+        import dataclasses, enum, functools, re, collections
+        @dataclasses.dataclass
+        class Point:
+            x: int
+            def norm(self) -> Point | int:
+                return abs(self.x)
+        class Colour(enum.Enum):
+            RED = 1
+        @functools.lru_cache
+        def fib(n):
+            return n if n < 2 else fib(n - 1) + fib(n - 2)
+        def f(n):
+            import statistics
+            return Point(-n).norm(), Colour.RED.value, fib(30), statistics.mean([1, 3]), __name__
+    """)
+    assert box.call(source, "f", (3,)).unwrap() == (3, 1, 832040, 2, "__candidate__")
+
+
+FAILING = code("""
+    def helper(values):
+        total = 0
+        for value in values:
+            total += 1 / value
+        return total
+
+    def f(values):
+        print("starting")
+        return helper(values)
+""")
+
+
+def test_a_failure_tells_line_variables_and_output(either: Sandbox) -> None:
+    result = either.call(FAILING, "f", ([1, 0],))
+    assert type(result.error) is ZeroDivisionError
+    assert not result.ok
+    failure = result.failure
+    assert failure is not None
+    assert (failure.type, failure.line) == ("ZeroDivisionError", 4)
+    assert failure.locals == {"values": "[1, 0]", "total": "1.0", "value": "0"}
+    assert "> 4 |         total += 1 / value" in failure.excerpt
+    assert failure.traceback.splitlines()[1:] == [
+        "line 9, in f: return helper(values)",
+        "line 4, in helper: total += 1 / value",
+    ]
+    assert result.stdout == "starting\n"
+    with pytest.raises(ZeroDivisionError) as caught:
+        result.unwrap()
+    assert "> 4 |" in caught.value.__notes__[0]
+
+
+def test_a_timeout_tells_where_the_code_was_and_what_it_printed() -> None:
+    source = "def f():\n    count = 7\n    print('here')\n    while True:\n        pass\n"
+    with Sandbox(Policy(timeout=0.5, preload=())) as box:
+        result = box.call(source, "f")
+    assert type(result.error) is TimedOut
+    assert result.failure is not None
+    assert result.failure.line in (4, 5)
+    assert result.failure.locals == {"count": "7"}
+    assert result.stdout == "here\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "text"),
+    [
+        ("raise KeyError('k')", KeyError, "'k'"),
+        ("raise ValueError('a', 2)", ValueError, "('a', 2)"),
+        ("open('/nowhere/at/all')", OSError, "/nowhere/at/all"),
+        ("b'\\xff'.decode()", UnicodeError, "can't decode"),
+        ("raise ExceptionGroup('several', [ValueError(1)])", SandboxError, "several"),
+        ("class Odd(LookupError): pass\n    raise Odd('x')", LookupError, "Odd: x"),
+        ("class Odd(Exception): pass\n    raise Odd('x')", SandboxError, "Odd: x"),
+        ("raise StopIteration(3)", StopIteration, "3"),
+        ("raise SystemExit(3)", SandboxError, "SystemExit: 3"),
+        ("raise KeyboardInterrupt", SandboxError, "KeyboardInterrupt"),
+        ("raise MemoryError", OutOfMemory, "MemoryError"),
+        ("raise PermissionError('no')", Forbidden, "no"),
+        ("return f", SandboxError, "the returned value is of type function"),
+        ("return {'a': [f]}", SandboxError, r"the returned value\['a'\]\[0\] is of type function"),
+        ("assert 1 == 2, 'unequal'", AssertionError, "unequal"),
+    ],
+)
+def test_an_exception_comes_back_as_its_builtin_type(
+    box: Sandbox, body: str, kind: type[Exception], text: str
+) -> None:
+    error = box.call(f"def f():\n    {body}\n", "f").error
+    assert isinstance(error, kind)
+    with pytest.raises(kind, match=text.replace("(", r"\(").replace(")", r"\)")):
+        raise error
+
+
+def test_a_source_that_does_not_parse_tells_its_line(either: Sandbox) -> None:
+    result = either.call("def f():\n    return (1,,2)\n", "f")
+    assert isinstance(result.error, SyntaxError)
+    assert result.failure is not None
+    assert result.failure.line == 2
+
+
+def test_output_is_kept_up_to_its_limit() -> None:
+    source = "import sys\ndef f():\n    print('x' * 50)\n    print('y' * 50, file=sys.stderr)\n"
+    with Sandbox(Policy(max_output=10, preload=())) as box:
+        result = box.call(source, "f")
+    assert (result.stdout, result.stderr, result.error) == ("x" * 10, "y" * 10, None)
+
+
+def test_what_a_call_cost_is_told(box: Sandbox) -> None:
+    result = box.call("def f():\n    return sum(range(300_000))\n", "f")
+    assert result.seconds > 0
+    assert result.cpu_seconds is not None
+    assert 0 < result.cpu_seconds < 5
+    assert result.max_rss is not None
+    assert 1 << 20 < result.max_rss < 1 << 30
+
+
+def test_too_much_processor_time_ends_a_call() -> None:
+    with Sandbox(Policy(timeout=20, cpu=1, preload=())) as box:
+        result = box.call("def f():\n    while True:\n        pass\n", "f")
+    assert isinstance(result.error, TimedOut)
+    assert "processor" in str(result.error)
+
+
+# Fresh children and kept ones
+
+COUNTER = "count = 0\ndef f():\n    global count\n    count += 1\n    return count\n"
+
+
+def test_a_fresh_child_remembers_nothing_and_a_kept_one_its_own_source(box: Sandbox) -> None:
+    assert [box.call(COUNTER, "f").unwrap() for _ in range(3)] == [1, 1, 1]
+    kept = [box.call(COUNTER, "f", fresh=False).unwrap() for _ in range(3)]
+    assert kept == [1, 2, 3]
+    another = COUNTER + "# another"
+    assert box.call(another, "f", fresh=False).unwrap() == 1
+
+
+def test_a_kept_child_is_replaced_after_it_was_ended(box: Sandbox) -> None:
+    source = "import os\ndef f(x):\n    return os._exit(1) if x else os.getpid()\n"
+    first = box.call(source, "f", (0,), fresh=False).unwrap()
+    assert box.call(source, "f", (0,), fresh=False).unwrap() == first
+    assert isinstance(box.call(source, "f", (1,), fresh=False).error, SandboxError)
+    assert box.call(source, "f", (0,), fresh=False).unwrap() != first
+
+
+def test_map_serves_all_from_one_child_and_goes_on_after_one_that_ends_it(either: Sandbox) -> None:
+    source = code("""
+        import os
+        def f(x):
+            if x == 2:
+                os._exit(3)
+            if x == 3:
+                raise ValueError(x)
+            return x, os.getpid()
+    """)
+    results = either.map(source, "f", [(x,) for x in range(6)])
+    assert [result.ok for result in results] == [True, True, False, False, True, True]
+    assert type(results[3].error) is ValueError
+    pids = [result.value[1] for result in results if result.ok]
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+    fresh = either.map(source, "f", [(0,), (1,)], fresh=True)
+    assert fresh[0].value[1] != fresh[1].value[1]
+    assert either.map(source, "f", []) == []
+
+
+# The bridge
+
+ASKING = "def f(x):\n    return model(x, times=2) + retrieve()\n"
+
+
+def test_host_functions_run_here_in_this_thread(either: Sandbox) -> None:
+    seen: list[object] = []
+
+    def model(text: str, *, times: int) -> str:
+        seen.append((text, times, threading.get_ident()))
+        return text * times
+
+    host = {"model": model, "retrieve": lambda: "!"}
+    for fresh in (True, False):
+        assert either.call(ASKING, "f", ("ab",), host=host, fresh=fresh).unwrap() == "abab!"
+    assert seen == [("ab", 2, threading.get_ident())] * 2
+
+
+def test_the_time_in_a_host_function_is_not_the_codes() -> None:
+    with Sandbox(Policy(timeout=0.3, preload=())) as box:
+        result = box.call(
+            "def f():\n    return slow()", "f", host={"slow": lambda: time.sleep(0.5)}
+        )
+    assert result.ok
+    assert result.seconds < 0.3
+
+
+class Spent(Exception):
+    pass
+
+
+def test_a_host_functions_own_exception_comes_back_whole(box: Sandbox) -> None:
+    error = Spent("no money left")
+
+    def model() -> None:
+        raise error
+
+    result = box.call("def f():\n    return model()", "f", host={"model": model})
+    assert result.error is error
+    caught = (
+        "def f():\n    try:\n        model()\n    except RuntimeError as e:\n        return str(e)"
+    )
+    assert box.call(caught, "f", host={"model": model}).unwrap() == "no money left"
+
+
+def test_a_host_function_that_returns_what_cannot_travel_raises_in_the_code(box: Sandbox) -> None:
+    result = box.call("def f():\n    return model()", "f", host={"model": object})
+    assert isinstance(result.error, SandboxError)
+    assert "what model returned is of type object" in str(result.error)
+
+
+def test_host_functions_are_called_no_more_often_than_allowed() -> None:
+    calls: list[int] = []
+    source = "def f():\n    while True:\n        model()\n"
+    with Sandbox(Policy(max_host_calls=5, preload=())) as box:
+        result = box.call(source, "f", host={"model": lambda: calls.append(1)})
+    assert "more than 5 times" in str(result.error)
+    assert len(calls) == 5
+
+
+def test_an_interrupt_in_a_host_function_passes_and_ends_the_child(box: Sandbox) -> None:
+    def model() -> None:
+        raise KeyboardInterrupt
+
+    before = descendants(os.getpid())
+    with pytest.raises(KeyboardInterrupt):
+        box.call("def f():\n    return model()", "f", host={"model": model})
+    assert eventually(lambda: descendants(os.getpid()) == before)
+
+
+# What a caller can get wrong
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "text"),
+    [
+        ((1, "f"), {}, "source must be a str"),
+        ((ECHO, None), {}, "entry must be a str"),
+        ((ECHO, "f", (object(),)), {}, r"call\['args'\]\[0\] is of type object"),
+        ((ECHO, "f"), {"host": {"not a name": len}}, "host must map names to functions"),
+        ((ECHO, "f", (b"x" * (65 << 20),)), {}, "too large"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_starts(
+    args: Any, kwargs: dict[str, Any], text: str
+) -> None:
+    before = descendants(os.getpid())
+    box = Sandbox(QUICK)
+    with pytest.raises(SandboxError, match=text):
+        box.call(*args, **kwargs)
+    assert descendants(os.getpid()) == before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"timeout": 0},
+        {"timeout": float("nan")},
+        {"cpu": True},
+        {"memory_mb": 3},
+        {"max_output": -1},
+        {"max_value": 5},
+        {"max_host_calls": 1.5},
+        {"preload": "numpy"},
+        {"read": ("/no/such/file",)},
+        {"require": ("moat",)},
+        {"layers": ("landlock", "moat")},
+    ],
+    ids=str,
+)
+def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SandboxError, match=next(iter(wrong))):
+        Policy(**wrong)
+
+
+def test_a_module_that_cannot_be_preloaded_is_named_and_nothing_is_left() -> None:
+    before = descendants(os.getpid())
+    with pytest.raises(SandboxError, match="no_such_module"):
+        Sandbox(Policy(preload=("no_such_module",))).call(ECHO, "f")
+    assert eventually(lambda: descendants(os.getpid()) == before)
+
+
+def test_a_required_layer_that_is_missing_keeps_the_sandbox_from_starting() -> None:
+    layers = tuple(layer for layer in LAYERS if layer != "landlock")
+    box = Sandbox(Policy(preload=(), layers=layers, require=("landlock",)))
+    with pytest.raises(SandboxError, match=r"landlock \(not wanted"):
+        box.call(ECHO, "f")
+    with pytest.raises(SandboxError, match="plain process"):
+        Sandbox(Policy(require=("landlock",)), walls="plain").call(ECHO, "f")
+
+
+def test_missing_walls_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tracegraph.sandbox import launch
+
+    whole = launch.Zygote._introduce
+
+    def without(self: launch.Zygote) -> tuple[dict[str, str], dict[str, str]]:
+        layers, missing = whole(self)
+        return layers, missing | {"landlock": "the kernel is too old"}
+
+    monkeypatch.setattr(launch.Zygote, "_introduce", without)
+    with pytest.warns(RuntimeWarning, match="landlock: the kernel is too old"), Sandbox(QUICK):
+        pass
+
+
+def test_policy_read_opens_what_it_names_and_no_more(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "a.txt").write_text("yes")
+    (tmp_path / "shut.txt").write_text("no")
+    source = "def f(path):\n    return open(path).read()\n"
+    with Sandbox(Policy(preload=(), read=(str(tmp_path / "open"),))) as box:
+        assert box.call(source, "f", (str(tmp_path / "open" / "a.txt"),)).unwrap() == "yes"
+        result = box.call(source, "f", (str(tmp_path / "shut.txt"),))
+    assert isinstance(result.error, Forbidden)
+
+
+# Several threads, several ends
+
+
+def test_threads_share_a_sandbox_and_their_calls_run_side_by_side() -> None:
+    source = "import time\ndef f(x):\n    time.sleep(0.2)\n    return x * x\n"
+    with Sandbox(QUICK) as box, ThreadPoolExecutor(8) as pool:
+        began = time.monotonic()
+        values = list(pool.map(lambda x: box.call(source, "f", (x,)).unwrap(), range(8)))
+        assert values == [x * x for x in range(8)]
+        assert time.monotonic() - began < 8 * 0.2
+        mixed = pool.map(lambda x: box.call(COUNTER, "f", fresh=bool(x % 2)).ok, range(40))
+        assert all(mixed)
+
+
+def test_a_sandbox_made_in_a_thread_outlives_it() -> None:
+    made: list[Sandbox] = []
+    thread = threading.Thread(target=lambda: made.append(Sandbox(QUICK).__enter__()))
+    thread.start()
+    thread.join()
+    with made[0] as box:
+        assert box.call(COUNTER, "f").unwrap() == 1
+
+
+def test_closing_ends_every_process_and_a_later_call_starts_anew() -> None:
+    before = descendants(os.getpid())
+    box = Sandbox(QUICK)
+    for _ in range(2):
+        assert box.call(COUNTER, "f").unwrap() == 1
+        assert box.call(COUNTER, "f", fresh=False).unwrap() == 1
+        assert len(descendants(os.getpid()) - before) == 3
+        box.close()
+        assert eventually(lambda: descendants(os.getpid()) == before)
+
+
+def test_dropping_a_sandbox_ends_every_process() -> None:
+    before = descendants(os.getpid())
+    box = Sandbox(QUICK)
+    box.call(COUNTER, "f", fresh=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del box
+        gc.collect()
+    assert eventually(lambda: descendants(os.getpid()) == before)
+
+
+def test_a_zygote_that_was_killed_is_started_again() -> None:
+    before = descendants(os.getpid())
+    with Sandbox(QUICK) as box:
+        for _ in range(2):
+            doomed = descendants(os.getpid()) - before
+            assert doomed
+            for pid in doomed:
+                os.kill(pid, signal.SIGKILL)
+            assert eventually(lambda doomed=doomed: not any(map(running, doomed)))
+            assert box.call(COUNTER, "f").unwrap() == 1
+
+
+def test_a_zygote_that_is_killed_during_a_call_is_told_and_started_again() -> None:
+    before = descendants(os.getpid())
+    with Sandbox(QUICK) as box:
+
+        def model() -> None:
+            for pid in descendants(os.getpid()) - before:
+                os.kill(pid, signal.SIGKILL)
+
+        result = box.call("def f():\n    return model()", "f", host={"model": model})
+        assert isinstance(result.error, SandboxError)
+        assert "the next call starts another" in str(result.error)
+        assert box.call(COUNTER, "f").unwrap() == 1
+    assert eventually(lambda: descendants(os.getpid()) == before)
+
+
+def test_nothing_is_left_open_after_a_hundred_errors(box: Sandbox) -> None:
+    box.call(COUNTER, "f")
+    before = (len(os.listdir("/proc/self/fd")), threading.active_count(), descendants(os.getpid()))
+    for body in ("import os; os._exit(1)", "raise ValueError", "return f", "return 1") * 25:
+        box.call(f"def f():\n    {body}\n", "f")
+    assert eventually(lambda: descendants(os.getpid()) == before[2])
+    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before[:2]
+
+
+OWNER = code("""
+    import os, sys, threading, time
+    from tracegraph.sandbox import Policy, Sandbox
+    box = Sandbox(Policy(timeout=60, preload=()))
+    spin = "import sys\\ndef f():\\n    started()\\n    while True:\\n        pass\\n"
+    ready = threading.Semaphore(0)
+    def run():
+        # Without a host function the zygote's clock runs; with one, only this process's.
+        box.call(spin, "f", host={"started": ready.release})
+    for _ in range(3):
+        threading.Thread(target=run, daemon=True).start()
+    for _ in range(3):
+        ready.acquire()
+    if sys.argv[1] == "fork":
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+    print("ready", flush=True)
+    time.sleep(60)
+""")
+
+
+@pytest.mark.parametrize("manner", ["alone", "fork"])
+def test_no_process_outlives_an_owner_that_is_killed(manner: str) -> None:
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONWARNINGS": "ignore"}
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, manner], stdout=subprocess.PIPE, env=env, text=True
+    )
+    assert owner.stdout is not None
+    forked: set[int] = set()
+    try:
+        assert owner.stdout.readline() == "ready\n"
+        started = descendants(owner.pid)
+        assert len(started) >= 5
+        for pid in started:
+            if "tracegraph" not in Path(f"/proc/{pid}/cmdline").read_text().split("-c")[0]:
+                forked |= {pid} if OWNER[:30] in Path(f"/proc/{pid}/cmdline").read_text() else set()
+    finally:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+    try:
+        watched = started - forked
+        assert eventually(lambda: not any(map(running, watched)))
+    finally:
+        for pid in forked:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_forked_process_has_a_sandbox_of_its_own() -> None:
+    with Sandbox(QUICK) as box:
+        assert box.call(COUNTER, "f", fresh=False).unwrap() == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            try:
+                fine = box.call(COUNTER, "f", fresh=False).unwrap() == 1
+                box.close()
+                os._exit(0 if fine else 1)
+            finally:
+                os._exit(2)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert box.call(COUNTER, "f", fresh=False).unwrap() == 2

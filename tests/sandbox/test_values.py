@@ -1,0 +1,283 @@
+"""What goes in comes out; what comes from hostile hands is refused, and costs no more than it weighs."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import tracemalloc
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from tracegraph.errors import SandboxError
+from tracegraph.sandbox.frames import ANSWER, RESULT, Frame, read, write
+from tracegraph.sandbox.values import MAX_BITS, MAX_DEPTH
+
+LIMIT = 1 << 20
+NUMBERS = [
+    np.dtype(code)
+    for code in ("?", "i1", "u1", "i2", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16")
+]
+
+
+def through(value: object) -> Any:
+    """`value` as it arrives on the other side."""
+    wire = bytearray().join(bytes(part) for part in write(RESULT, value, limit=LIMIT))
+    frame, left = read_all(bytes(wire))
+    assert left == b""
+    return frame.value
+
+
+def read_all(wire: bytes, *, limit: int = LIMIT) -> tuple[Frame, bytes]:
+    rest = memoryview(wire)
+
+    def take(size: int) -> bytearray:
+        nonlocal rest
+        if size > len(rest):
+            raise EOFError
+        head, rest = rest[:size], rest[size:]
+        return bytearray(head)
+
+    return read(take, limit=limit), bytes(rest)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal in type, in shape, and in value, where nan is nan."""
+    if type(left) is not type(right):
+        return False
+    match left:
+        case np.ndarray():
+            return left.dtype == right.dtype and np.array_equal(left, right, equal_nan=True)
+        case np.generic():
+            return left.dtype == right.dtype and left.tobytes() == right.tobytes()
+        case list() | tuple():
+            return len(left) == len(right) and all(map(same, left, right))
+        case dict():
+            return same([*left.items()], [*right.items()])
+        case float():
+            return left == right or (math.isnan(left) and math.isnan(right))
+        case complex():
+            return same(left.real, right.real) and same(left.imag, right.imag)
+    return bool(left == right)
+
+
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(1 << 300), 1 << 300)
+    | st.floats()
+    | st.complex_numbers()
+    | st.text()
+    | st.binary()
+    | arrays.arrays(st.sampled_from(NUMBERS), arrays.array_shapes(min_dims=0, min_side=0))
+    | st.sampled_from(NUMBERS).flatmap(arrays.from_dtype)
+)
+keys = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text()
+    | st.binary()
+    | st.floats(allow_nan=False),
+    lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3),
+    max_leaves=5,
+)
+values = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.lists(inner, max_size=5).map(tuple)
+        | st.dictionaries(keys, inner, max_size=5)
+        | st.sets(keys, max_size=5)
+        | st.frozensets(keys, max_size=5)
+    ),
+    max_leaves=20,
+)
+
+
+@given(values)
+@settings(max_examples=60, deadline=None)
+@example(value="\ud800 alone")
+@example(value={float("nan"): [float("inf")]})
+@example(value=(1 << MAX_BITS) - 1)
+@example(value=np.zeros((0, 3)))
+def test_a_value_arrives_as_it_left(value: Any) -> None:
+    assert same(through(value), value)
+
+
+def test_an_array_of_any_layout_and_byte_order_arrives_with_its_numbers() -> None:
+    array = np.arange(12.0).reshape(3, 4)
+    for given_array in (array.T, array[::2, ::-1], array.astype(">f8"), np.asfortranarray(array)):
+        arrived = through(given_array)
+        assert np.array_equal(arrived, given_array)
+        assert arrived.flags.writeable
+        assert arrived.flags.aligned
+
+
+@dataclass
+class Point:
+    x: int
+
+
+class Colour(IntEnum):
+    RED = 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        object(),
+        len,
+        Point(1),
+        Colour.RED,
+        OrderedDict(),
+        type("Text", (str,), {})("x"),
+        np.array([object()]),
+        np.array(["text"]),
+        np.zeros(1, dtype=[("a", "f8")]),
+        np.ma.masked_array([1.0]),
+        bytearray(b"x"),
+        range(3),
+        1 << (MAX_BITS + 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_cannot_travel_is_refused_with_its_type_and_place(value: object) -> None:
+    with pytest.raises(SandboxError, match=r"^args\[1\]\['key'\] is "):
+        write(RESULT, [0, {"key": value}], limit=LIMIT, name="args")
+
+
+def test_a_nest_that_is_too_deep_and_one_without_end_are_refused() -> None:
+    value: list[Any] = []
+    for _ in range(MAX_DEPTH):
+        value = [value]
+    endless: list[Any] = []
+    endless.append(endless)
+    for nest in (value, endless):
+        with pytest.raises(SandboxError, match="nested deeper"):
+            write(RESULT, nest, limit=LIMIT)
+
+
+def test_what_is_too_large_is_refused_before_it_is_sent() -> None:
+    for value in (bytes(LIMIT + 1), np.zeros(LIMIT), "x" * LIMIT):
+        with pytest.raises(SandboxError, match="too large"):
+            write(RESULT, value, limit=LIMIT)
+
+
+def frame(tree: str, blob: bytes = b"", *, kind: bytes = RESULT) -> bytes:
+    return struct.pack("<cIQ", kind, len(tree), len(blob)) + tree.encode() + blob
+
+
+FORGED = {
+    "an unknown kind": frame("1", kind=b"?"),
+    "not JSON": frame("[1,"),
+    "a JSON object": frame('{"a": 1, "b": 2}'),
+    "an unknown tag": frame('{"pickle": "gASVDAAAAAAAAAB9"}'),
+    "an array larger than its bytes": frame('{"array":["<f8",[1099511627776]]}'),
+    "an array of objects": frame('{"array":["|O",[1]]}', bytes(16)),
+    "an array of another dtype": frame('{"array":["<M8[ns]",[1]]}', bytes(16)),
+    "a shape that overflows": frame('{"array":["<f8",[4294967296, 4294967296, 2]]}', bytes(16)),
+    "a shape of minus one": frame('{"array":["<f8",[-1]]}', bytes(16)),
+    "a shape of floats": frame('{"array":["<f8",[1.0]]}', bytes(16)),
+    "a shape of many sides": frame('{"array":["<f8",[' + ",".join(["1"] * 99) + "]]}", bytes(16)),
+    "empty, with a huge side": frame('{"array":["<f8",[0, 9223372036854775807, 3]]}'),
+    "a scalar with a shape": frame('{"scalar":["<f8",[2]]}', bytes(16)),
+    "bytes nobody asked for": frame("1", bytes(16)),
+    "the same bytes twice": frame('[{"bytes": 16}, {"bytes": 16}]', bytes(16)),
+    "bytes of negative length": frame('{"bytes": -1}', bytes(16)),
+    "a dict with a key too many": frame('{"dict": [1, 2, 3]}'),
+    "a list as a key": frame('{"dict": [[1], 2]}'),
+    "a list in a set": frame('{"set": [[1]]}'),
+    "an unmarked long integer": frame("1" * 40),
+    "an integer of 5000 digits": frame("1" * 5000),
+    "a long integer too long": frame('{"int": "0x' + "1" * MAX_BITS + '"}'),
+    "a long integer that is none": frame('{"int": "one"}'),
+    "half a complex number": frame('{"complex": [1.0]}'),
+    "too deep": frame("[" * 100 + "]" * 100),
+    "far too deep": frame("[" * 100_000 + "]" * 100_000),
+    "keys of one hash": frame(
+        '{"set": [' + ",".join('{"int":"%#x"}' % (i * ((1 << 61) - 1)) for i in range(99)) + "]}"
+    ),
+    "terabytes of text": struct.pack("<cIQ", RESULT, 0xFFFFFFFF, 0),
+    "terabytes of arrays": struct.pack("<cIQ", RESULT, 1, 1 << 60),
+    "an odd number of bytes": struct.pack("<cIQ", RESULT, 1, 17) + b"1" + bytes(17),
+}
+
+
+@pytest.mark.parametrize("wire", FORGED.values(), ids=FORGED.keys())
+def test_a_forged_frame_is_refused_at_no_cost(wire: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(SandboxError):
+            read_all(wire)
+        assert tracemalloc.get_traced_memory()[1] < 3 * LIMIT
+    finally:
+        tracemalloc.stop()
+
+
+@given(st.binary(max_size=400))
+@settings(max_examples=200, deadline=None)
+def test_no_bytes_do_more_than_be_refused(wire: bytes) -> None:
+    left = len(wire) + 1
+    while len(wire) < left:  # every frame takes some bytes
+        left = len(wire)
+        try:
+            _, wire = read_all(wire, limit=1 << 12)
+        except (SandboxError, EOFError):
+            return
+    raise AssertionError("a frame was made of nothing")
+
+
+trees = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["<f8", "|b1", "|O", "0x1f"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["tuple", "set", "frozenset", "dict", "int", "bytes", "complex", "array", "scalar"]
+            ),
+            inner,
+            max_size=2,
+        )
+        | st.tuples(st.sampled_from(["<f8", "|i1"]), st.lists(st.integers(-1, 9), max_size=3)).map(
+            lambda pair: {"array": list(pair)}
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(trees, st.integers(0, 8))
+@settings(max_examples=300, deadline=None)
+def test_a_tree_of_any_shape_is_a_value_or_refused(tree: Any, runs: int) -> None:
+    wire = frame(json.dumps(tree), bytes(16 * runs))
+    try:
+        value = read_all(wire)[0].value
+    except SandboxError:
+        return
+    assert same(through(value), value)
+
+
+@given(values, st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_frame_with_one_byte_changed_is_a_value_or_refused(value: Any, data: Any) -> None:
+    wire = bytearray().join(bytes(part) for part in write(ANSWER, value, limit=LIMIT))
+    wire[data.draw(st.integers(0, len(wire) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        read_all(bytes(wire))
+    except (SandboxError, EOFError):
+        return
