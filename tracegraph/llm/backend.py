@@ -7,11 +7,14 @@ budgets and telemetry stay off: Retrying, Cached and Budgeted do that work.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import threading
 import traceback
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from typing import Any, final
 from urllib.parse import urlsplit
 
@@ -34,9 +37,11 @@ _OURS = {
 }
 _ADDRESSES = ("API_BASE", "API_VERSION", "BASE_URL")
 _SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+_LONGEST_MESSAGE = 1_000
 _lock = threading.Lock()
 
 
+@cache
 def _litellm() -> Any:
     """The litellm package, set to stay off the network and silent until it is asked."""
     with _lock:
@@ -45,6 +50,7 @@ def _litellm() -> Any:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 litellm: Any = importlib.import_module("litellm")
+                litellm.ModelResponse()  # its types are built at the first use, with warnings
         except ModuleNotFoundError as error:
             raise MissingExtra(
                 f"asking a language model by name needs the package litellm ({error}): "
@@ -91,6 +97,11 @@ class LiteLLM(ModelBase):
             raise WrongModel(f"LiteLLM takes no option {name!r}; instead use {_OURS[name]}")
         if not timeout > 0:
             raise WrongModel(f"timeout must be a number of seconds above 0, got {timeout!r}")
+        if api_base is not None and not _is_address(api_base):
+            raise WrongModel(
+                "api_base is the address of a server, such as 'http://localhost:8000/v1'; "
+                "what was given is none"
+            )
         if temperature is not None:
             options["temperature"] = temperature
         self._model, self._api_base, self._timeout = model, api_base, timeout
@@ -230,7 +241,7 @@ class LiteLLM(ModelBase):
         status = getattr(error, "status_code", None)
         failure = ModelFailed(
             f"the model {self.name!r} failed with {type(error).__name__}: "
-            + _scrubbed(str(error), secrets),
+            + _scrubbed(str(error), secrets)[:_LONGEST_MESSAGE],
             status=status if isinstance(status, int) else None,
             retry_after=_retry_after(error),
         )
@@ -258,6 +269,16 @@ def _scrubbed(text: str, secrets: list[str]) -> str:
     return text
 
 
+def _is_address(api_base: object) -> bool:
+    if not isinstance(api_base, str):
+        return False
+    try:
+        parts = urlsplit(api_base)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def _host(api_base: str) -> str:
     """An address without the name, password and query that it may carry."""
     parts = urlsplit(api_base)
@@ -267,14 +288,18 @@ def _host(api_base: str) -> str:
 
 def _retry_after(error: Exception) -> float | None:
     """Seconds of the Retry-After header; None where there is none, or where it is a date."""
-    headers = getattr(getattr(error, "response", None), "headers", None)
-    if not isinstance(headers, Mapping):
-        return None
-    try:
-        seconds = float(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < float("inf") else None
+    answered = getattr(error, "response", None)
+    for headers in (
+        getattr(error, "litellm_response_headers", None),
+        getattr(answered, "headers", None),
+    ):
+        if not isinstance(headers, Mapping):
+            continue
+        with suppress(ValueError):
+            seconds = float(headers.get("retry-after", ""))
+            if 0 <= seconds < math.inf:
+                return seconds
+    return None
 
 
 def _response_format(request: Request) -> Any:
