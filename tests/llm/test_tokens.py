@@ -6,7 +6,7 @@ import re
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tracegraph.errors import WrongModel
@@ -26,6 +26,7 @@ def test_the_bound_is_above_the_bytes(text: str) -> None:
     assert bound_tokens(Request.of(text or "x")) > len(text.encode("utf-8", "replace"))
 
 
+@example("word 1, " * 100, 40, "both")
 @given(TEXTS, st.integers(0, 60), st.sampled_from(["start", "end", "both"]))
 def test_a_cut_text_fits_and_says_what_is_missing(
     text: str, tokens: int, keep: Literal["start", "end", "both"]
