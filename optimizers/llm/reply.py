@@ -135,14 +135,16 @@ def _prefers_object(proposal: _Proposal | None, tagged: Tagged) -> bool:
 def _from_objects(text: str, names: _Names) -> _Proposal | None:
     """The best proposal among the JSON objects of a text: complete, in the form, the last."""
     best: _Proposal | None = None
-    used = 0
+    used = unfinished = 0
     lenient = Lenient(_unquoted(text))
     for found in lenient.objects():
         proposal = _of_object(found, names)
         if (proposal is None or not proposal.suggestions) and found.notes:
             lenient.look_inside(found)  # what was guessed at may have swallowed the answer
-        if proposal is None:
-            continue
+        if proposal is None or (found.start < unfinished and not proposal.wrapped):
+            continue  # an object within the value of another is no proposal of its own
+        if not proposal.suggestions:
+            unfinished = max(unfinished, found.end)
         used += bool(proposal.suggestions)
         if best is None or proposal.rank >= best.rank:
             best = proposal

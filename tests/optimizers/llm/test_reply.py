@@ -232,6 +232,7 @@ UNREADABLE = {
     "a list": "[1, 2, 3]",
     "cut before any suggestion": '{"reasoning": "because the pro',
     "cut within the only suggestion": '{"reasoning": "r", "suggestion": {"prompt": "Answer wi',
+    "cut within an object that has a known name": '{"suggestion": {"y": [{"k": 1, "x": false}',
     "only an opening": "{",
     "tags without an end": "<variable><name>x</name><value>1",
     "nested without end": '{"a":' * 5000,
