@@ -8,6 +8,7 @@ its source text is a parameter too.
 from __future__ import annotations
 
 import copy
+import difflib
 import functools
 import inspect
 import re
@@ -15,11 +16,13 @@ import types
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextvars import Token
+from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from tracegraph.constraint import Constraint
 from tracegraph.errors import ParameterError
 from tracegraph.failure import failed_node, original
+from tracegraph.isolation import isolated
 from tracegraph.kinds import ATOMS, KINDS, show
 from tracegraph.node import Node, distinct, failed, leaf, lower, next_id, raise_failed, record
 from tracegraph.operators import Operation
@@ -27,16 +30,24 @@ from tracegraph.parameter import Parameter
 from tracegraph.recorder import Frame, Policy, current, enter_frame, leave
 from tracegraph.source import BadSource, Source
 
-__all__ = ["Bundle", "Isolation", "bundle"]
+__all__ = ["Bundle", "bundle"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Isolation = Callable[[Source, tuple[Any, ...], dict[str, Any]], Any]
-"""Runs the text of a function that is not trusted, away from this process."""
-
 _OP_NAME = re.compile(r"\s*\[([^\]]+)\]\s*")
 _CODE = "__code"
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How the function runs: what `bundle` was told beside the function."""
+
+    traceable: bool = False
+    catch: bool = True
+    trust: bool = False
+    sandbox: Any = "isolated"
+    host: Mapping[str, Callable[..., Any]] | None = None
 
 
 class Bundle(Generic[P, R]):
@@ -54,22 +65,17 @@ class Bundle(Generic[P, R]):
         *,
         parameter: Parameter[str] | None = None,
         source: Source | None = None,
-        traceable: bool = False,
-        catch: bool = True,
         method: bool = False,
-        trust: bool = False,
-        isolation: Isolation | None = None,
+        way: _Way | None = None,
     ) -> None:
         self.operation = operation
         self.parameter = parameter
-        self.traceable = traceable
+        self._way = way or _Way()
+        self.traceable = self._way.traceable
         self._function = function
         self._source = source
-        self._compiled: tuple[int, Callable[..., Any]] = (0, function)
-        self._catch = catch
+        self._compiled: tuple[int, bool, Callable[..., Any]] = (0, True, function)
         self._method = method
-        self._trust = trust
-        self._isolation = isolation
         self._binding = _Binding(function)
         self._mode = _mode(function)
         self._kept: dict[int, tuple[weakref.ref[Any], Bundle[P, R]]] = {}
@@ -149,11 +155,8 @@ class Bundle(Generic[P, R]):
             self.operation,
             parameter=parameter,
             source=self._source,
-            traceable=self.traceable,
-            catch=self._catch,
             method=self._method,
-            trust=self._trust,
-            isolation=self._isolation,
+            way=self._way,
         )
 
     # Calling
@@ -181,17 +184,21 @@ class Bundle(Generic[P, R]):
     def _now(self) -> Callable[..., Any]:
         """The function to run: the one that was decorated, or the current text of it."""
         parameter = self.parameter
-        if parameter is None or parameter.version == self._compiled[0]:
-            return self._compiled[1]
+        if parameter is None:
+            return self._function
+        version, in_place, function = self._compiled
+        trusted = parameter.trusted or self._way.trust
+        if version == parameter._version and in_place == trusted:
+            return function
         source = cast(Source, self._source)
         if parameter._data != source.text:
             source = source.replaced(parameter._data)
-        if parameter.trusted or self._trust:
+        if trusted:
             function = source.compile(self._function)
         else:
-            function = _isolated(source, self._isolation)
+            function = isolated(source, self._function, self._way.sandbox, self._way.host)
         self._source = source
-        self._compiled = (parameter.version, function)
+        self._compiled = (parameter.version, trusted, function)
         return function
 
 
@@ -369,7 +376,7 @@ class _Call:
 
     def failed(self, error: Exception) -> Exception:
         """Record the failure; gives the exception that the caller shall see."""
-        if self.opaque or not self.bundle._catch:
+        if self.opaque or not self.bundle._way.catch:
             return error
         if self.frame.traceable:
             inner = failed_node(error)
@@ -534,18 +541,6 @@ def _mode(function: Callable[..., Any]) -> Callable[..., Any] | None:
     return None
 
 
-def _isolated(source: Source, isolation: Isolation | None) -> Callable[..., Any]:
-    """A function that runs `source` away from this process."""
-    if isolation is None:
-        raise ParameterError(
-            f"the code of {source.entry!r} was written by an optimizer and is not trusted to run in "
-            "this process, and no sandbox is set; look at it and call parameter.trust(), or decorate "
-            "with trust=True"
-        )
-    run = isolation
-    return lambda *args, **kwargs: run(source, args, kwargs)
-
-
 # The decorator
 
 
@@ -565,6 +560,8 @@ def bundle(
     constraint: Any = None,
     rules: Mapping[type, Callable[..., Any]] | None = None,
     trust: bool = False,
+    sandbox: Any = "isolated",
+    host: Mapping[str, Callable[..., Any]] | None = None,
     catch_execution_error: bool = True,
     **former: Any,
 ) -> Callable[[Callable[P, R]], Bundle[P, R]]: ...
@@ -581,6 +578,8 @@ def bundle(
     constraint: Any = None,
     rules: Mapping[type, Callable[..., Any]] | None = None,
     trust: bool = False,
+    sandbox: Any = "isolated",
+    host: Mapping[str, Callable[..., Any]] | None = None,
     catch_execution_error: bool = True,
     **former: Any,
 ) -> Any:
@@ -602,6 +601,9 @@ def bundle(
             ``rule(node, feedback) -> {input name: feedback}``.
         trust: run code that an optimizer wrote in this process, without asking. By default it runs
             in the sandbox until `Parameter.trust`.
+        sandbox: where code that is not trusted runs: ``"isolated"``, ``"bwrap"``, ``"none"``, or a
+            `Sandbox` of your own with its limits.
+        host: functions of this process that such code may call, by name; they run here.
         catch_execution_error: ``False`` raises what the function raises, without recording it.
 
     Raises:
@@ -627,11 +629,15 @@ def bundle(
             name=name or options.get("name"),
             description=description,
             trainable=trainable,
-            traceable=traceable or options.get("traceable", False),
             constraint=constraint,
             rules=rules,
-            trust=trust,
-            catch=catch_execution_error,
+            way=_Way(
+                traceable or options.get("traceable", False),
+                catch_execution_error,
+                trust,
+                sandbox,
+                host,
+            ),
         )
 
     return decorate if function is None else decorate(function)
@@ -641,6 +647,12 @@ _FORMER: dict[str, str] = {
     "_process_inputs": "traceable=True gives the body nodes",
     "projections": "constraint= says what the code may be",
 }
+
+
+_OPTIONS = (
+    "name", "description", "trainable", "traceable", "constraint", "rules", "trust", "sandbox",
+    "host", "catch_execution_error",
+)  # fmt: skip
 
 
 def _options(former: dict[str, Any]) -> dict[str, Any]:
@@ -656,22 +668,10 @@ def _options(former: dict[str, Any]) -> dict[str, Any]:
         elif key in _FORMER:
             raise TypeError(f"bundle() has no option {key!r}: {_FORMER[key]}")
         else:
-            import difflib
-
-            known = [
-                "name",
-                "description",
-                "trainable",
-                "traceable",
-                "constraint",
-                "rules",
-                "trust",
-                "catch_execution_error",
-            ]
-            near = difflib.get_close_matches(key, known, 1)
+            near = difflib.get_close_matches(key, _OPTIONS, 1)
             raise TypeError(
                 f"bundle() has no option {key!r}"
-                + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}")
+                + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(_OPTIONS)}")
             )
     return taken
 
@@ -686,16 +686,14 @@ def _bundled(
     name: str | None,
     description: str | None,
     trainable: bool,
-    traceable: bool,
     constraint: Any,
     rules: Any,
-    trust: bool,
-    catch: bool,
+    way: _Way,
 ) -> Any:
     if _descriptor(target):
         inside = _bundled(
             target.__func__, name=name, description=description, trainable=trainable,
-            traceable=traceable, constraint=constraint, rules=rules, trust=trust, catch=catch,
+            constraint=constraint, rules=rules, way=way,
         )  # fmt: skip
         return type(target)(inside)
     if isinstance(target, Bundle):
@@ -721,16 +719,13 @@ def _bundled(
         code=getattr(inspect.unwrap(raw), "__code__", None),
     )
     if not trainable:
-        return Bundle(target, operation, traceable=traceable, catch=catch)
+        return Bundle(target, operation, way=way)
     try:
         source = Source.of(target, lambda found: found is bundle)
     except BadSource as error:
         raise ParameterError(str(error)) from error
     parameter = _code_parameter(source, constraint, said)
-    return Bundle(
-        target, operation, parameter=parameter, source=source, traceable=traceable, catch=catch,
-        trust=trust,
-    )  # fmt: skip
+    return Bundle(target, operation, parameter=parameter, source=source, way=way)
 
 
 def _code_parameter(source: Source, constraint: Any, description: str) -> Parameter[str]:

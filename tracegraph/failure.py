@@ -39,7 +39,8 @@ class Failure:
             message = "<the message cannot be shown>"
         if len(message) > _LIMIT:
             message = f"{message[:_LIMIT]} (+{len(message) - _LIMIT:,} characters)"
-        return cls(type(error).__name__, message, _marked(error, code, message))
+        marked = getattr(error, "__dict__", {}).get("marked")
+        return cls(type(error).__name__, message, marked or _marked(error, code, message))
 
     def __str__(self) -> str:
         return f"({self.type}) {self.message}" if self.message else f"({self.type})"
