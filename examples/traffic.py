@@ -83,18 +83,24 @@ def score_of(values: Mapping[str, float], seed: int) -> tuple[float | None, str]
 
 
 def evolve(
-    greens: dict[str, tg.Parameter[float]], steps: int, seed: int, pool: Executor, advance: Advance
+    greens: dict[str, tg.Parameter[float]],
+    steps: int,
+    brood: int,
+    seed: int,
+    pool: Executor,
+    advance: Advance,
 ) -> None:
-    """Search by scores alone: the candidates of a step are simulated side by side."""
-    optimizer = Evolve(greens, maximize=False, lambda_=4, seed=seed)
+    """Search by scores alone: the `brood` of a step is simulated side by side."""
+    optimizer = Evolve(greens, maximize=False, lambda_=brood, seed=seed)
     for step in range(steps):
-        candidates = optimizer.ask(4)
+        candidates = optimizer.ask(brood)
         jobs = [pool.submit(score_of, dict(c.values), seed) for c in candidates]
-        for candidate, job in zip(candidates, jobs, strict=True):
-            score, said = job.result()
+        found = [job.result() for job in jobs]
+        for candidate, (score, said) in zip(candidates, found, strict=True):
             optimizer.tell(candidate, score, feedback=said)
-        best = optimizer.best
-        advance(f"step {step + 1}: {optimizer.best_score:6.2f} s  {_plan(best.values)}")
+        tried = ", ".join("failed" if score is None else f"{score:.1f}" for score, _ in found)
+        best = f"best {optimizer.best_score:6.2f} s  {_plan(optimizer.best.values)}"
+        advance(f"step {step + 1}: {best}  (tried {tried})")
     optimizer.apply(optimizer.best)
 
 
@@ -123,7 +129,7 @@ def ask_model(
 def main(arguments: list[str] | None = None) -> float:
     """Run the example; gives the best mean delay in seconds."""
     options = _options(arguments)
-    steps = 2 if options.quick else options.steps
+    steps, brood = (1, 2) if options.quick else (options.steps, options.brood)
     greens = parameters()
     console = Console()
     _, before, _ = run(greens, options.seed)
@@ -133,7 +139,7 @@ def main(arguments: list[str] | None = None) -> float:
             ask_model(greens, steps, options.seed, options.model, advance)
         else:
             with ProcessPoolExecutor(options.workers) as pool:
-                evolve(greens, steps, options.seed, pool, advance)
+                evolve(greens, steps, brood, options.seed, pool, advance)
     output, after, said = run(greens, options.seed)
     output.backward((-(after or 0.0), said))
     console.print(f"best:   {after:6.2f} s  {_plan({n: p.data for n, p in greens.items()})}")
@@ -165,11 +171,12 @@ def _progress(console: Console, steps: int) -> Iterator[Advance]:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", help="a model's name for litellm; without it, Evolve searches")
-    parser.add_argument("--steps", type=int, default=8, help="how many steps (default 8)")
+    parser.add_argument("--steps", type=int, default=10, help="how many steps (default 10)")
+    parser.add_argument("--brood", type=int, default=4, help="candidates of a step (default 4)")
     parser.add_argument("--seed", type=int, default=0, help="of the demand and the search")
     parser.add_argument("--workers", type=int, default=2, help="simulations side by side")
     parser.add_argument("--graph", default="out/traffic.svg", help="where the trace graph goes")
-    parser.add_argument("--quick", action="store_true", help="two steps only")
+    parser.add_argument("--quick", action="store_true", help="one step of two candidates")
     return parser.parse_args(arguments)
 
 
