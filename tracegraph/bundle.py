@@ -166,16 +166,16 @@ class Bundle(Generic[P, R]):
         if self._mode is not None:
             return self._mode(self, args, kwargs)  # type: ignore[no-any-return]
         call = _Call(self, args, kwargs)
+        failure = None
         token = enter_frame(call.frame)
         try:
-            result = call.function(*call.args, **call.kwargs)
-            result = call.plain(result)
+            result = call.plain(call.function(*call.args, **call.kwargs))
         except Exception as error:
             failure = error
-        else:
+        finally:
             leave(token)
+        if failure is None:
             return call.finished(result)  # type: ignore[no-any-return]
-        leave(token)
         try:
             raise_failed(failure, call.failed(failure))
         finally:

@@ -6,12 +6,14 @@ changes its meaning.
 
 from __future__ import annotations
 
+import copy
 import enum
 import json
 import math
 import re
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from tracegraph.kinds import KINDS, Kind, kind_of, show
@@ -103,6 +105,22 @@ class Constraint:
         lengths = [n for n in found if n is not None]
         return min(lengths) if lengths else None
 
+    def typed(self, value: Any) -> Constraint:
+        """This constraint, with the type of `value` where that says what its parts are.
+
+        So for members of an `Enum`, pydantic models, and dataclasses that pydantic understands.
+        """
+        kind = type(value)
+        structured = isinstance(value, enum.Enum) or hasattr(kind, "model_fields")
+        if self.annotation is not None or not (structured or is_dataclass(value)):
+            return self
+        twin = copy.copy(self)
+        twin.annotation = kind
+        try:
+            return twin if twin.choices is not None or twin._types() else self
+        except Exception:  # a type that pydantic cannot describe stays without one
+            return self
+
     def kind(self, value: Any) -> Kind | None:
         """The kind of a parameter that holds `value` under this constraint."""
         if self.choices is not None:
@@ -110,7 +128,11 @@ class Constraint:
         return kind_of(value) or (KINDS["json"] if self.annotation is not None else None)
 
     def read(self, raw: Any) -> Any:
-        """The typed value that a piece of JSON means; gives `raw` itself where it cannot be read."""
+        """The typed value that a piece of JSON means; `raw` itself where nothing says its type.
+
+        Raises:
+            ValueError: it is no value of the annotated type; the message says why.
+        """
         if self.annotation is None:
             return raw
         from pydantic import ValidationError
@@ -120,7 +142,9 @@ class Constraint:
             return next((c for c in choices if _same_choice(c, raw)), raw)
         try:
             return self._types().validate_json(json.dumps(raw), strict=True)
-        except (ValidationError, TypeError, ValueError):
+        except ValidationError as error:
+            raise ValueError(_lines(error, raw)) from error
+        except (TypeError, ValueError):
             return raw
 
     def fault(self, value: Any) -> str | None:
@@ -177,7 +201,7 @@ class Constraint:
         try:
             self._types().validate_python(value, strict=True)
         except ValidationError as error:
-            return "; ".join(_line(e, value) for e in error.errors(include_url=False)[:3])
+            return _lines(error, value)
         return None
 
 
@@ -235,6 +259,10 @@ def _name(predicate: Callable[[Any], Any]) -> str:
 def _said(predicate: Callable[[Any], Any]) -> str:
     doc = (getattr(predicate, "__doc__", None) or "").strip().splitlines()
     return doc[0] if doc else f"must pass the check {_name(predicate)!r}"
+
+
+def _lines(error: Any, value: Any) -> str:
+    return "; ".join(_line(e, value) for e in error.errors(include_url=False)[:3])
 
 
 def _line(error: Any, value: Any) -> str:

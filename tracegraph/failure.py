@@ -87,8 +87,7 @@ def joined(error: Exception, node: Node[Any]) -> Exception:
     both = _join(type(first))
     if both is not None:
         try:
-            twin: Exception = both.__new__(both, *first.args)
-            _initialise(twin, first)
+            twin = _made(both, first)
             twin.__dict__.update(first.__dict__)
             twin.__dict__["exception_node"] = node
             twin.__cause__ = first
@@ -109,9 +108,10 @@ def _join(kind: type[Exception]) -> type[Exception] | None:
             _joined[kind] = kind
         else:
             try:
+                above = issubclass(ExecutionError, kind)
                 _joined[kind] = types.new_class(
                     kind.__name__,
-                    (ExecutionError, kind),
+                    (ExecutionError,) if above else (kind, ExecutionError),
                     exec_body=lambda body: body.update(
                         __module__=kind.__module__, __qualname__=kind.__qualname__
                     ),
@@ -121,23 +121,28 @@ def _join(kind: type[Exception]) -> type[Exception] | None:
     return _joined[kind]
 
 
-def _initialise(twin: Exception, first: Exception) -> None:
-    """Fill what lives in C: run the builtin's own initialiser, then copy the fields it declares."""
+def _made(both: type[Exception], first: Exception) -> Exception:
+    """An instance that holds what `first` holds: made and filled by the builtin type's own code,
+    then given the fields that are declared in C or as slots."""
     builtin: Any = next(c for c in type(first).__mro__ if c.__module__ == "builtins")
+    twin: Exception = builtin.__new__(both, *first.args)
     builtin.__init__(twin, *first.args)
     twin.args = first.args
     for owner in type(first).__mro__:
         for name, member in vars(owner).items():
+            if name.startswith("__") or name == "args":
+                continue
             if isinstance(member, (types.MemberDescriptorType, types.GetSetDescriptorType)):
-                if name in {"__dict__", "__traceback__", "__context__", "__cause__", "args"}:
-                    continue
                 try:
-                    setattr(twin, name, getattr(first, name))
+                    value = getattr(first, name)
+                    if getattr(twin, name, None) is not value:
+                        setattr(twin, name, value)
                 except (AttributeError, TypeError):
                     continue
     notes = getattr(first, "__notes__", None)
     if notes:
         twin.__notes__ = list(notes)
+    return twin
 
 
 def _marked(error: BaseException, code: types.CodeType | None, message: str) -> str:

@@ -116,6 +116,7 @@ class Parameter(Node[T]):
     ) -> None:
         super().__init__(value, name=name, description=description)
         made = constraint if isinstance(constraint, Constraint) else Constraint(constraint)
+        made = made.typed(value)
         fitting = kind or made.kind(value)
         if fitting is None:
             raise ParameterError(
@@ -202,7 +203,10 @@ class Parameter(Node[T]):
         Raises:
             Rejected: it is no value for this parameter; the reason says why.
         """
-        value = self.constraint.read(self.kind.read(raw))
+        try:
+            value = self.constraint.read(self.kind.read(raw))
+        except ValueError as error:
+            raise Rejected(parameter=self, reason=f"{self.label}: {error}") from error
         if isinstance(self.initial, (tuple, set, frozenset)) and isinstance(value, list):
             value = type(self.initial)(value)
         if type(self.initial) is float and type(value) is int:
@@ -252,6 +256,8 @@ class Parameter(Node[T]):
     def receive(self, message: Any, outputs: Mapping[int, Node[Any]], version: int) -> None:
         """Take in feedback about `version`, merged with what has arrived of its type."""
         kind = type(message)
+        if any(got.version != version for got in self._received.values()):
+            self._received = {}
         before = self._received.get(kind)
         if before is not None and before.version == version:
             message = before.message.merge(message)
