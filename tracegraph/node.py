@@ -20,7 +20,7 @@ from tracegraph import operators
 from tracegraph.errors import CyclicValue
 from tracegraph.failure import Failure, joined
 from tracegraph.kinds import ATOMS, preview, show
-from tracegraph.operators import MUTATORS, Operation, named
+from tracegraph.operators import Operation, changes, copied, named
 from tracegraph.recorder import Frame, Policy, current
 
 if TYPE_CHECKING:
@@ -336,14 +336,21 @@ class Node(Generic[T]):
 
     def __iter__(self) -> Iterator[Any]:
         policy = current()
+        data: Any = self.data
         if policy is not None and policy.opaque:
-            return iter(self.data)  # type: ignore[call-overload, no-any-return]
-        return self._elements()
+            return iter(data)
+        return self._elements(iter(data))
 
-    def _elements(self) -> Iterator[Any]:
+    def __reversed__(self) -> Iterator[Any]:
+        policy = current()
+        data: Any = self.data
+        if policy is not None and policy.opaque:
+            return reversed(data)
+        return self._elements(reversed(data))
+
+    def _elements(self, items: Iterator[Any]) -> Iterator[Any]:
         source = self._leaf()
-        data: Any = self._data
-        for index, item in enumerate(iter(data)):
+        for index, item in enumerate(items):
             yield apply(operators.ITERATE, (source, index), result=item)
 
     def __setitem__(self, key: Any, value: Any) -> NoReturn:
@@ -373,7 +380,19 @@ class Node(Generic[T]):
         if name == "__get__":  # an attribute of a tensor, asked of the class
             return func(unwrap(args[0]))
         known = operators.BINARY.get(name) or operators.REFLECTED.get(name)
-        return apply(known or named(name.strip("_")), args, kwargs or {}, function=func)
+        kwargs = kwargs or {}
+        if isinstance(kwargs.get("out"), Node):
+            raise TypeError(
+                f"torch {name}(out=...) would change a node's value in place; leave out= away and "
+                "use the result"
+            )
+        changing = kwargs.get("inplace") or (name.endswith("_") and not name.endswith("__"))
+        if changing and args and isinstance(args[0], Node):
+            return apply(
+                named(name.strip("_")), args, kwargs,
+                function=lambda x, *rest, **more: func(operators.copied(x), *rest, **more),
+            )  # fmt: skip
+        return apply(known or named(name.strip("_")), args, kwargs, function=func)
 
     if TYPE_CHECKING:
 
@@ -434,7 +453,7 @@ class _Method:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self.__name__
-        function = _copying(name) if type(self._owner._data) in _MUTABLE else _calling(name)
+        function = _copying(name) if changes(self._owner._data, name) else _calling(name)
         return apply(named(name), (self._owner, *args), kwargs, function=function)
 
     def __repr__(self) -> str:
@@ -446,12 +465,10 @@ def _calling(name: str) -> Callable[..., Any]:
 
 
 def _copying(name: str) -> Callable[..., Any]:
-    """Call a method that changes its container on a copy: the recorded value stays as it was."""
-    if name not in MUTATORS:
-        return _calling(name)
+    """Call a method that changes its object on a copy: the recorded value stays as it was."""
 
     def run(x: Any, *args: Any, **kwargs: Any) -> Any:
-        changed = copy.copy(x)
+        changed = copied(x)
         result = getattr(changed, name)(*args, **kwargs)
         return changed if result is None else result
 
@@ -608,7 +625,7 @@ def lower(value: Any, name: str, nodes: list[Node[Any]], names: list[str]) -> An
 
 def _may_hold(value: Any, kind: type) -> bool:
     return (
-        isinstance(value, (list, tuple, dict, set, frozenset))
+        isinstance(value, (list, tuple, dict, set, frozenset, slice))
         or (hasattr(kind, "__dataclass_fields__") and not isinstance(value, type))
         or (hasattr(kind, "model_fields") and not isinstance(value, type))
         or hasattr(kind, "__traced_items__")
@@ -647,6 +664,8 @@ class _Search:
                 return self._mapping(value, path)
             if isinstance(value, (list, tuple, set, frozenset)):
                 return self._sequence(value, path)
+            if isinstance(value, slice):
+                return slice(*self._sequence((value.start, value.stop, value.step), path))
             return self._object(value, path)
         finally:
             self.open.discard(id(value))
@@ -817,6 +836,15 @@ def _binary(operation: Operation, *, swapped: bool = False) -> Callable[[Any, An
     return method
 
 
+def _power(two: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    def power(self: Node[Any], other: Any, modulus: Any = None) -> Any:
+        if modulus is None:
+            return two(self, other)
+        return apply(named("power", ("x", "y", "modulus")), (self, other, modulus), function=pow)
+
+    return power
+
+
 def _unary(operation: Operation) -> Callable[[Any], Any]:
     return lambda self: apply(operation, (self,))
 
@@ -824,6 +852,7 @@ def _unary(operation: Operation) -> Callable[[Any], Any]:
 def _install() -> None:
     for special, operation in operators.BINARY.items():
         setattr(Node, special, _binary(operation))
+    Node.__pow__ = _power(Node.__pow__)  # type: ignore[method-assign]
     for special, operation in operators.REFLECTED.items():
         setattr(Node, special, _binary(operation, swapped=True))
     for special, operation in operators.UNARY.items():

@@ -9,10 +9,13 @@ from __future__ import annotations
 import copy
 import math
 import operator
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["BINARY", "FUNCTIONS", "MUTATORS", "REFLECTED", "UNARY", "Operation", "named"]
+from tracegraph.kinds import is_array, is_tensor
+
+__all__ = ["BINARY", "COLLECT", "FUNCTIONS", "MUTATORS", "REFLECTED", "UNARY", "Operation", "changes", "copied", "named"]
 
 
 class Operation:
@@ -65,7 +68,7 @@ def cond(condition: Any, x: Any, y: Any) -> Any:
 
 def setitem(x: Any, key: Any, value: Any) -> Any:
     """Return a copy of `x` in which ``x[key]`` is `value`; `x` itself stays."""
-    changed = _copied(x)
+    changed = copied(x)
     changed[key] = value
     return changed
 
@@ -85,8 +88,9 @@ def call(function: Any, *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
-def _copied(x: Any) -> Any:
-    return x.clone() if hasattr(x, "clone") else copy.copy(x)
+def copied(x: Any) -> Any:
+    """A copy that can be changed without changing `x`; a tensor's keeps its gradient."""
+    return x.clone() if is_tensor(x) else copy.copy(x)
 
 
 def _two(name: str, function: Callable[..., Any], doc: str) -> Operation:
@@ -171,12 +175,24 @@ FUNCTIONS: dict[str, Operation] = {
 
 MUTATORS: frozenset[str] = frozenset(
     {
-        "add", "append", "clear", "difference_update", "discard", "extend", "insert",
-        "intersection_update", "pop", "popitem", "remove", "reverse", "setdefault", "sort",
+        "add", "append", "appendleft", "clear", "difference_update", "discard", "extend", "extendleft",
+        "insert", "intersection_update", "pop", "popitem", "popleft", "remove", "reverse", "rotate", "setdefault", "sort",
         "symmetric_difference_update", "update",
     }
 )  # fmt: skip
-"""Methods of list, dict and set that change their object; on a node they work on a copy."""
+"""Methods of containers that change their object; on a node they work on a copy."""
+
+_ARRAY_MUTATORS = frozenset({"fill", "itemset", "partition", "put", "resize", "setfield", "sort"})
+
+
+def changes(value: Any, name: str) -> bool:
+    """Whether the method `name` of `value` changes it in place; on a node it works on a copy."""
+    if isinstance(value, (list, dict, set, bytearray, deque)):
+        return name in MUTATORS
+    if is_tensor(value):
+        return name.endswith("_") and not name.endswith("__")
+    return name in _ARRAY_MUTATORS and is_array(value)
+
 
 _named: dict[tuple[str, tuple[str, ...]], Operation] = {}
 
