@@ -139,7 +139,7 @@ class Constraint:
 
         choices = self.choices
         if choices is not None:
-            return next((c for c in choices if _same_choice(c, raw)), raw)
+            return next((c for c in choices if _meant(c, raw)), raw)
         try:
             return self._types().validate_json(json.dumps(raw), strict=True)
         except ValidationError as error:
@@ -198,10 +198,15 @@ class Constraint:
     def _type_fault(self, value: Any) -> str | None:
         from pydantic import ValidationError
 
+        choices = self.choices
+        if choices is not None and not any(_same_choice(c, value) for c in choices):
+            return f"Input should be {_alternatives(choices)}, got {show(value, 120)}"
         try:
-            self._types().validate_python(value, strict=True)
+            taken = self._types().validate_python(value, strict=True)
         except ValidationError as error:
             return _lines(error, value)
+        if not _unchanged(taken, value):
+            return f"Input should be like {show(taken, 120)}, got {show(value, 120)}"
         return None
 
 
@@ -234,9 +239,29 @@ def _metadata(annotation: Any) -> list[Any]:
     return found
 
 
-def _same_choice(choice: Any, raw: Any) -> bool:
-    if isinstance(choice, enum.Enum):
+def _unchanged(taken: Any, value: Any) -> bool:
+    """Whether pydantic took `value` as it is: a dict is no model, though it could become one."""
+    if not isinstance(value, type(taken)):
+        return type(taken) is float and type(value) is int
+    try:
+        return bool(taken == value) or show(taken) == show(value)
+    except Exception:  # values that cannot be compared are taken as they are
+        return True
+
+
+def _alternatives(choices: tuple[Any, ...]) -> str:
+    *most, last = [_plain(c) for c in choices]
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _meant(choice: Any, raw: Any) -> bool:
+    """Whether a piece of JSON means `choice`: a member goes by its name or by its value."""
+    if isinstance(choice, enum.Enum) and not isinstance(raw, enum.Enum):
         return raw in (choice.name, choice.value) and not isinstance(raw, bool)
+    return _same_choice(choice, raw)
+
+
+def _same_choice(choice: Any, raw: Any) -> bool:
     return type(choice) is type(raw) and bool(choice == raw)
 
 

@@ -67,7 +67,7 @@ class _Noted(Feedback):
         self.entries = frozenset({(0, 1.0, said)}) if entries is None else entries
 
     def merge(self, other: Self) -> Self:
-        if other.entries <= self.entries:
+        if other is self or other.entries <= self.entries:
             return self
         return self._with(self.entries | other.entries)
 

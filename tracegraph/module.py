@@ -7,6 +7,7 @@ or other modules. Names are paths: ``retriever.prompt``, ``tools[0]``.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections import UserDict, UserList
 from collections.abc import Callable, Iterator, Mapping
@@ -51,6 +52,10 @@ def _search(value: Any, path: str, open_: set[int]) -> Iterator[tuple[str, Param
             yield path, value.parameter
     elif hasattr(value, "__func__") and isinstance(value.__func__, Bundle):
         yield from _search(value.__func__, path, open_)
+    elif isinstance(value, functools.partial):
+        yield from _search(value.func, path, open_)
+        yield from _search(value.args, path, open_)
+        yield from _search(value.keywords, path, open_)
     elif isinstance(value, (Mapping, UserDict)):
         for key, item in value.items():
             named = isinstance(key, str) and not path

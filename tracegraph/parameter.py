@@ -16,6 +16,7 @@ from tracegraph.errors import ParameterError, Rejected
 from tracegraph.kinds import Kind, show
 from tracegraph.node import Node, described, distinct, leaf, lower, record, unwrap
 from tracegraph.operators import COLLECT
+from tracegraph.recorder import current
 
 __all__ = ["Arrived", "Origin", "Parameter", "Received", "node"]
 
@@ -333,6 +334,9 @@ def node(
         )
     if isinstance(value, Node):
         return value
+    policy = current()
+    if policy is not None and (policy.opaque or not policy.active):
+        return Node(unwrap(value), name=name, description=description)
     inside: list[Node[Any]] = []
     paths: list[str] = []
     plain = lower(value, "", inside, paths)

@@ -116,10 +116,7 @@ class _Walk:
             return
         messages = found[1]
         before = messages.get(kind)
-        if before is None:
-            messages[kind] = message
-        elif before is not message:
-            messages[kind] = before.merge(message)
+        messages[kind] = message if before is None else before.merge(message)
 
     def run(self) -> None:
         heap, waiting, pop = self.heap, self.waiting, heapq.heappop
@@ -157,10 +154,7 @@ class _Walk:
                 heapq.heappush(heap, -target.id)
             else:
                 before = found[1].get(kind)
-                if before is None:
-                    found[1][kind] = message
-                elif before is not message:
-                    found[1][kind] = before.merge(message)
+                found[1][kind] = message if before is None else before.merge(message)
 
     def follow(self, visited: Node[Any], message: Feedback, rule: Rule) -> None:
         answer = rule(visited, message)

@@ -183,7 +183,7 @@ class recording(_Change):
 
     def __init__(self, *, horizon: int | None = None, observers: Iterable[Observer] = ()) -> None:
         super().__init__()
-        if horizon is not None and (not isinstance(horizon, int) or horizon < 1):
+        if horizon is not None and (type(horizon) is not int or horizon < 1):
             raise ValueError(
                 f"horizon must be a whole number of at least 1, got {horizon!r}: it counts the "
                 "latest nodes that keep their inputs; leave it out to keep all of them"

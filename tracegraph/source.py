@@ -9,6 +9,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import copy
 import inspect
 import linecache
 import textwrap
@@ -66,7 +67,7 @@ class Source:
         self.free = free
         self.flags = flags
         self.filename = f"<code of {entry} {id(self):x}>"
-        self._module = self._compiled(definition)
+        self._module = self._compiled()
         lines = text.splitlines(keepends=True)
         linecache.cache[self.filename] = (len(text), None, lines, self.filename)
         weakref.finalize(self, linecache.cache.pop, self.filename, None)
@@ -131,32 +132,41 @@ class Source:
         function = types.FunctionType(
             made, raw.__globals__, closure=tuple(cells[name] for name in made.co_freevars)
         )()
+        if isinstance(function, types.FunctionType):
+            function.__annotations__ = dict(raw.__annotations__)
         function.__qualname__ = getattr(original, "__qualname__", self.entry)
         function.__module__ = getattr(original, "__module__", None)
         return function  # type: ignore[no-any-return]
 
-    def _compiled(self, definition: _Definition) -> types.CodeType:
+    def _compiled(self) -> types.CodeType:
         """The text inside a function that has the closure's names as arguments.
 
-        The defaults keep the values that they had at decoration: their names may be gone.
+        The defaults and annotations keep the values that they had at decoration: their names may
+        be gone.
         """
         misplaced = _outside_function(self.tree)
         if misplaced is not None:
             error = SyntaxError(f"{misplaced[0]!r} outside function")
             error.lineno = misplaced[1]
             raise _unparsable(self.text, error)
-        kept = definition.args.defaults, definition.args.kw_defaults
-        definition.args.defaults = [_taken(_DEFAULTS, n, d) for n, d in enumerate(kept[0])]
-        definition.args.kw_defaults = [
+        tree = copy.deepcopy(self.tree)
+        entry = _definition(tree, self.entry)
+        arguments = entry.args
+        arguments.defaults = [_taken(_DEFAULTS, n, d) for n, d in enumerate(arguments.defaults)]
+        arguments.kw_defaults = [
             d and _taken(_KEYWORDS, a.arg, d)
-            for a, d in zip(definition.args.kwonlyargs, kept[1], strict=True)
+            for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
         ]
+        entry.returns = None
+        for argument in ast.walk(arguments):
+            if isinstance(argument, ast.arg):
+                argument.annotation = None
         template = ast.parse(
             f"def _outer({', '.join((*self.free, _DEFAULTS, _KEYWORDS))}):\n"
             f" def _make():\n  return {self.entry}\n return _make"
         )
         make: Any = template.body[0].body[0]  # type: ignore[attr-defined]
-        make.body = [*self.tree.body, *make.body]
+        make.body = [*tree.body, *make.body]
         try:
             code: types.CodeType = compile(
                 template, self.filename, "exec", flags=self.flags, dont_inherit=True
@@ -166,8 +176,6 @@ class Source:
             raise _unparsable(self.text, error) from error
         except (ValueError, RecursionError, MemoryError) as error:
             raise BadSource(f"the code does not compile: {error}") from error
-        finally:
-            definition.args.defaults, definition.args.kw_defaults = kept
 
 
 _DEFAULTS = "_defaults_at_decoration"
