@@ -1,0 +1,220 @@
+"""Code as data: taken by its syntax tree, replaced only by what fits."""
+
+import functools
+import linecache
+import textwrap
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracegraph import bundle
+from tracegraph.source import BadSource, Source
+
+SAMPLE = Source("def f(a, b=1, *rest, c, d=2, **more):\n    return a\n", entry="f")
+
+
+def original(a, b=1, *rest, c, d=2, **more):
+    return a
+
+
+def test_what_a_replacement_keeps():
+    assert SAMPLE.header == "def f(a, b=1, *rest, c, d=2, **more):"
+    for text in (
+        "def f(a, b=1, *rest, c, d=2, **more): return b",
+        "def f(a: int, b: int = 1, *rest: str, c, d=2, **more) -> int:\n    return 1",
+        "import os\nX = 1\ndef helper(): pass\ndef f(a, b=1, *rest, c, d=2, **more):\n  return X",
+        '"""Doc."""\ndef f(a, b = 1, *rest, c, d = 2, **more):\n\treturn a',
+        "class Helper: pass\ndef f(a, b=1, *rest, c, d=2, **more): return Helper",
+    ):
+        replaced = SAMPLE.replaced(text)
+        assert replaced.text == text
+        replaced.compile(original)
+
+
+BAD = {
+    "def f(a): pass": "signature",
+    "def f(a, b=2, *rest, c, d=2, **more): pass": "signature",
+    "def f(a, b=1, *others, c, d=2, **more): pass": "signature",
+    "async def f(a, b=1, *rest, c, d=2, **more): pass": "signature",
+    "def g(): pass": "'g'",
+    "x = 1": "nothing",
+    "": "nothing",
+    "f = lambda: 1": "nothing",
+    "def f(:": "parse",
+    "def f(a, b=1, *rest, c, d=2, **more):\n    break": "break",
+    "def f(a, b=1, *rest, c, d=2, **more):\n    await x": "await",
+    "def f(a, b=1, *rest, c, d=2, **more):\n    nonlocal zz": "zz",
+    "def f(a, b=1, *rest, c, d=2, **more):\n    from os import *": "import",
+    "def f(a, b=1, *rest, c, d=2, **more): pass\nreturn 1": "return",
+    "def f(a, b=1, *rest, c, d=2, **more): pass\nyield 1": "yield",
+    "def f(a, b=1, *rest, c, d=2, **more): pass\nx = await y": "await",
+    "def f(a, b=1, *rest, c, d=2, **more): pass\nif 1:\n    return 5": "return",
+    "def f(a, b=1, *rest, c, d=2, **more):\n    x = (\n": "parse",
+    "def f(a, b=1, *rest, c, d=2, **more):\n    return 'a\x00'": "null",
+    "def f(a, b=1, *rest, c, d=2, **more):\n        x\n    y": "indent",
+    "(" * 10_000: "parse",
+}
+
+
+@pytest.mark.parametrize(("text", "word"), BAD.items(), ids=[w for w in range(len(BAD))])
+def test_what_does_not_fit_is_refused_with_the_reason(text, word):
+    with pytest.raises(BadSource, match=word):
+        SAMPLE.replaced(text)
+
+
+def test_a_syntax_error_marks_its_line():
+    with pytest.raises(BadSource) as caught:
+        SAMPLE.replaced("x = 1\ny = (\nz")
+    assert "   2 | y = (  <---" in str(caught.value)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_refused_or_compiles(text):
+    try:
+        SAMPLE.replaced(text).compile(original)
+    except BadSource as error:
+        assert str(error)
+
+
+def marker(found):
+    return found is bundle
+
+
+def test_taking_the_text_of_functions_of_every_layout():
+    @bundle(trainable=True, description="unbalanced ( bracket ')")
+    def one(x):  # a comment (
+        """Doc with # and ( ."""
+        return {
+            "a": x,
+        }
+
+    assert one.parameter.data == (
+        'def one(x):  # a comment (\n    """Doc with # and ( ."""\n'
+        '    return {\n        "a": x,\n    }\n'
+    )
+
+    @bundle(
+        trainable=True,
+    )
+    def two(
+        x,
+        y=")",
+    ):
+        return """
+    text that is not indented
+        """
+
+    assert two.parameter.data.startswith("def two(\n    x,")
+    assert two(1).data == "\n    text that is not indented\n        "
+    two.parameter.assign(two.parameter.data + "# changed\n")
+    assert two(1).data == "\n    text that is not indented\n        "
+
+    class Holder:
+        @bundle(trainable=True)
+        def method(self, x):
+            text = """a
+b"""
+            return text
+
+    assert Holder().method(1).data == "a\nb"
+    code = Holder().method.parameter
+    assert code.data == 'def method(self, x):\n    text = """a\nb"""\n    return text\n'
+
+
+def test_kept_decorators_below_the_marker():
+    @bundle(trainable=True)
+    @functools.lru_cache
+    def f(x):
+        return x
+
+    assert f.parameter.data.startswith("@functools.lru_cache\ndef f(x):")
+    f.parameter.assign("@functools.lru_cache\ndef f(x):\n    return x + 1\n")
+    assert f(1).data == 2
+
+
+def test_a_wrapper_above_is_not_part_of_the_text():
+    def logged(function):
+        @functools.wraps(function)
+        def run(*args):
+            return function(*args)
+
+        return run
+
+    @logged
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    assert f.__wrapped__.parameter.data.startswith("def f(x):")
+
+
+def test_defaults_and_annotations_whose_names_are_gone():
+    def outer():
+        start = [1]
+
+        class Local:
+            pass
+
+        @bundle(trainable=True)
+        def f(x: Local, y=start, *, z=start) -> Local:
+            return x, y, z
+
+        return f, start
+
+    f, start = outer()
+    f.parameter.assign(f.parameter.data.replace("return x, y, z", "return z, y, x"))
+    result = f(1).data
+    assert result == ([1], [1], 1)
+    assert result[0] is start
+
+
+def test_globals_are_those_of_the_module():
+    namespace = {"K": 1, "__name__": "made"}
+    exec(compile("def f():\n    return K\n", "<made>", "exec"), namespace)
+    source = Source("def f():\n    return K + 1\n", entry="f")
+    function = source.compile(namespace["f"])
+    assert function() == 2
+    namespace["K"] = 10
+    assert function() == 11
+
+
+def test_global_statements_write_to_the_module():
+    namespace = {"K": 1}
+    exec(compile("def f():\n    return K\n", "<made>", "exec"), namespace)
+    source = Source("def f():\n    global K\n    K += 1\n    return K\n", entry="f")
+    assert source.compile(namespace["f"])() == 2
+    assert namespace["K"] == 2
+
+
+def test_source_cannot_be_had():
+    namespace: dict = {}
+    exec("def typed(x): return x", namespace)
+    for function in (namespace["typed"], len, functools.partial(original, 1)):
+        with pytest.raises(BadSource):
+            Source.of(function, marker)
+
+
+def test_lines_are_forgotten_with_the_source():
+    source = Source("def f(): pass", entry="f")
+    name = source.filename
+    assert name in linecache.cache
+    del source
+    assert name not in linecache.cache
+
+
+def test_future_annotations_are_kept():
+    text = textwrap.dedent(
+        """
+        from __future__ import annotations
+        def f(x: Missing): return x
+        """
+    )
+    namespace: dict = {}
+    exec(compile(text, "<made>", "exec"), namespace)
+    code = namespace["f"].__code__
+    import __future__
+
+    flags = code.co_flags & __future__.annotations.compiler_flag
+    source = Source("def f(x: Missing):\n    return x", entry="f", flags=flags)
+    assert source.compile(namespace["f"])(3) == 3
