@@ -111,7 +111,7 @@ def test_containers_partials_and_bound_methods():
     assert list(named_parameters([agent.act])) == ["[0]"]
     assert agent.act.parameter in named_parameters(part).values()
     assert list(named_parameters(Seq(agent.prompt, 3))) == ["[0]"]
-    assert list(named_parameters(Map({"p": agent.prompt}))) == ["['p']"]
+    assert list(named_parameters(Map({"p": agent.prompt}))) == ["p"]
     assert named_parameters(5) == {}
     assert named_parameters(node(5)) == {}
     loop: list = [agent.prompt]

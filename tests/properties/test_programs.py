@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tracegraph as tg
-from tests.properties.programs import Program, programs
+from .programs import Program, programs
 from tracegraph import Graph, Node, Parameter
 
 pytestmark = pytest.mark.filterwarnings("error")
