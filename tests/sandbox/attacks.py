@@ -604,6 +604,32 @@ def attack(w):
         (SandboxError, TimedOut),
     ),
     Attack(
+        "say that it is in a place that makes no sense",
+        "values as data",
+        """
+import os, struct
+def attack(w):
+    for text in (b'{"dict":["line",{"dict":[]},"locals",7,"traceback",[[9,9]]]}', b'[1]'):
+        os.write(3, struct.pack('<cIQ', b'W', len(text), 0) + text)
+    while True:
+        pass
+""",
+        SandboxError,
+    ),
+    Attack(
+        "tell of an exception that makes no sense",
+        "values as data",
+        """
+import os, struct
+def attack(w):
+    text = (b'{"dict":["failure",{"dict":["type",1,"builtin",["SystemExit",2,"print","ValueError"],'
+            b'"args",["' + b'x' * 1_000_000 + b'"],"host",5,"line",-1,"locals",[1]]}]}')
+    os.write(3, struct.pack('<cIQ', b'R', len(text), 0) + text)
+    os.read(3, 100)
+""",
+        ValueError,
+    ),
+    Attack(
         "call a host function that was not given",
         "the bridge's list",
         """

@@ -199,6 +199,43 @@ def test_what_a_call_cost_is_told(box: Sandbox) -> None:
     assert 1 << 20 < result.max_rss < 1 << 30
 
 
+def test_the_zygotes_own_clock_ends_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tracegraph.sandbox.box._GRACE", 30.0)
+    with Sandbox(Policy(timeout=0.3, preload=())) as box:
+        result = box.call("def f():\n    while True:\n        pass\n", "f")
+    assert isinstance(result.error, TimedOut)
+    assert result.seconds < 20
+
+
+def test_an_exception_that_bites_is_told_without_touching_it(box: Sandbox) -> None:
+    source = code("""
+        class Meta(type):
+            @property
+            def __name__(cls):
+                raise SystemExit
+        class Bomb(Exception, metaclass=Meta):
+            pass
+        def f():
+            raise Bomb
+    """)
+    assert "when it was looked at" in str(box.call(source, "f").error)
+
+
+def test_lines_are_counted_as_python_counts_them(box: Sandbox) -> None:
+    source = "x = '\x0c\u2028'\r\ndef f():\r\n    return 1 / 0  # here\r\n"
+    failure = box.call(source, "f").failure
+    assert failure is not None
+    assert failure.line == 3
+    assert "> 3 |     return 1 / 0  # here" in failure.excerpt
+
+
+def test_arguments_that_do_not_fit_are_told_apart_from_a_crash() -> None:
+    with Sandbox(Policy(memory_mb=64, preload=())) as box:
+        result = box.call(ECHO, "f", (b"x" * (60 << 20),))
+    assert isinstance(result.error, OutOfMemory)
+    assert "memory_mb" in str(result.error)
+
+
 def test_too_much_processor_time_ends_a_call() -> None:
     with Sandbox(Policy(timeout=20, cpu=1, preload=())) as box:
         result = box.call("def f():\n    while True:\n        pass\n", "f")
@@ -217,6 +254,13 @@ def test_a_fresh_child_remembers_nothing_and_a_kept_one_its_own_source(box: Sand
     assert kept == [1, 2, 3]
     another = COUNTER + "# another"
     assert box.call(another, "f", fresh=False).unwrap() == 1
+
+
+def test_a_kept_child_serves_no_other_source(box: Sandbox) -> None:
+    source = "import os\ndef f():\n    return os.getpid()\n"
+    first = box.call(source, "f", fresh=False).unwrap()
+    assert box.call(source, "f", fresh=False).unwrap() == first
+    assert box.call(source + "# another", "f", fresh=False).unwrap() != first
 
 
 def test_a_kept_child_is_replaced_after_it_was_ended(box: Sandbox) -> None:
@@ -441,10 +485,8 @@ def test_dropping_a_sandbox_ends_every_process() -> None:
     before = descendants(os.getpid())
     box = Sandbox(QUICK)
     box.call(COUNTER, "f", fresh=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        del box
-        gc.collect()
+    del box
+    gc.collect()
     assert eventually(lambda: descendants(os.getpid()) == before)
 
 

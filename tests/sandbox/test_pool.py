@@ -70,6 +70,18 @@ def test_shutting_down_leaves_no_process_and_no_thread() -> None:
         pool.submit(SQUARE, 3)
 
 
+def test_what_was_submitted_is_done_after_a_shutdown_that_does_not_wait() -> None:
+    before = (descendants(os.getpid()), threading.active_count())
+    pool = SandboxPool(1, policy=QUICK)
+    futures = [pool.submit(SQUARE, x) for x in range(5)]
+    pool.shutdown(wait=False)
+    assert [future.result(timeout=30) for future in futures] == [0, 1, 4, 9, 16]
+    for thread in threading.enumerate():
+        if thread.name == "sandbox-shutdown":
+            thread.join(30)
+    assert (descendants(os.getpid()), threading.active_count()) == before
+
+
 def test_only_code_is_taken() -> None:
     with SandboxPool(1, policy=QUICK) as pool:
         with pytest.raises(SandboxError, match=r"Code\.of"):

@@ -184,6 +184,7 @@ FORGED = {
     "an unknown tag": frame('{"pickle": "gASVDAAAAAAAAAB9"}'),
     "an array larger than its bytes": frame('{"array":["<f8",[1099511627776]]}'),
     "an array of objects": frame('{"array":["|O",[1]]}', bytes(16)),
+    "an array of text": frame('{"array":["|S8",[2]]}', bytes(16)),
     "an array of another dtype": frame('{"array":["<M8[ns]",[1]]}', bytes(16)),
     "a shape that overflows": frame('{"array":["<f8",[4294967296, 4294967296, 2]]}', bytes(16)),
     "a shape of minus one": frame('{"array":["<f8",[-1]]}', bytes(16)),

@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
-from tracegraph.errors import SandboxError, TimedOut
+from tracegraph.errors import OutOfMemory, SandboxError, TimedOut
 from tracegraph.sandbox.frames import ANSWER, ASK, CALL, OUTPUT, RAISED, RESULT, WHERE, write
 from tracegraph.sandbox.launch import Child, Fate, Gone, Launcher, Plain, Zygote
 from tracegraph.sandbox.policy import Policy
 from tracegraph.sandbox.result import Failure, Result, failure_from, rebuilt
+from tracegraph.sandbox.serve import OUT_OF_MEMORY
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -63,7 +64,7 @@ class Sandbox:
         self._lock = threading.Lock()
         self._launcher: Launcher | None = None
         self._kept: list[_Kept] = []
-        self._owner = os.getpid()
+        weakref.finalize(self, _close_all, self._kept)
         _boxes.add(self)
 
     def call(
@@ -143,10 +144,8 @@ class Sandbox:
     def close(self) -> None:
         """End every process of this sandbox; a later call starts it anew."""
         with self._lock:
-            kept, self._kept = self._kept, []
             launcher, self._launcher = self._launcher, None
-        for one in kept:
-            one.child.close()
+            _close_all(self._kept)
         if launcher is not None:
             launcher.close()
 
@@ -203,7 +202,6 @@ class Sandbox:
         return _Lent(self, call, calls, keep)
 
     def _take(self, call: _Call, calls: int, keep: bool) -> _Kept:
-        stale: list[_Kept] = []
         found = None
         if keep:
             with self._lock:
@@ -211,9 +209,7 @@ class Sandbox:
                 if found is not None:
                     self._kept.remove(found)
                 else:
-                    stale, self._kept = self._kept, []
-        for one in stale:
-            one.child.close()
+                    _close_all(self._kept)
         if found is not None:
             return found
         # A host function may take as long as it likes, and a kept child may wait as long as it
@@ -237,12 +233,16 @@ class Sandbox:
 
     def _forget(self) -> None:
         """In a forked process: leave the owner's sandbox to the owner."""
-        for one in self._kept:
-            one.child.close()
+        _close_all(self._kept)
         if isinstance(self._launcher, Zygote):
             self._launcher.forget()
         self._lock = threading.Lock()
-        self._launcher, self._kept = None, []
+        self._launcher = None
+
+
+def _close_all(kept: list[_Kept]) -> None:
+    while kept:
+        kept.pop().child.close()
 
 
 _boxes: weakref.WeakSet[Sandbox] = weakref.WeakSet()
@@ -335,7 +335,7 @@ class _Exchange:
         self._printed: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._room = dict.fromkeys(self._printed, self._policy.max_output)
         self._reply: dict[str, Any] = {}
-        self._where: object = None
+        self._where: dict[Any, Any] | None = None
         self._raised: list[Exception] = []
         self._asked = 0
         self.in_host = 0.0
@@ -358,7 +358,7 @@ class _Exchange:
             self._print(value)
         elif kind == ASK:
             self._answer(value)
-        elif kind == WHERE:
+        elif kind == WHERE and isinstance(value, dict):
             self._where = value
         elif kind == RESULT and isinstance(value, dict) and {"value", "failure"} & value.keys():
             self._reply = value
@@ -438,7 +438,7 @@ class _Exchange:
         ended = _explained(error, fate, self._policy)
         if self._where is None:
             return None, ended
-        told = self._where | {"type": type(ended).__name__, "message": str(ended)}  # type: ignore[operator]
+        told = self._where | {"type": type(ended).__name__, "message": str(ended)}
         failure = failure_from(told, self._call.source, self._call.entry)
         ended.add_note(str(failure))
         return failure, ended
@@ -462,6 +462,10 @@ def _explained(error: Exception, fate: Fate | None, policy: Policy) -> Exception
         return SandboxError("the sandbox ended during the call; the next call starts another")
     if fate.status == -signal.SIGXCPU:
         return TimedOut(f"the code used more than {policy.cpu:g} s of processor (Policy.cpu)")
+    if fate.status == OUT_OF_MEMORY:
+        return OutOfMemory(
+            f"the arguments do not fit into {policy.memory_mb} MiB (Policy.memory_mb)"
+        )
     if fate.status < 0:
         return SandboxError(f"the code's process was ended by signal {-fate.status}")
     return SandboxError(f"the code ended its process with exit code {fate.status} and no reply")

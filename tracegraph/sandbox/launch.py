@@ -208,8 +208,11 @@ class Zygote:
 
     def forget(self) -> None:
         """In a process forked from the owner: close the copy, so that the owner's end is seen."""
-        self._finalizer.detach()
-        self._control.close()
+        detached = self._finalizer.detach()
+        if detached is not None:
+            control, process = detached[2]
+            control.close()
+            process.returncode = 0  # it is the owner's to wait for
 
 
 def _shut(control: socket.socket, process: subprocess.Popen[bytes]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -98,8 +99,13 @@ class SandboxPool(Executor):
         return self.sandbox.call(code.source, code.entry, args, kwargs).unwrap()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more, and end the sandbox: when all is done, or at once where not to `wait`."""
-        if not wait:
-            self.sandbox.close()
-        self._threads.shutdown(wait=wait, cancel_futures=cancel_futures)
+        """Take no more, and end the sandbox when all is done; return at once where not to `wait`."""
+        self._threads.shutdown(wait=False, cancel_futures=cancel_futures)
+        if wait:
+            self._finish()
+        else:
+            threading.Thread(target=self._finish, name="sandbox-shutdown").start()
+
+    def _finish(self) -> None:
+        self._threads.shutdown(wait=True)
         self.sandbox.close()

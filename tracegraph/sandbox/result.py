@@ -90,7 +90,7 @@ def excerpt(source: str, line: int) -> str:
       1 | def f(x):
     > 2 |     return 1 / x
     """
-    lines = source.splitlines()
+    lines = _lines(source)
     first, last = max(1, line - _AROUND), min(len(lines), line + _AROUND)
     width = len(str(last))
     return "\n".join(
@@ -99,11 +99,16 @@ def excerpt(source: str, line: int) -> str:
     )
 
 
+def _lines(source: str) -> list[str]:
+    """The lines as Python counts them: a form feed, for one, ends none."""
+    return source.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+
+
 def failure_from(told: object, source: str, entry: str) -> Failure:
     """A Failure of what the child told, which may be anything."""
     told = told if isinstance(told, dict) else {}
     line = told.get("line")
-    known = type(line) is int and 1 <= line <= source.count("\n") + 1
+    known = type(line) is int and 1 <= line <= len(_lines(source)) + 1
     steps = told.get("traceback")
     return Failure(
         type=_text(told.get("type")) or "Exception",
@@ -125,7 +130,7 @@ def _names(value: object) -> dict[str, str]:
 
 
 def _traceback(steps: list[Any], source: str, entry: str) -> str:
-    lines = source.splitlines()
+    lines = _lines(source)
     shown = []
     for step in steps[:_MAX_NAMES]:
         match step:
@@ -149,6 +154,12 @@ def rebuilt(told: object, failure: Failure) -> Exception:
     return error
 
 
+def _is_short(value: object) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _MAX_TEXT
+    return value is None or isinstance(value, (bool, int, float))
+
+
 def _exception_type(name: object) -> type[Exception] | None:
     found = getattr(builtins, name, None) if isinstance(name, str) else None
     good = isinstance(found, type) and issubclass(found, Exception) and found is not Exception
@@ -156,7 +167,7 @@ def _exception_type(name: object) -> type[Exception] | None:
 
 
 def _made(kinds: list[type[Exception]], args: object, failure: Failure) -> Exception:
-    plain = isinstance(args, list) and len(args) <= 4
+    plain = isinstance(args, list) and len(args) <= 4 and all(map(_is_short, args))
     for kind in kinds:
         wanted = {PermissionError: Forbidden, MemoryError: OutOfMemory}.get(kind, kind)
         message = failure.message

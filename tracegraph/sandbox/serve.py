@@ -31,12 +31,13 @@ from tracegraph.sandbox.frames import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["describe", "filename", "load", "serve"]
+__all__ = ["OUT_OF_MEMORY", "describe", "filename", "load", "serve"]
 
 _MAX_TEXT, _MAX_LOCALS, _MAX_LOCAL, _MAX_FRAMES = 4000, 20, 200, 12
 _EAGER_FLUSHES, _FLUSH_EVERY, _CHUNK = 64, 0.005, 8192
 _RESERVE = 1 << 20
 _PREFIX = "<tracegraph:"
+OUT_OF_MEMORY = 71  # the exit code of a child whose memory does not hold what it was sent
 _WATCH_FROM, _WATCH_EVERY = 0.8, 0.1  # shares of the time limit
 
 

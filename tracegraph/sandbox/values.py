@@ -214,7 +214,9 @@ def unpack(tree: object, data: memoryview) -> Any:
     try:
         value = _unpack(tree, 0, blob)
     except (TypeError, ValueError, OverflowError, ArithmeticError, RecursionError) as error:
-        raise SandboxError(f"a value cannot be read: {type(error).__name__}: {error}") from None
+        raise SandboxError(
+            f"a value cannot be read: {type(error).__name__}: {str(error)[:200]}"
+        ) from None
     blob.close()
     return value
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from tracegraph.sandbox import confine, seccomp
 from tracegraph.sandbox.frames import Channel
-from tracegraph.sandbox.serve import serve
+from tracegraph.sandbox.serve import OUT_OF_MEMORY, serve
 
 __all__ = ["main"]
 
@@ -181,6 +181,8 @@ class _Zygote:
                 Channel(3, limit=self._policy["max_value"]), max_output=self._policy["max_output"]
             )
             status = 0
+        except MemoryError:
+            status = OUT_OF_MEMORY
         finally:
             os._exit(status)
 
