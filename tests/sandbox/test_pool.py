@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -148,6 +149,22 @@ def test_names_that_lead_nowhere_say_what_to_do(monkeypatch: pytest.MonkeyPatch)
         open_sandbox("docker")
     with pytest.raises(SandboxError, match="in place there are no layers"):
         open_sandbox("none", Policy(require=("seccomp",)))
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+def test_bubblewrap_hides_even_that_a_file_exists() -> None:
+    source = "import os\ndef f(path):\n    return os.path.exists(path), os.path.exists('/proc/1')\n"
+    before = descendants(os.getpid())
+    made: list[Any] = []
+    thread = threading.Thread(target=lambda: made.append(open_sandbox("bwrap").__enter__()))
+    thread.start()
+    thread.join()  # the sandbox must outlive the thread that started it
+    with made[0] as box:
+        assert box.call(source, "f", ("/etc/passwd",)).unwrap() == (False, False)
+        assert {"landlock", "seccomp"} <= set(box.layers)
+        looped = box.call("def f():\n    while True: pass\n", "f")
+        assert isinstance(looped.error, TimedOut)
+    assert descendants(os.getpid()) == before
 
 
 def test_a_system_without_walls_gets_a_plain_process_and_a_warning(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tracegraph.sandbox.policy import Policy
 
-__all__ = ["Child", "Fate", "Launcher", "Plain", "Zygote"]
+__all__ = ["Child", "Fate", "Gone", "Launcher", "Plain", "Zygote", "visible"]
 
 _START_SECONDS, _END_SECONDS = 60.0, 5.0
 _FATE_BYTES = 4096
@@ -285,7 +285,7 @@ def _start(
         "environment": list(_ENVIRONMENT),
         "search": list(dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))),
         "packages": {"tracegraph": str(_PACKAGE), "tracegraph.sandbox": str(_PACKAGE / "sandbox")},
-        "readable": [*_libraries(), *map(os.path.abspath, policy.read)],
+        "readable": _readable(policy),
     }
     python = [sys.executable, "-I", "-S", "-B", "-c", _BOOTSTRAP, program, json.dumps(settings)]
     try:
@@ -309,8 +309,15 @@ def _environment() -> dict[str, str]:
     return _ENVIRONMENT | kept
 
 
-def _libraries() -> list[str]:
-    """Where Python's own files lie."""
+def visible(policy: Policy) -> list[str]:
+    """What an outer wall must show for the interpreter to start."""
+    devices = [path for path in _readable(policy) if not path.startswith("/dev/")]
+    return list(dict.fromkeys([*devices, sys.prefix, sys.base_prefix, str(_PACKAGE)]))
+
+
+def _readable(policy: Policy) -> list[str]:
+    """Python's own files, and what the policy names."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     paths = [sysconfig.get_path(name) for name in names]
-    return list(dict.fromkeys([*paths, os.path.join(sys.base_prefix, "lib"), *_SYSTEM_LIBRARIES]))
+    paths += [os.path.join(sys.base_prefix, "lib"), *_SYSTEM_LIBRARIES]
+    return list(dict.fromkeys([*paths, *map(os.path.abspath, policy.read)]))

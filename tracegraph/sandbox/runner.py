@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import warnings
@@ -13,6 +12,7 @@ from typing import Any, Protocol, Self
 from tracegraph.errors import MissingExtra, SandboxError
 from tracegraph.sandbox.box import Host, Sandbox
 from tracegraph.sandbox.inplace import InPlace
+from tracegraph.sandbox.launch import visible
 from tracegraph.sandbox.policy import Policy
 from tracegraph.sandbox.result import Result
 
@@ -109,15 +109,11 @@ def _bubblewrapped(policy: Policy | None) -> Sandbox:
     found = shutil.which("bwrap")
     if found is None:
         raise MissingExtra("'bwrap' needs bubblewrap: install the package of that name")
-    # Started with an empty environment like everything here: its /proc/1/environ would show one.
-    own = [found, "--die-with-parent", "--unshare-all", "--new-session", "--ro-bind", "/", "/"]
-    hidden = ["--dev", "/dev", "--tmpfs", "/run"]
-    kept = [
-        item
-        for path in (policy or Policy()).read
-        for item in ("--ro-bind", *2 * (os.path.abspath(path),))
-    ]
-    return Sandbox(policy, prefix=[*own, *hidden, *kept])
+    # Not --die-with-parent: that is tied to the thread which starts it. The control socket is not.
+    outer = [found, "--unshare-all", "--new-session", "--dev", "/dev"]
+    for path in visible(policy or Policy()):
+        outer += ["--ro-bind-try", path, path]
+    return Sandbox(policy, prefix=outer)
 
 
 def _wasm(policy: Policy | None) -> Runner:
