@@ -44,9 +44,8 @@ RAISED = b"E"  # host to child: what the host function raised
 WHERE = b"W"  # child to host: time is nearly up, and this is where the code is
 
 _KINDS = frozenset((CALL, RESULT, OUTPUT, ASK, ANSWER, RAISED, WHERE))
-_to_json = json.JSONEncoder(
-    separators=(",", ":")
-).encode  # made once: making it costs more than its use
+_from_json = json.JSONDecoder().decode  # both made once: making one costs more than its use
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 _HEADER = struct.Struct("<cIQ")
 _TREE_SHARE = 4  # JSON grows when read, about 25-fold at worst, so it gets a quarter of the limit
 _FEWEST_BYTES = 1 << 16  # so that a failure can always be told
@@ -102,7 +101,7 @@ def read(take: Callable[[int], bytearray], *, limit: int) -> Frame:
             f"a frame that claims {text_size:,} + {size:,} bytes; {limit:,} is the most"
         )
     try:
-        tree = json.loads(take(text_size).decode("ascii"))
+        tree = _from_json(take(text_size).decode("ascii"))
     except (ValueError, RecursionError) as error:
         raise SandboxError(f"a frame that is not JSON: {type(error).__name__}: {error}") from None
     return Frame(kind, unpack(tree, memoryview(take(size)) if size else memoryview(b"")))

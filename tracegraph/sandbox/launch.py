@@ -287,7 +287,7 @@ def _start(
         "packages": {"tracegraph": str(_PACKAGE), "tracegraph.sandbox": str(_PACKAGE / "sandbox")},
         "readable": _readable(policy),
     }
-    python = [sys.executable, "-I", "-S", "-B", "-c", _BOOTSTRAP, program, json.dumps(settings)]
+    python = [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, program, json.dumps(settings)]
     try:
         return subprocess.Popen(
             [*prefix, *python],

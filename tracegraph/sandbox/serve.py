@@ -148,6 +148,7 @@ class _Server:
         self._key: object = None
         self._reserve: bytearray | None = None  # room to tell of a lack of memory
         self._function: Callable[..., Any] | None = None
+        signal.signal(signal.SIGALRM, self._tell_where)
 
     def run(self, call: dict[str, Any]) -> dict[str, Any]:
         """Run one call; a dict of `value` or `failure`, and of what it cost."""
@@ -189,8 +190,6 @@ class _Server:
 
     def _watch(self, timeout: float) -> None:
         """From shortly before the time is up, tell now and then where the code is; 0 stops it."""
-        if timeout and signal.getsignal(signal.SIGALRM) != self._tell_where:
-            signal.signal(signal.SIGALRM, self._tell_where)
         signal.setitimer(signal.ITIMER_REAL, timeout * _WATCH_FROM, timeout * _WATCH_EVERY)
 
     def _tell_where(self, number: int, frame: types.FrameType | None) -> None:

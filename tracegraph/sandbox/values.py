@@ -250,7 +250,6 @@ def _items(body: Any, depth: int, blob: Blob) -> list[Any]:
 def _spread(keys: Sequence[Any]) -> None:
     """Refuse keys that were made to collide: building their table would take quadratic time."""
     if len(keys) <= _MAX_COLLISIONS:
-        hash(tuple(keys))
         return
     most = Counter(map(hash, keys)).most_common(1)[0][1]
     if most > _MAX_COLLISIONS:
