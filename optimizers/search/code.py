@@ -1,11 +1,11 @@
 """Variations of a function's text by its syntax tree.
 
 Edits change constants, operators, comparisons and conditions, move, copy, guard and delete
-statements, and put expressions in the place of others. New expressions come from the function's own ingredients and
-from those that a person gives, as in W. Weimer et al., "Automatically Finding Patches Using Genetic
-Programming" (ICSE 2009), which draws repairs from the program under repair, and are chosen by sort:
-a condition for a condition, a number for a number. Names, parameters, defaults, decorators and
-annotations of the functions stay; comments are lost.
+statements, and put expressions in the place of others. New expressions come from the function's own
+ingredients and from those that a person gives, as in W. Weimer et al., "Automatically Finding Patches
+Using Genetic Programming" (ICSE 2009), which draws repairs from the program under repair, and are
+chosen by sort: a condition for a condition, a number for a number. Names, parameters, defaults,
+decorators and annotations of the functions stay; comments are lost.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def varied_code(
         return x // 1
     """
     given = [_expression(piece) for piece in expressions]
+    before = ast.unparse(ast.parse(text))
     for _ in range(_TRIES):
         tree = ast.parse(text)
         room = max(limit, _size(tree))
@@ -55,7 +56,7 @@ def varied_code(
             _edit(tree, random, given)
         ast.fix_missing_locations(tree)
         varied = ast.unparse(tree)
-        if _size(tree) <= room and varied != ast.unparse(ast.parse(text)) and _sound(varied, text):
+        if _size(tree) <= room and varied != before and _sound(varied, text):
             return varied
     return text
 
@@ -406,7 +407,9 @@ def _delete_statement(body: _Body, random: Random) -> bool:
     if not places:
         return False
     block, place = random.choice(places)
-    if len(block) == 1:
+    if len(_movable(block)) == 1:
+        if block is body.function.body:
+            return False
         block[place] = ast.Pass()
     else:
         del block[place]

@@ -1,8 +1,8 @@
 """A (mu + lambda) evolution strategy over parameters of any kind.
 
 H.-G. Beyer and H.-P. Schwefel, "Evolution strategies: a comprehensive introduction", Natural
-Computing 1 (2002): the mu best of all so far are the parents of lambda children; recombination (discrete for
-values, intermediate for step sizes), then mutation. Each candidate has one step size, relative to
+Computing 1 (2002): the mu best of all so far are the parents of lambda children; recombination (discrete
+for values, intermediate for step sizes), then mutation. Each candidate has one step size, relative to
 each number's range, that is inherited and mutated itself, by a log-normal factor with the learning
 rate 1/sqrt(2n) for n numbers.
 """
@@ -22,7 +22,7 @@ from tracegraph.kinds import show
 __all__ = ["Evolve"]
 
 _SMALLEST: Final = 1e-9
-_LARGEST: Final = 2.0
+_LARGEST: Final = 1.0
 
 
 @final
@@ -38,14 +38,14 @@ class Evolve(Search):
         lambda_: how many children a brood has; evaluate them side by side by ``ask(lambda_)``.
         crossover: how often a child has two parents; it takes each value from one of them.
         step: the first step size, relative to a number's bounds, or to its size where it has none.
-        seed: see `Search`; so are `maximize`, `phrases`, `expressions`, `logarithmic`.
+        seed: see `Search`; so are `minimize`, `phrases`, `expressions`, `logarithmic`.
 
     Raises:
         OptimizerError: an option cannot be used.
 
     >>> import tracegraph as tg
     >>> x = tg.node(4.0, trainable=True, name="x")
-    >>> evolve = Evolve([x], seed=1)
+    >>> evolve = Evolve([x], seed=0)
     >>> for _ in range(100):
     ...     for candidate in evolve.ask():
     ...         evolve.tell(candidate, -((candidate.values["x"] - 1) ** 2))
@@ -63,7 +63,7 @@ class Evolve(Search):
         crossover: float = 0.3,
         step: float = 0.3,
         seed: int = 0,
-        maximize: bool = True,
+        minimize: bool = False,
         phrases: Iterable[str] = (),
         expressions: Iterable[str] = (),
         logarithmic: Iterable[str] = (),
@@ -77,7 +77,7 @@ class Evolve(Search):
             raise OptimizerError(f"step must lie between {_SMALLEST} and {_LARGEST}, got {step}")
         self.mu, self.lambda_, self.crossover, self.first_step = mu, lambda_, crossover, step
         super().__init__(
-            parameters, seed=seed, maximize=maximize, phrases=phrases, expressions=expressions,
+            parameters, seed=seed, minimize=minimize, phrases=phrases, expressions=expressions,
             logarithmic=logarithmic,
         )  # fmt: skip
 

@@ -77,7 +77,10 @@ def mutated(parameter: Parameter[Any], value: Any, variation: Variation) -> Any:
     before = encoded(value)
     for _ in range(_TRIES):
         try:
-            found = parameter.check(mutator(parameter, value, variation))
+            found = mutator(parameter, value, variation)
+            if found is value:  # the mutator knows no other value
+                return value
+            found = parameter.check(found)
         except (Rejected, OverflowError):
             continue
         if encoded(found) != before:
@@ -209,8 +212,8 @@ def _json(parameter: Parameter[Any], value: Any, variation: Variation) -> Any:
     if hasattr(kind, "model_validate"):  # a changed copy of a model is not checked by itself
         try:
             return kind.model_validate(found.model_dump(round_trip=True))
-        except ValueError:
-            return value
+        except ValueError as error:
+            raise Rejected(parameter=parameter, reason=str(error)) from error
     return found
 
 

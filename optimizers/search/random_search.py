@@ -34,7 +34,7 @@ class RandomSearch(Search):
         moving, edited = self._free()
         for name in moving:
             bounded = all(map(math.isfinite, self.named_parameters[name].constraint.bounds))
-            step, times = (2.0, 3) if bounded else (0.5, random.randint(1, 8))
+            step, times = (1.0, 3) if bounded else (0.5, random.randint(1, 8))
             values[name] = self._varied(name, values[name], random, step, times=times)
         for name in edited:
             values[name] = self._varied(name, values[name], random, times=random.randint(1, 8))

@@ -34,7 +34,7 @@ class Search(Optimizer):
     Args:
         parameters: of any kind, see `Optimizer`.
         seed: the only source of chance; the same seed and scores give the same candidates.
-        maximize: whether a larger score is better.
+        minimize: whether a smaller score is better; by default a larger one is.
         phrases: sentences that a text may receive.
         expressions: Python expressions that code may receive, besides its own ingredients.
         logarithmic: names of the numbers that are varied by factors; by default those whose bounds
@@ -49,7 +49,7 @@ class Search(Optimizer):
         parameters: Any,
         *,
         seed: int = 0,
-        maximize: bool = True,
+        minimize: bool = False,
         phrases: Iterable[str] = (),
         expressions: Iterable[str] = (),
         logarithmic: Iterable[str] = (),
@@ -58,7 +58,7 @@ class Search(Optimizer):
         if not isinstance(seed, int) or isinstance(seed, bool):
             raise OptimizerError(f"seed must be a whole number, got {show(seed, 40)}")
         self.seed = seed
-        self.maximize = maximize
+        self.minimize = minimize
         self.phrases = _texts(phrases, "phrases")
         self.expressions = _texts(expressions, "expressions")
         self.logarithmic = _texts(logarithmic, "logarithmic")
@@ -108,7 +108,7 @@ class Search(Optimizer):
 
         Args:
             candidate: one that was asked. Told more than once, the mean of its scores counts.
-            score: larger is better, unless the search minimizes; ``None`` when the evaluation
+            score: a number; larger is better, unless the search minimizes; ``None`` when the evaluation
                 failed: it then counts less than every score.
             feedback: words to keep beside the score.
 
@@ -316,7 +316,7 @@ class Search(Optimizer):
         return {
             "parameters": {name: p.kind.name for name, p in self.named_parameters.items()},
             "seed": self.seed,
-            "maximize": self.maximize,
+            "minimize": self.minimize,
             "phrases": list(self.phrases),
             "expressions": list(self.expressions),
             "logarithmic": list(self.logarithmic),
@@ -339,7 +339,8 @@ class Search(Optimizer):
         """The candidate that is asked next; it stays the next until it is asked or told."""
         if not self._waiting:
             ranked = self._ranked()
-            for _ in range(self._brood()):
+            first = self._made == 1  # the first brood has the first values among it
+            for _ in range(max(1, self._brood() - first)):
                 candidate = self._new(ranked)
                 if candidate is None:
                     break
@@ -411,7 +412,7 @@ class Search(Optimizer):
         return sorted(told, key=lambda t: (self._fitness(t), t.candidate.number), reverse=True)
 
     def _fitness(self, trial: Trial) -> float:
-        return trial.score if self.maximize else -trial.score
+        return -trial.score if self.minimize else trial.score
 
     def _best(self) -> Trial:
         told = [t for t in self._trials.values() if t.scores and not t.failed]

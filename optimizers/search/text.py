@@ -8,7 +8,7 @@ from random import Random
 
 __all__ = ["varied_text"]
 
-_SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?]+(?=\s|$)|\n|$|[.!?])\s*")
+_SENTENCE = re.compile(r".+?(?:[.!?]+(?=\s|\Z)|\n|\Z)\s*", re.DOTALL)
 _Pieces = list[str]
 
 
@@ -23,7 +23,7 @@ def varied_text(text: str, random: Random, phrases: Sequence[str] = ()) -> str:
     >>> varied_text("Be kind. Be brief.", Random(1))
     'Be kind. Be kind. Be brief.'
     """
-    sentences = [piece for piece in _SENTENCE.findall(text) if piece]
+    sentences = _SENTENCE.findall(text)
     words = re.findall(r"\S+\s*", text)
     edits: list[Callable[[], _Pieces]] = []
     if len(sentences) > 1:
