@@ -20,6 +20,7 @@ Every class also derives from the builtin that fits, so that ``except ValueError
         MissingKey(LookupError)    no key for a language model's provider
         NotRecorded(LookupError)   a scripted or replayed model has no such reply
         WrongModel(ValueError)     what was given cannot serve as a language model
+        NonFinite(FloatingPointError) a gradient is NaN or infinite
       SandboxError
         TimedOut(TimeoutError)
         OutOfMemory(MemoryError)
@@ -49,6 +50,7 @@ __all__ = [
     "ModelError",
     "ModelFailed",
     "NoRule",
+    "NonFinite",
     "NotReached",
     "NotRecorded",
     "OptimizerError",
@@ -162,6 +164,10 @@ class NotRecorded(ModelError, LookupError):
 
 class WrongModel(ModelError, ValueError):
     """What was given cannot serve as a language model, or an option of one is wrong."""
+
+
+class NonFinite(OptimizerError, FloatingPointError):
+    """A gradient holds NaN or infinity, and the optimizer was asked to refuse those."""
 
 
 class SandboxError(TracegraphError):

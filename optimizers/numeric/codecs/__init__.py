@@ -1,0 +1,1 @@
+"""How an optimizer's state is stored between steps."""

@@ -1,0 +1,1 @@
+"""How a rule runs: the same body given to numpy, torch, lists of tensors, C++ or Triton."""

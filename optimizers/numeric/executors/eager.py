@@ -1,0 +1,57 @@
+"""A rule run tensor by tensor with torch operations: slow, and right for everything."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from optimizers.numeric.codecs.codec import computing_dtype
+from optimizers.numeric.executors.batch import Batch
+from optimizers.numeric.rules.dialect import bound
+
+__all__ = ["TORCH", "Eager"]
+
+
+def _maximum(a: Tensor, b: Any) -> Tensor:
+    return torch.maximum(a, b) if isinstance(b, Tensor) else a.clamp(min=b)
+
+
+def _minimum(a: Tensor, b: Any) -> Tensor:
+    return torch.minimum(a, b) if isinstance(b, Tensor) else a.clamp(max=b)
+
+
+TORCH = {
+    "sqrt": torch.sqrt,
+    "absolute": torch.abs,
+    "where": torch.where,
+    "sign": torch.sign,
+    "maximum": _maximum,
+    "minimum": _minimum,
+}
+
+
+class Eager:
+    """One tensor at a time."""
+
+    name: ClassVar[str] = "eager"
+
+    def takes(self, batch: Batch) -> bool:
+        return True
+
+    def run(self, batch: Batch) -> None:
+        body, codec, kinds = bound(batch.rule.body, TORCH), batch.codec, batch.rule.states
+        for i, (p, g) in enumerate(zip(batch.params, batch.grads, strict=True)):
+            dtype = computing_dtype(p.dtype)
+            parts = [tuple(part[i] for part in state) for state in batch.states]
+            old = tuple(
+                codec.decode(held, kind, dtype) for held, kind in zip(parts, kinds, strict=True)
+            )
+            g = g.to(dtype)
+            g = g if batch.scale == 1.0 else g * batch.scale
+            new_p, new = body(p.to(dtype), g, old, batch.scalars)
+            for value, before, held, kind in zip(new, old, parts, kinds, strict=True):
+                if value is not before:
+                    codec.encode(value, held, kind, seed=batch.seed + i)
+            p.copy_(new_p)

@@ -1,0 +1,250 @@
+"""A rule run on the CPU by a C++ kernel written from its body, over a table of pointers.
+
+One pass over memory whatever the rule, one call for all tensors, no copies and no flat buffer: the
+user's tensors stay where they are. The kernel is compiled once per rule and dtype (about a second)
+and kept in the user's cache folder. Needs a C++ compiler: `c++`, or what `CXX` names.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from array import array
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from optimizers.numeric.codecs.codec import computing_dtype
+from optimizers.numeric.executors.batch import Batch
+from optimizers.numeric.executors.trace import written
+from optimizers.numeric.rules.rule import Rule
+from tracegraph.errors import MissingExtra
+
+__all__ = ["Native", "available", "source"]
+
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17")
+FLAGS_LINK = ("-shared", "-fPIC", "-pthread")
+CTYPE = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16"}
+SMALL = 1 << 16  # elements that are not worth a second thread
+
+PREAMBLE = r"""
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+struct bf16 { uint16_t bits; };
+static inline float load(float x) { return x; }
+static inline double load(double x) { return x; }
+static inline float load(bf16 x) {
+  const uint32_t u = uint32_t(x.bits) << 16;
+  float f; std::memcpy(&f, &u, 4); return f;
+}
+static inline void store(float& to, float x) { to = x; }
+static inline void store(double& to, double x) { to = x; }
+static inline void store(bf16& to, float x) {
+  uint32_t u; std::memcpy(&u, &x, 4);
+  const uint32_t nearest = u + 0x7FFFu + ((u >> 16) & 1u);
+  to.bits = uint16_t(((x != x) ? (u | 0x400000u) : nearest) >> 16);
+}
+static constexpr int64_t UNIT = 1024;
+"""
+
+FRAME = r"""
+static void span(const int64_t* table, int64_t tensors, int64_t i, int64_t first, int64_t last,
+                 const double* h) {
+@POINTERS@
+@SCALARS@
+  for (int64_t j = first; j < last; ++j) {
+@BODY@
+  }
+}
+
+static void share(const int64_t* table, const int64_t* numel, int64_t tensors, const double* h,
+                  int64_t from, int64_t to) {
+  int64_t unit = 0;
+  for (int64_t i = 0; i < tensors && unit < to; ++i) {
+    const int64_t units = (numel[i] + UNIT - 1) / UNIT;
+    const int64_t a = from > unit ? from - unit : 0;
+    const int64_t b = to - unit < units ? to - unit : units;
+    if (a < b) span(table, tensors, i, a * UNIT, b * UNIT < numel[i] ? b * UNIT : numel[i], h);
+    unit += units;
+  }
+}
+
+extern "C" void step(const int64_t* table, const int64_t* numel, int64_t tensors, const double* h,
+                     int64_t threads) {
+  int64_t units = 0;
+  for (int64_t i = 0; i < tensors; ++i) units += (numel[i] + UNIT - 1) / UNIT;
+  std::vector<std::thread> others;
+  for (int64_t k = 1; k < threads; ++k)
+    others.emplace_back(share, table, numel, tensors, h, units * k / threads,
+                        units * (k + 1) / threads);
+  share(table, numel, tensors, h, 0, units / threads);
+  for (auto& other : others) other.join();
+}
+"""
+
+
+def source(rule: Rule, scalars: int, p: torch.dtype, states: tuple[torch.dtype, ...]) -> str:
+    """The C++ text of the kernel for parameters and gradients of `p` and states of `states`.
+
+    >>> from optimizers.numeric.rules.lion import LION
+    >>> "store(S0[j]" in source(LION, 4, torch.bfloat16, (torch.float32,))
+    True
+    """
+    w = written(rule, scalars)
+    rows = [("P", CTYPE[p]), ("G", CTYPE[p])] + [(f"S{k}", CTYPE[d]) for k, d in enumerate(states)]
+    pointers = [
+        f"  {kind}* __restrict {name} = reinterpret_cast<{kind}*>(table[{r} * tensors + i]);"
+        for r, (name, kind) in enumerate(rows)
+    ]
+    hs = [f"  const T h{k} = T(h[{k}]);" for k in range(scalars)]
+    hs.append(f"  const T scale = T(h[{scalars}]);")
+    body = ["const T p = load(P[j]);", "const T g = load(G[j]) * scale;"]
+    body += [f"const T s{k} = load(S{k}[j]);" for k in range(len(states))]
+    body += w.lines
+    body += [f"store(S{k}[j], {name});" for k, name in enumerate(w.states) if name is not None]
+    body.append(f"store(P[j], {w.p});")
+    computing = f"using T = {CTYPE[computing_dtype(p)]};\n"
+    frame = FRAME.replace("@POINTERS@", "\n".join(pointers)).replace("@SCALARS@", "\n".join(hs))
+    frame = frame.replace("@BODY@", "\n".join("    " + line for line in body))
+    return PREAMBLE + computing + frame
+
+
+@cache
+def compiler() -> str | None:
+    """The C++ compiler's path, None where there is none."""
+    return shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
+
+
+def available() -> bool:
+    """Whether kernels can be compiled here."""
+    return compiler() is not None
+
+
+@cache
+def _folder() -> Path:
+    """Where compiled kernels are kept: a folder that nobody but the user can write to."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "tracegraph" / "kernels"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held = folder.stat()
+        if held.st_uid == os.getuid() and not held.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="tracegraph-kernels-"))
+
+
+@cache
+def _machine(path: str) -> str:
+    """The compiler and the processor, which a kept kernel depends on."""
+    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    native = subprocess.run(
+        [path, "-march=native", "-E", "-dM", "-x", "c++", "/dev/null"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return version + native
+
+
+def _compiled(text: str) -> Path:
+    path = compiler()
+    if path is None:
+        raise MissingExtra(
+            "backend='native' needs a C++ compiler and found none: install one (apt install g++), "
+            "name one by CXX, or use backend='foreach'"
+        )
+    key = hashlib.sha256("\0".join((text, *FLAGS, *FLAGS_LINK, _machine(path))).encode())
+    target = _folder() / f"{key.hexdigest()[:32]}.so"
+    if target.exists():
+        return target
+    with tempfile.TemporaryDirectory(prefix="tracegraph-build-") as work:
+        file, built = Path(work) / "kernel.cpp", Path(work) / "kernel.so"
+        file.write_text(text)
+        command = [path, *FLAGS, *FLAGS_LINK, str(file), "-o", str(built)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(
+                f"{path} could not compile a kernel (exit {done.returncode}); use "
+                f"backend='foreach'. It said: {done.stderr.strip()[:2000]}"
+            )
+        place = target.with_suffix(f".{os.getpid()}.tmp")
+        shutil.copy(built, place)
+        place.replace(target)
+    return target
+
+
+@lru_cache(maxsize=256)
+def _kernel(rule: Rule, scalars: int, p: torch.dtype, states: tuple[torch.dtype, ...]) -> Any:
+    step = ctypes.CDLL(str(_compiled(source(rule, scalars, p, states)))).step
+    step.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64]
+    step.restype = None
+    return step
+
+
+def _address(values: array[Any]) -> int:
+    return values.buffer_info()[0]
+
+
+def _dense(x: Tensor) -> bool:
+    return x.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(x)
+
+
+class Native:
+    """One compiled pass for all tensors, on the processor."""
+
+    name: ClassVar[str] = "native"
+
+    def takes(self, batch: Batch) -> bool:
+        """CPU tensors of float32, float64 or bfloat16 that fill their memory, plain states."""
+        if batch.codec.name not in ("fp32", "bf16"):
+            return False
+        if not batch.params:
+            return True
+        p = batch.params[0]
+        return p.device.type == "cpu" and p.dtype in CTYPE and all(map(_dense, batch.params))
+
+    def run(self, batch: Batch) -> None:
+        params = batch.params
+        if not params:
+            return
+        columns = [params, batch.grads, *(state[0] for state in batch.states)]
+        kept = []  # what a pointer refers to stays alive until the call returns
+        pointers = array("q")
+        for column in columns:
+            laid = column if column is params else _laid_like(params, column)
+            kept.append(laid)
+            pointers.extend([x.data_ptr() for x in laid])
+        numel = array("q", [p.numel() for p in params])
+        h = array("d", (*batch.scalars, batch.scale))
+        dtypes = tuple(state[0][0].dtype for state in batch.states)
+        kernel = _kernel(batch.rule, len(batch.scalars), params[0].dtype, dtypes)
+        threads = 1 if sum(numel) <= SMALL else torch.get_num_threads()
+        kernel(_address(pointers), _address(numel), len(params), _address(h), threads)
+        for state, laid in zip(batch.states, kept[2:], strict=True):
+            for held, x in zip(state[0], laid, strict=True):
+                if held is not x:
+                    held.copy_(x)
+
+
+def _laid_like(params: list[Tensor], column: list[Tensor]) -> list[Tensor]:
+    """`column` with every tensor laid out in memory as its parameter is."""
+    return [
+        x
+        if (x.is_contiguous() and p.is_contiguous()) or x.stride() == p.stride()
+        else torch.empty_strided(p.shape, p.stride(), dtype=x.dtype).copy_(x)
+        for p, x in zip(params, column, strict=True)
+    ]

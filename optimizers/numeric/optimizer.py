@@ -1,0 +1,336 @@
+"""What every numeric optimizer shares: a `torch.optim.Optimizer` that is careful.
+
+A step first looks at everything (sparse gradients, shapes, NaN) and only then changes anything.
+What an optimizer adds is `update`, which is given the tensors of one group that have a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from optimizers.numeric.parameters import Binding, adapt
+from tracegraph.errors import NonFinite, OptimizerError, Rejected
+
+__all__ = ["Member", "NumericOptimizer", "check_betas", "check_nonnegative", "check_rate"]
+
+Group = dict[str, Any]
+NONFINITE = ("allow", "skip", "raise")
+
+
+@dataclass(slots=True)
+class Member:
+    """One tensor in a step: real views of it and its gradient, its state, its step number.
+
+    `tensor` is the parameter itself. `t` is 1 at the first step.
+    """
+
+    tensor: Tensor
+    p: Tensor
+    g: Tensor
+    state: dict[str, Any]
+    t: int
+
+
+@dataclass(slots=True)
+class _Cohort:
+    """Tensors of a group whose step numbers are views of one tensor and equal."""
+
+    params: list[Tensor]
+    steps: Tensor
+    t: int
+
+
+def check_rate(lr: float | Tensor) -> None:
+    """Refuse a learning rate that is negative or a tensor of several numbers."""
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
+    if not lr >= 0.0:
+        raise ValueError(f"Invalid learning rate: {lr}; it must be 0 or more")
+
+
+def check_nonnegative(**values: float) -> None:
+    """Refuse a negative hyperparameter, by name."""
+    for name, value in values.items():
+        if not value >= 0.0:
+            raise ValueError(f"Invalid {name} value: {value}; it must be 0 or more")
+
+
+def check_betas(betas: Sequence[float | Tensor]) -> None:
+    """Refuse decay rates of moments outside [0, 1)."""
+    for k, beta in enumerate(betas):
+        if isinstance(beta, Tensor) and beta.numel() != 1:
+            raise ValueError(f"Tensor betas[{k}] must be 1-element")
+        if not 0.0 <= beta < 1.0:
+            raise ValueError(
+                f"Invalid beta parameter at index {k}: {float(beta)}; it must be in [0, 1)"
+            )
+
+
+def _plain(value: Any) -> Any:
+    """A hyperparameter as Python's own number."""
+    if isinstance(value, Tensor):
+        return value.item()
+    if isinstance(value, tuple | list):
+        return tuple(_plain(x) for x in value)
+    return value
+
+
+def real(x: Tensor) -> Tensor:
+    """`x`, or its real view where it is complex."""
+    return torch.view_as_real(x) if x.is_complex() else x
+
+
+class NumericOptimizer(Optimizer):
+    """The base of all numeric optimizers.
+
+    `nonfinite` says what a NaN or infinite gradient does: "allow" computes on, as torch does;
+    "skip" leaves everything as it is and counts it in `skipped`; "raise" raises NonFinite, with
+    everything as it was.
+    """
+
+    counts: ClassVar[bool] = True
+    """Whether a tensor's state has its own step number."""
+
+    def __init__(
+        self,
+        params: Any,
+        defaults: dict[str, Any],
+        *,
+        maximize: bool = False,
+        nonfinite: str = "allow",
+    ) -> None:
+        if nonfinite not in NONFINITE:
+            raise ValueError(f"nonfinite={nonfinite!r} is unknown; use one of {NONFINITE}")
+        check_rate(defaults["lr"])
+        self.nonfinite = nonfinite
+        self.skipped = 0
+        self._cohorts: dict[int, _Cohort] = {}
+        params, self._bindings = adapt(params, type(self).__name__)
+        super().__init__(params, {**defaults, "maximize": maximize})
+
+    # -- what an optimizer adds ---------------------------------------------------------------
+
+    def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:
+        """Write the first state of `p`; its step number is there already."""
+        raise NotImplementedError
+
+    def begun(self, state: dict[str, Any], group: Group) -> bool:
+        """Whether `state` is complete for this group."""
+        return bool(state)
+
+    def update(self, group: Group, members: list[Member]) -> None:
+        """Change the members in place; hyperparameters in `group` are Python numbers."""
+        raise NotImplementedError
+
+    # -- the step ------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Do one step; returns what `closure` returns, which is called with gradients enabled."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._follow()
+        work = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
+        self._check(work)
+        if self.nonfinite != "allow" and not self._finite(work):
+            self.skipped += 1
+            return loss
+        for k, (group, params) in enumerate(zip(self.param_groups, work, strict=True)):
+            if params:
+                hyper = {key: _plain(x) for key, x in group.items() if key != "params"}
+                self.update(hyper, self._members(k, hyper, params))
+        self._tell(work)
+        return loss
+
+    def _check(self, work: Iterable[list[Tensor]]) -> None:
+        for p in chain.from_iterable(work):
+            g = p.grad
+            assert g is not None  # `work` holds those with a gradient
+            if g.layout is not torch.strided:
+                raise RuntimeError(
+                    f"{type(self).__name__} does not support sparse gradients, and "
+                    f"{self.name_of(p)} has one; use torch.optim.SparseAdam for it, or "
+                    "sparse=False in its Embedding"
+                )
+
+    def _finite(self, work: Iterable[list[Tensor]]) -> bool:
+        params = [p for p in chain.from_iterable(work) if p.numel()]
+        if not params:
+            return True
+        tops = torch._foreach_norm([p.grad for p in params], float("inf"))
+        bad = [p for p, top in zip(params, tops, strict=True) if not bool(top.isfinite())]
+        if bad and self.nonfinite == "raise":
+            names = ", ".join(self.name_of(p) for p in bad[:5])
+            raise NonFinite(
+                f"{type(self).__name__}: the gradient of {names} holds NaN or infinity "
+                f"({len(bad)} of {len(params)} tensors); nothing was changed. Lower the rate, clip "
+                "gradients, or pass nonfinite='skip'"
+            )
+        return not bad
+
+    def _members(self, k: int, group: Group, params: list[Tensor]) -> list[Member]:
+        states = [self.state[p] for p in params]
+        fresh = [i for i, state in enumerate(states) if not self.begun(state, group)]
+        if fresh:
+            steps = torch.zeros(len(fresh), dtype=torch.float32)
+            for i, step in zip(fresh, steps.unbind(), strict=True):
+                if self.counts:
+                    states[i].setdefault("step", step)
+                self.begin(states[i], params[i], group)
+        if self.counts:
+            numbers = self._advance(k, params, states, len(fresh) == len(params))
+        else:  # all that matters is whether this step is the first
+            new = set(fresh)
+            numbers = [1 if i in new else 2 for i in range(len(params))]
+        return [
+            Member(p, real(p), real(p.grad), state, t)  # type: ignore[arg-type]
+            for p, state, t in zip(params, states, numbers, strict=True)
+        ]
+
+    def _advance(
+        self, k: int, params: list[Tensor], states: list[dict[str, Any]], fresh: bool
+    ) -> Sequence[int]:
+        """Add one to the step numbers, and return them."""
+        base = states[0]["step"]._base
+        if fresh and base is not None and base.numel() == len(params) and not base.any():
+            self._cohorts[k] = _Cohort(params, base, 0)
+        cohort = self._cohorts.get(k)
+        if (
+            cohort is not None
+            and len(cohort.params) == len(params)
+            and all(a is b for a, b in zip(cohort.params, params, strict=True))
+            and states[0]["step"].data_ptr() == cohort.steps.data_ptr()
+            and bool((cohort.steps == cohort.t).all())
+        ):
+            cohort.t += 1
+            cohort.steps += 1
+            return [cohort.t] * len(params)
+        self._cohorts.pop(k, None)
+        for state in states:
+            state["step"] += 1
+        return [int(state["step"]) for state in states]
+
+    # -- tracegraph parameters -----------------------------------------------------------------
+
+    def name_of(self, p: Tensor) -> str:
+        """The name of a tensor in messages: its own, or its place in the groups."""
+        for binding in self._bindings:
+            if binding.tensor is p:
+                return f"parameter {binding.name!r}"
+        for k, group in enumerate(self.param_groups):
+            for i, q in enumerate(group["params"]):
+                if q is p:
+                    names = group.get("param_names")
+                    return f"parameter {names[i]!r}" if names else f"parameter {i} of group {k}"
+        return "a parameter"
+
+    def _follow(self) -> None:
+        """Take over tensors that have replaced those of tracegraph parameters."""
+        for binding in self._bindings:
+            new = binding.moved()
+            if new is None:
+                continue
+            old = binding.tensor
+            if new.shape != old.shape or new.dtype != old.dtype or new.device != old.device:
+                raise Rejected(
+                    parameter=binding.parameter,
+                    reason=(
+                        f"parameter {binding.name!r} was {tuple(old.shape)} {old.dtype} on "
+                        f"{old.device} and is {tuple(new.shape)} {new.dtype} on {new.device}; its "
+                        f"state does not fit. Make a new {type(self).__name__} for it"
+                    ),
+                )
+            for group in self.param_groups:
+                group["params"] = [new if p is old else p for p in group["params"]]
+            if old in self.state:
+                self.state[new] = self.state.pop(old)
+            self._cohorts.clear()
+            binding.tensor = new
+
+    def _tell(self, work: Iterable[list[Tensor]]) -> None:
+        if self._bindings:
+            changed = {id(p) for p in chain.from_iterable(work)}
+            for binding in self._bindings:
+                if id(binding.tensor) in changed:
+                    binding.bump()
+
+    # -- saving --------------------------------------------------------------------------------
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; takes the same kinds of parameters as the constructor."""
+        if isinstance(param_group, dict) and "params" in param_group:
+            adapted, bindings = adapt([param_group], type(self).__name__)
+            param_group = adapted[0]
+            self._bindings += bindings
+        super().add_param_group(param_group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state dict of this optimizer, or of torch's optimizer of the same name."""
+        saved = state_dict["state"]
+        ids = list(chain.from_iterable(group["params"] for group in state_dict["param_groups"]))
+        mine = list(chain.from_iterable(group["params"] for group in self.param_groups))
+        if len(ids) == len(mine):  # torch raises otherwise, and says why
+            for key, p in zip(ids, mine, strict=True):
+                if key in saved:
+                    self._check_state(saved[key], p)
+        defaults = self.defaults
+        super().load_state_dict(state_dict)
+        self._cohorts.clear()
+        for group in self.param_groups:
+            for key, value in defaults.items():
+                group.setdefault(key, value)
+        for key, p in zip(ids, mine, strict=True):
+            if key in saved:
+                self.state[p] = self.restored(saved[key], p, self._group_of(p))
+
+    def restored(self, saved: dict[str, Any], p: Tensor, group: Group) -> dict[str, Any]:
+        """A saved state of `p` as this optimizer keeps it; tensors keep their own dtype."""
+        return {key: _copied(key, value, p) for key, value in saved.items() if value is not None}
+
+    def needed(self, group: Group) -> Iterable[str]:
+        """The names that a saved state must have."""
+        return ()
+
+    def _group_of(self, p: Tensor) -> Group:
+        for group in self.param_groups:
+            if any(q is p for q in group["params"]):
+                return group
+        raise OptimizerError("the tensor belongs to no group of this optimizer")
+
+    def _check_state(self, state: dict[str, Any], p: Tensor) -> None:
+        held = {key for key, value in state.items() if value is not None}
+        missing = [name for name in self.needed(self._group_of(p)) if name not in held]
+        if held - {"step"} and missing:
+            raise ValueError(
+                f"{type(self).__name__} cannot load this state: for {self.name_of(p)} it has "
+                f"{sorted(held)} and lacks {missing}; it was saved by another optimizer or with "
+                "other options"
+            )
+        for key, value in state.items():
+            full = isinstance(value, Tensor) and key in self.needed(self._group_of(p))
+            if full and value.shape != p.shape:
+                raise ValueError(
+                    f"{type(self).__name__} cannot load this state: {key} of {self.name_of(p)} has "
+                    f"shape {tuple(value.shape)}, the parameter {tuple(p.shape)}"
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
+        return {**kept, "_bindings": self._bindings, "_cohorts": {}}
+
+
+def _copied(key: str, value: Any, p: Tensor) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    if key == "step":
+        return value.detach().to(dtype=torch.float32, device="cpu", copy=True)
+    return value.detach().to(device=p.device, copy=True)

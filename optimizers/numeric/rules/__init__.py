@@ -1,0 +1,1 @@
+"""The mathematics of the element-wise optimizers, each stated once."""

@@ -1,0 +1,43 @@
+"""The words that a rule may use, and how one body is given other meanings of them.
+
+A rule's body may use ``+ - * /``, comparisons, and the functions below. Here they mean numpy, which
+makes a body called directly the definition: give it float64 arrays and it computes in float64.
+:func:`bound` rebinds the same code object to another meaning (torch, lists of tensors, C++ terms,
+Triton), so that no execution has a formula of its own.
+
+A body does no arithmetic on two host scalars: what depends on the scalars alone (a power, a bias
+correction, ``1 - beta``) is finished in float64 on the host. So every execution rounds a scalar
+once, and none computes powers per element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+__all__ = ["WORDS", "absolute", "bound", "maximum", "minimum", "sign", "sqrt", "where"]
+
+sqrt = np.sqrt
+absolute = np.absolute
+where = np.where
+sign = np.sign
+maximum = np.maximum
+minimum = np.minimum
+
+WORDS = ("sqrt", "absolute", "where", "sign", "maximum", "minimum")
+
+
+def bound(body: Callable[..., Any], meanings: Mapping[str, Any]) -> Callable[..., Any]:
+    """The same code with other meanings of the dialect's words.
+
+    >>> def body(x):
+    ...     return sqrt(x)
+    >>> bound(body, {"sqrt": lambda x: f"sqrt({x})"})("p")
+    'sqrt(p)'
+    """
+    if not isinstance(body, FunctionType):
+        raise TypeError(f"a rule's body must be a plain function, got {body!r}")
+    return FunctionType(body.__code__, {"__builtins__": {}, **meanings}, body.__name__)

@@ -1,0 +1,49 @@
+"""Gradient descent, with heavy-ball and Nesterov momentum.
+
+Momentum: Polyak 1964; Nesterov's form as in Sutskever et al. 2013. Conventions of `torch.optim.SGD`:
+weight decay is added to the gradient, and the first step takes the gradient undamped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optimizers.numeric.rules.rule import Hyper, Rule, State
+
+__all__ = ["MOMENTUM", "NESTEROV", "SGD"]
+
+
+def sgd(p: Any, g: Any, s: Any, h: Any) -> Any:
+    lr, wd = h
+    return p - lr * (g + wd * p), s
+
+
+def momentum(p: Any, g: Any, s: Any, h: Any) -> Any:
+    (m,) = s
+    lr, wd, mu, fresh = h
+    m = mu * m + fresh * (g + wd * p)
+    return p - lr * m, (m,)
+
+
+def nesterov(p: Any, g: Any, s: Any, h: Any) -> Any:
+    (m,) = s
+    lr, wd, mu, fresh = h
+    g = g + wd * p
+    m = mu * m + fresh * g
+    return p - lr * (g + mu * m), (m,)
+
+
+def _plain(o: Hyper, t: int) -> tuple[float, ...]:
+    return o["lr"], o["weight_decay"]
+
+
+def _momentum(o: Hyper, t: int) -> tuple[float, ...]:
+    fresh = 1.0 if t == 1 else 1.0 - o["dampening"]
+    return o["lr"], o["weight_decay"], o["momentum"], fresh
+
+
+_BUFFER = (State("momentum_buffer"),)
+
+SGD = Rule("sgd", sgd, _plain)
+MOMENTUM = Rule("momentum", momentum, _momentum, _BUFFER)
+NESTEROV = Rule("nesterov", nesterov, _momentum, _BUFFER)

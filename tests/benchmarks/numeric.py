@@ -1,0 +1,80 @@
+"""How fast a step is, beside torch: ``python -m tests.benchmarks.numeric``.
+
+Prints milliseconds (the best of several steps), GB/s, and the share of the in-place copy roof
+(``x.mul_(c)`` over one large tensor, measured between the runs) for one tensor of 10M float32
+elements and for 1000 tensors of 10k.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from optimizers.numeric.adabelief import AdaBelief
+from optimizers.numeric.adam import AdamW
+from optimizers.numeric.exadam import EXAdam
+from optimizers.numeric.lion import Lion
+from optimizers.numeric.sgd import SGD
+
+Make = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
+
+CONTESTANTS: dict[str, tuple[int, Make]] = {
+    "torch AdamW fused": (28, lambda p: torch.optim.AdamW(p, fused=True)),
+    "torch AdamW foreach": (28, lambda p: torch.optim.AdamW(p, foreach=True)),
+    "torch SGD momentum fused": (20, lambda p: torch.optim.SGD(p, momentum=0.9, fused=True)),
+    "AdamW native": (28, lambda p: AdamW(p, backend="native")),
+    "AdamW foreach": (28, lambda p: AdamW(p, backend="foreach")),
+    "AdamW native, bf16 state": (20, lambda p: AdamW(p, backend="native", state="bf16")),
+    "AdamW native, 8-bit state": (16, lambda p: AdamW(p, backend="native", state="8bit")),
+    "SGD momentum native": (20, lambda p: SGD(p, momentum=0.9, backend="native")),
+    "Lion native": (20, lambda p: Lion(p, backend="native")),
+    "AdaBelief native": (28, lambda p: AdaBelief(p, backend="native")),
+    "EXAdam native": (28, lambda p: EXAdam(p, backend="native")),
+}
+
+
+def seconds(act: Callable[[], object], rounds: int) -> Iterator[float]:
+    """The time of each of `rounds` calls."""
+    for _ in range(rounds):
+        start = time.perf_counter()
+        act()
+        yield time.perf_counter() - start
+
+
+def roof(rounds: int) -> float:
+    """GB/s of reading and writing one large tensor in place."""
+    x = torch.ones(50_000_000)
+    x.mul_(1.0)
+    return 8 * x.numel() / min(seconds(lambda: x.mul_(1.0), rounds)) / 1e9
+
+
+def main() -> None:
+    """Run the contestants whose name contains the given word."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    for count, size in ((1, 10_000_000), (1000, 10_000)):
+        print(f"\n{count} x {size} float32, {torch.get_num_threads()} threads")
+        print(f"{'':28}{'ms':>8}{'GB/s':>8}{'roof':>8}{'share':>8}")
+        for name, (traffic, make) in CONTESTANTS.items():
+            if options.only not in name:
+                continue
+            params = [torch.randn(size, requires_grad=True) for _ in range(count)]
+            for p in params:
+                p.grad = torch.randn(size)
+            optimizer = make(params)
+            for _ in range(3):
+                optimizer.step()
+            top = roof(5)
+            best = min(seconds(optimizer.step, options.rounds))
+            top = max(top, roof(5))
+            rate = traffic * count * size / best / 1e9
+            print(f"{name:28}{best * 1e3:8.2f}{rate:8.1f}{top:8.1f}{rate / top:8.0%}")
+
+
+if __name__ == "__main__":
+    main()
