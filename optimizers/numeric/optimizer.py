@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import is_
 from typing import Any, ClassVar
 
 import torch
@@ -87,6 +88,15 @@ def real(x: Tensor) -> Tensor:
     return torch.view_as_real(x) if x.is_complex() else x
 
 
+_Work = tuple[list[Tensor], list[Tensor]]
+
+
+def _with_gradient(params: Iterable[Tensor]) -> _Work:
+    """The tensors that have a gradient, and the gradients."""
+    pairs = [(p, g) for p in params if (g := p.grad) is not None]
+    return [p for p, _ in pairs], [g for _, g in pairs]
+
+
 class NumericOptimizer(Optimizer):
     """The base of all numeric optimizers.
 
@@ -97,6 +107,9 @@ class NumericOptimizer(Optimizer):
 
     counts: ClassVar[bool] = True
     """Whether a tensor's state has its own step number."""
+
+    shaped: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq", "momentum_buffer")
+    """States that have the shape of their parameter, where an optimizer has them."""
 
     def __init__(
         self,
@@ -111,9 +124,15 @@ class NumericOptimizer(Optimizer):
         check_rate(defaults["lr"])
         self.nonfinite = nonfinite
         self.skipped = 0
-        self._cohorts: dict[int, _Cohort] = {}
+        self.__dict__.update(self._fresh())
         params, self._bindings = adapt(params, type(self).__name__)
         super().__init__(params, {**defaults, "maximize": maximize})
+
+    _cohorts: dict[int, _Cohort]
+
+    def _fresh(self) -> dict[str, Any]:
+        """Attributes that are only there to be fast, empty."""
+        return {"_cohorts": {}}
 
     # -- what an optimizer adds ---------------------------------------------------------------
 
@@ -139,45 +158,79 @@ class NumericOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._follow()
-        work = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
-        self._check(work)
+        work = [_with_gradient(group["params"]) for group in self.param_groups]
+        known = [self.planned(k, *pairs) for k, pairs in enumerate(work)]
+        for pairs, checked in zip(work, known, strict=True):
+            if not checked:
+                self._check(*pairs)
         if self.nonfinite != "allow" and not self._finite(work):
             self.skipped += 1
             return loss
-        for k, (group, params) in enumerate(zip(self.param_groups, work, strict=True)):
+        for k, (group, (params, grads)) in enumerate(zip(self.param_groups, work, strict=True)):
             if params:
                 hyper = {key: _plain(x) for key, x in group.items() if key != "params"}
-                self.update(hyper, self._members(k, hyper, params))
+                if known[k]:
+                    self.replay(k, hyper, grads)
+                else:
+                    self.update(hyper, self._members(k, hyper, params, grads))
         self._tell(work)
         return loss
 
-    def _check(self, work: Iterable[list[Tensor]]) -> None:
-        for p in chain.from_iterable(work):
-            g = p.grad
-            assert g is not None  # `work` holds those with a gradient
+    def planned(self, k: int, params: list[Tensor], grads: list[Tensor]) -> bool:
+        """Whether group `k` can be stepped as it was last time, for nothing about it changed."""
+        return False
+
+    def replay(self, k: int, group: Group, grads: list[Tensor]) -> None:
+        """Step group `k`, found `planned`."""
+        raise NotImplementedError
+
+    def _check(self, params: list[Tensor], grads: list[Tensor]) -> None:
+        for p, g in zip(params, grads, strict=True):
             if g.layout is not torch.strided:
                 raise RuntimeError(
                     f"{type(self).__name__} does not support sparse gradients, and "
                     f"{self.name_of(p)} has one; use torch.optim.SparseAdam for it, or "
                     "sparse=False in its Embedding"
                 )
+            if g.shape != p.shape or g.device != p.device:
+                raise ValueError(
+                    f"{type(self).__name__}: {self.name_of(p)} is {tuple(p.shape)} on {p.device} "
+                    f"and its gradient {tuple(g.shape)} on {g.device}; nothing was changed. "
+                    "Call zero_grad() after changing a parameter, and run backward again"
+                )
+            if self.counts and self.state and p in self.state:
+                self._check_shapes(self.state[p], p)
 
-    def _finite(self, work: Iterable[list[Tensor]]) -> bool:
-        params = [p for p in chain.from_iterable(work) if p.numel()]
-        if not params:
+    def _check_shapes(self, state: dict[str, Any], p: Tensor) -> None:
+        for name in self.shaped:
+            value = state.get(name)
+            if isinstance(value, Tensor) and value.shape != p.shape:
+                raise ValueError(
+                    f"{type(self).__name__}: {self.name_of(p)} has shape {tuple(p.shape)} and its "
+                    f"{name} {tuple(value.shape)}; a parameter keeps its shape. Make a new "
+                    f"{type(self).__name__} for it"
+                )
+
+    def _finite(self, work: Iterable[_Work]) -> bool:
+        pairs = [
+            (p, g) for ps, gs in work for p, g in zip(ps, gs, strict=True) if g.numel() > 0
+        ]
+        if not pairs:
             return True
-        tops = torch._foreach_norm([p.grad for p in params], float("inf"))
-        bad = [p for p, top in zip(params, tops, strict=True) if not bool(top.isfinite())]
+        tops = torch._foreach_norm([g for _, g in pairs], float("inf"))
+        bad = [p for (p, _), top in zip(pairs, tops, strict=True) if not bool(top.isfinite())]
         if bad and self.nonfinite == "raise":
             names = ", ".join(self.name_of(p) for p in bad[:5])
             raise NonFinite(
                 f"{type(self).__name__}: the gradient of {names} holds NaN or infinity "
-                f"({len(bad)} of {len(params)} tensors); nothing was changed. Lower the rate, clip "
+                f"({len(bad)} of {len(pairs)} tensors); nothing was changed. Lower the rate, clip "
                 "gradients, or pass nonfinite='skip'"
             )
         return not bad
 
-    def _members(self, k: int, group: Group, params: list[Tensor]) -> list[Member]:
+    def _members(
+        self, k: int, group: Group, params: list[Tensor], grads: list[Tensor]
+    ) -> list[Member]:
         states = [self.state[p] for p in params]
         fresh = [i for i, state in enumerate(states) if not self.begun(state, group)]
         if fresh:
@@ -192,8 +245,8 @@ class NumericOptimizer(Optimizer):
             new = set(fresh)
             numbers = [1 if i in new else 2 for i in range(len(params))]
         return [
-            Member(p, real(p), real(p.grad), state, t)  # type: ignore[arg-type]
-            for p, state, t in zip(params, states, numbers, strict=True)
+            Member(p, real(p), real(g), state, t)
+            for p, g, state, t in zip(params, grads, states, numbers, strict=True)
         ]
 
     def _advance(
@@ -203,21 +256,30 @@ class NumericOptimizer(Optimizer):
         base = states[0]["step"]._base
         if fresh and base is not None and base.numel() == len(params) and not base.any():
             self._cohorts[k] = _Cohort(params, base, 0)
+        t = self._together(k, params, states)
+        if t is not None:
+            return [t] * len(params)
+        for state in states:
+            state["step"] += 1
+        return [int(state["step"]) for state in states]
+
+    def _together(
+        self, k: int, params: list[Tensor], states: list[dict[str, Any]]
+    ) -> int | None:
+        """The next step number of tensors that have always stepped together, None for others."""
         cohort = self._cohorts.get(k)
         if (
             cohort is not None
             and len(cohort.params) == len(params)
-            and all(a is b for a, b in zip(cohort.params, params, strict=True))
+            and all(map(is_, cohort.params, params))
             and states[0]["step"].data_ptr() == cohort.steps.data_ptr()
             and bool((cohort.steps == cohort.t).all())
         ):
             cohort.t += 1
             cohort.steps += 1
-            return [cohort.t] * len(params)
+            return cohort.t
         self._cohorts.pop(k, None)
-        for state in states:
-            state["step"] += 1
-        return [int(state["step"]) for state in states]
+        return None
 
     # -- tracegraph parameters -----------------------------------------------------------------
 
@@ -253,15 +315,19 @@ class NumericOptimizer(Optimizer):
                 group["params"] = [new if p is old else p for p in group["params"]]
             if old in self.state:
                 self.state[new] = self.state.pop(old)
-            self._cohorts.clear()
+            self.forget()
             binding.tensor = new
 
-    def _tell(self, work: Iterable[list[Tensor]]) -> None:
+    def _tell(self, work: Iterable[_Work]) -> None:
         if self._bindings:
-            changed = {id(p) for p in chain.from_iterable(work)}
+            changed = {id(p) for params, _ in work for p in params}
             for binding in self._bindings:
                 if id(binding.tensor) in changed:
                     binding.bump()
+
+    def forget(self) -> None:
+        """Drop what was only kept to be fast; it is found again."""
+        self._cohorts.clear()
 
     # -- saving --------------------------------------------------------------------------------
 
@@ -284,7 +350,7 @@ class NumericOptimizer(Optimizer):
                     self._check_state(saved[key], p)
         defaults = self.defaults
         super().load_state_dict(state_dict)
-        self._cohorts.clear()
+        self.forget()
         for group in self.param_groups:
             for key, value in defaults.items():
                 group.setdefault(key, value)
@@ -325,7 +391,7 @@ class NumericOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
-        return {**kept, "_bindings": self._bindings, "_cohorts": {}}
+        return {**kept, "_bindings": self._bindings, **self._fresh()}
 
 
 def _copied(key: str, value: Any, p: Tensor) -> Any:

@@ -10,7 +10,16 @@ from torch import Tensor
 from optimizers.numeric.codecs.codec import Codec
 from optimizers.numeric.rules.rule import Rule
 
-__all__ = ["Batch", "Executor"]
+__all__ = ["Addresses", "Batch", "Executor"]
+
+
+@dataclass(slots=True)
+class Addresses:
+    """Where a batch's parameters and states lie in memory, kept for the next step."""
+
+    params: list[int]
+    numel: list[int]
+    states: list[int]
 
 
 @dataclass(slots=True)
@@ -29,6 +38,7 @@ class Batch:
     states: list[list[list[Tensor]]]
     scale: float = 1.0
     seed: int = 0
+    addresses: Addresses | None = None
 
     @property
     def elements(self) -> int:

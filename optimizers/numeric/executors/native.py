@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from optimizers.numeric.codecs.codec import computing_dtype
-from optimizers.numeric.executors.batch import Batch
+from optimizers.numeric.executors.batch import Addresses, Batch
 from optimizers.numeric.executors.trace import written
 from optimizers.numeric.rules.rule import Rule
 from tracegraph.errors import MissingExtra
@@ -212,7 +212,7 @@ class Native:
         """CPU tensors of float32, float64 or bfloat16 that fill their memory, plain states."""
         if batch.codec.name not in ("fp32", "bf16"):
             return False
-        if not batch.params:
+        if not batch.params or batch.addresses is not None:
             return True
         p = batch.params[0]
         return p.device.type == "cpu" and p.dtype in CTYPE and all(map(_dense, batch.params))
@@ -221,30 +221,42 @@ class Native:
         params = batch.params
         if not params:
             return
-        columns = [params, batch.grads, *(state[0] for state in batch.states)]
-        kept = []  # what a pointer refers to stays alive until the call returns
-        pointers = array("q")
-        for column in columns:
-            laid = column if column is params else _laid_like(params, column)
-            kept.append(laid)
-            pointers.extend([x.data_ptr() for x in laid])
-        numel = array("q", [p.numel() for p in params])
+        copies: list[tuple[Tensor, Tensor]] = []
+        grads = _laid_like(params, batch.grads, params[0].dtype)
+        found = batch.addresses
+        if found is None:
+            columns = []
+            for state in batch.states:
+                for part in state:
+                    laid = _laid_like(params, part, part[0].dtype)
+                    copies += [(a, b) for a, b in zip(part, laid, strict=True) if a is not b]
+                    columns.append(laid)
+            found = Addresses(
+                [p.data_ptr() for p in params],
+                [p.numel() for p in params],
+                [x.data_ptr() for column in columns for x in column],
+            )
+            if not copies:
+                batch.addresses = found
+        pointers = array("q", found.params + [g.data_ptr() for g in grads] + found.states)
+        numel = array("q", found.numel)
         h = array("d", (*batch.scalars, batch.scale))
         dtypes = tuple(state[0][0].dtype for state in batch.states)
         kernel = _kernel(batch.rule, len(batch.scalars), params[0].dtype, dtypes)
-        threads = 1 if sum(numel) <= SMALL else torch.get_num_threads()
+        threads = 1 if sum(found.numel) <= SMALL else torch.get_num_threads()
         kernel(_address(pointers), _address(numel), len(params), _address(h), threads)
-        for state, laid in zip(batch.states, kept[2:], strict=True):
-            for held, x in zip(state[0], laid, strict=True):
-                if held is not x:
-                    held.copy_(x)
+        for held, laid_out in copies:
+            held.copy_(laid_out)
 
 
-def _laid_like(params: list[Tensor], column: list[Tensor]) -> list[Tensor]:
-    """`column` with every tensor laid out in memory as its parameter is."""
+def _laid_like(params: list[Tensor], column: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """`column` with every tensor laid out in memory as its parameter is, in `dtype`."""
+    if all(map(Tensor.is_contiguous, column)) and all(map(Tensor.is_contiguous, params)):
+        if {x.dtype for x in column} == {dtype}:
+            return column
     return [
         x
-        if (x.is_contiguous() and p.is_contiguous()) or x.stride() == p.stride()
-        else torch.empty_strided(p.shape, p.stride(), dtype=x.dtype).copy_(x)
+        if x.stride() == p.stride() and x.dtype == dtype
+        else torch.empty_strided(p.shape, p.stride(), dtype=dtype).copy_(x)
         for p, x in zip(params, column, strict=True)
     ]

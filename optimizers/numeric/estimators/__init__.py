@@ -1,0 +1,1 @@
+"""Where a gradient or a curvature comes from."""
