@@ -1,0 +1,91 @@
+"""Torch's own database of optimizer inputs and errors, applied to the optimizers that it knows."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from optimizers.numeric.adam import Adam, AdamW, NadamW
+from optimizers.numeric.sgd import SGD
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_db
+
+
+def _nadam(params: Any, **options: Any) -> NadamW:
+    return NadamW(params, **{"decoupled_weight_decay": False, **options})
+
+
+OURS: dict[type[torch.optim.Optimizer], Callable[..., torch.optim.Optimizer]] = {
+    torch.optim.SGD: SGD,
+    torch.optim.Adam: Adam,
+    torch.optim.AdamW: AdamW,
+    torch.optim.NAdam: _nadam,
+}
+INFOS = [info for info in optim_db if info.optim_cls in OURS]
+CASES = [
+    pytest.param(info.optim_cls, case.kwargs, id=f"{info.optim_cls.__name__}-{case.desc}")
+    for info in INFOS
+    for case in info.optim_inputs_func(device="cpu", dtype=torch.float32)
+]
+ERRORS = [
+    pytest.param(info.optim_cls, case, id=f"{info.optim_cls.__name__}-{k}")
+    for info in INFOS
+    for k, case in enumerate(info.optim_error_inputs_func(device="cpu", dtype=torch.float32))
+]
+
+
+def options_for(cls: type[torch.optim.Optimizer], kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in kwargs.items() if k != "capturable"}
+
+
+def train(make: Any, kwargs: dict[str, Any], *, state: Any = None) -> tuple[Any, torch.Tensor]:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    model = model.double()
+    optimizer = make(model.parameters(), **kwargs)
+    if state is not None:
+        optimizer.load_state_dict(copy.deepcopy(state))
+    x = torch.randn(16, 4, dtype=torch.float64)
+    for t in range(7):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        if t == 3:
+            model[0].bias.grad = None
+        optimizer.step()
+    return optimizer, torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+@pytest.mark.parametrize(("cls", "kwargs"), CASES)
+def test_inputs_of_the_database_train_as_torch_does(
+    cls: type[torch.optim.Optimizer], kwargs: dict[str, Any]
+) -> None:
+    theirs, p = train(cls, options_for(cls, kwargs))
+    ours, q = train(OURS[cls], options_for(cls, kwargs))
+    assert torch.allclose(p, q, rtol=1e-7, atol=1e-8)
+    # state dicts go both ways
+    _, p = train(cls, options_for(cls, kwargs), state=ours.state_dict())
+    _, q = train(OURS[cls], options_for(cls, kwargs), state=theirs.state_dict())
+    assert torch.allclose(p, q, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize(("cls", "case"), ERRORS)
+def test_errors_of_the_database_are_raised(cls: type[torch.optim.Optimizer], case: Any) -> None:
+    if case.error_on != OptimizerErrorEnum.CONSTRUCTION_ERROR:
+        pytest.skip("an error at the step")
+    given = case.optimizer_error_input
+    params = given.params or [torch.ones(1, requires_grad=True)]
+    if "capturable" in given.desc or "tensor lr" in given.desc.lower() or "betas" in given.desc:
+        pytest.skip("torch's own limits on tensors as hyperparameters, which are not ours")
+    if issubclass(case.error_type, Warning):
+        with pytest.warns(case.error_type, match=case.error_regex):
+            OURS[cls](params, **given.kwargs)
+    else:
+        with pytest.raises(case.error_type, match=case.error_regex):
+            OURS[cls](params, **given.kwargs)
