@@ -1,1 +1,45 @@
-"""Optimizers for tensors."""
+"""Numeric optimizers: drop-in for torch.optim, one rule in many executions."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_PLACES = {
+    "SAM": "estimators.sam",
+    "SGD": "sgd",
+    "SGDP": "projection",
+    "SOAP": "bases.soap",
+    "SPAM": "spam",
+    "AdaBelief": "adabelief",
+    "AdaHessian": "curvature",
+    "Adafactor": "bases.adafactor",
+    "Adam": "adam",
+    "AdamP": "projection",
+    "AdamW": "adam",
+    "EXAdam": "exadam",
+    "Fira": "bases.galore",
+    "GaLore": "bases.galore",
+    "Lion": "lion",
+    "LionK": "lion",
+    "Muon": "bases.muon",
+    "NadamW": "adam",
+    "ScheduleFreeAdamW": "schedule_free",
+    "Shampoo": "bases.shampoo",
+    "Sophia": "curvature",
+    "StableSPAM": "spam",
+}
+
+__all__ = list(_PLACES)  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    """Load an optimizer, and torch with it, when it is asked for."""
+    if name in _PLACES:
+        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The optimizers."""
+    return sorted(__all__)

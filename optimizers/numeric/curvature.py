@@ -55,7 +55,9 @@ class Sophia(_Curvature):
         check_betas(betas)
         check_nonnegative(rho=rho, weight_decay=weight_decay, batch_size=batch_size)
         if options.get("state", "fp32").startswith("8bit"):
-            raise ValueError("Sophia keeps its Hessian in plain numbers; use state='fp32' or 'bf16'")
+            raise ValueError(
+                "Sophia keeps its Hessian in plain numbers; use state='fp32' or 'bf16'"
+            )
         defaults = {
             "lr": lr,
             "betas": betas,

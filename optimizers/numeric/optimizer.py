@@ -108,7 +108,7 @@ class NumericOptimizer(Optimizer):
     counts: ClassVar[bool] = True
     """Whether a tensor's state has its own step number."""
 
-    shaped: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq", "momentum_buffer")
+    shaped: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq", "momentum_buffer", "z")
     """States that have the shape of their parameter, where an optimizer has them."""
 
     def __init__(
@@ -198,7 +198,7 @@ class NumericOptimizer(Optimizer):
                     f"and its gradient {tuple(g.shape)} on {g.device}; nothing was changed. "
                     "Call zero_grad() after changing a parameter, and run backward again"
                 )
-            if self.counts and self.state and p in self.state:
+            if p in self.state:
                 self._check_shapes(self.state[p], p)
 
     def _check_shapes(self, state: dict[str, Any], p: Tensor) -> None:
@@ -212,9 +212,7 @@ class NumericOptimizer(Optimizer):
                 )
 
     def _finite(self, work: Iterable[_Work]) -> bool:
-        pairs = [
-            (p, g) for ps, gs in work for p, g in zip(ps, gs, strict=True) if g.numel() > 0
-        ]
+        pairs = [(p, g) for ps, gs in work for p, g in zip(ps, gs, strict=True) if g.numel() > 0]
         if not pairs:
             return True
         tops = torch._foreach_norm([g for _, g in pairs], float("inf"))
@@ -263,9 +261,7 @@ class NumericOptimizer(Optimizer):
             state["step"] += 1
         return [int(state["step"]) for state in states]
 
-    def _together(
-        self, k: int, params: list[Tensor], states: list[dict[str, Any]]
-    ) -> int | None:
+    def _together(self, k: int, params: list[Tensor], states: list[dict[str, Any]]) -> int | None:
         """The next step number of tensors that have always stepped together, None for others."""
         cohort = self._cohorts.get(k)
         if (

@@ -76,9 +76,7 @@ class AdamP(_Projected):
         **options: Unpack[Options],
     ) -> None:
         check_betas(betas)
-        check_nonnegative(
-            epsilon=eps, weight_decay=weight_decay, delta=delta, wd_ratio=wd_ratio
-        )
+        check_nonnegative(epsilon=eps, weight_decay=weight_decay, delta=delta, wd_ratio=wd_ratio)
         defaults = {
             "lr": lr,
             "betas": betas,

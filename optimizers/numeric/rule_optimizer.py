@@ -252,5 +252,3 @@ def direction(rule: Rule, g: Tensor, states: list[Tensor], group: Group, t: int)
     scalars = rule.scalars({**group, "lr": 1.0, "weight_decay": 0.0}, t)
     Eager().run(Batch(rule, scalars, FP32, [p], [g], [[[s]] for s in states]))
     return p.neg_()
-
-

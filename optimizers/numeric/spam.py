@@ -70,9 +70,7 @@ def steadied(g: Tensor, state: dict[str, Any], gammas: tuple[float, ...], t: int
     reset touches. Nothing waits for the device.
     """
     g1, g2, g3 = gammas
-    top_avg, norm_avg, norm_sq_avg = (
-        state[key] for key in ("m_max_t", "m_norm_t", "v_norm_t")
-    )
+    top_avg, norm_avg, norm_sq_avg = (state[key] for key in ("m_max_t", "m_norm_t", "v_norm_t"))
     if not g.numel():
         return g
     top = g.abs().amax()

@@ -41,9 +41,7 @@ def hessian_diagonal(
         if grads is None:
             if loss is None:
                 raise ValueError("hessian_diagonal needs a loss, or gradients that have a graph")
-            grads = torch.autograd.grad(
-                loss, params, create_graph=True, materialize_grads=True
-            )
+            grads = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
         zs = [rademacher_like(p, generator) for p in params]
         pairs = [(g, z) for g, z in zip(grads, zs, strict=True) if g.requires_grad]
         if not pairs:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from optimizers.numeric.rules import adabelief, adam, curvature, exadam, lion, momentum, spam
+from optimizers.numeric.rules import (
+    adabelief,
+    adam,
+    curvature,
+    exadam,
+    lion,
+    momentum,
+    schedule_free,
+    spam,
+)
 from optimizers.numeric.rules.rule import Rule
 
 __all__ = ["RULES"]
@@ -26,5 +35,6 @@ RULES: dict[str, Rule] = {
         curvature.SOPHIA,
         curvature.ADAHESSIAN,
         spam.SPAM,
+        schedule_free.SCHEDULE_FREE,
     )
 }

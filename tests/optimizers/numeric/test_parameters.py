@@ -34,9 +34,7 @@ def test_modules_names_groups_and_cells() -> None:
     module = torch.nn.Linear(2, 1)
     before = [p.detach().clone() for p in module.parameters()]
     stepped(module, list(module.parameters()))
-    assert all(
-        torch.equal(p, q - 0.5) for p, q in zip(module.parameters(), before, strict=True)
-    )
+    assert all(torch.equal(p, q - 0.5) for p, q in zip(module.parameters(), before, strict=True))
     stepped(module.named_parameters(), list(module.parameters()))
     cell, x = Cell("weight", torch.zeros(2, requires_grad=True)), torch.zeros(1, requires_grad=True)
     optimizer = stepped([{"params": [cell], "lr": 0.25}, {"params": [x]}], [cell.data, x])
@@ -52,7 +50,9 @@ def test_modules_names_groups_and_cells() -> None:
 
 
 def test_a_text_parameter_is_refused_by_name() -> None:
-    with pytest.raises(Rejected, match=r"'prompt' holds a str \(kind text\); AdamW updates tensors"):
+    with pytest.raises(
+        Rejected, match=r"'prompt' holds a str \(kind text\); AdamW updates tensors"
+    ):
         AdamW([Cell("prompt", "Answer.", "text")])
 
 

@@ -1,0 +1,1 @@
+"""A change of coordinates around a rule, and optimizers that treat a matrix as one."""

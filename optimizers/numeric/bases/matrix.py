@@ -1,0 +1,89 @@
+"""What optimizers share that look at a whole matrix at a time."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimizers.numeric.codecs.codec import computing_dtype
+from optimizers.numeric.optimizer import Group, Member, NumericOptimizer
+from optimizers.numeric.rule_optimizer import direction
+from optimizers.numeric.rules.adam import ADAMW
+
+__all__ = ["MatrixOptimizer", "as_matrix", "orthogonal"]
+
+
+def as_matrix(x: Tensor) -> Tensor:
+    """A tensor of two or more dimensions as its first dimension by the rest."""
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
+def orthogonal(
+    g: Tensor,
+    *,
+    steps: int = 5,
+    coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
+    eps: float = 1e-7,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Tensor:
+    """A matrix, or a batch of them, with its singular values brought near 1, by Newton-Schulz.
+
+    The quintic iteration of Jordan et al. 2024 (Muon): after five steps singular values lie
+    between .7 and 1.2.
+
+    >>> x = orthogonal(torch.diag(torch.tensor([3.0, 1.0])), dtype=torch.float32)
+    >>> bool(((x.diagonal() > 0.6) & (x.diagonal() < 1.3)).all())
+    True
+    """
+    a, b, c = coefficients
+    tall = g.shape[-2] > g.shape[-1]
+    x = (g.mT if tall else g).to(dtype)
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return (x.mT if tall else x).to(g.dtype)
+
+
+class MatrixOptimizer(NumericOptimizer):
+    """The base: each tensor is moved by `moved`, in float32 at the least."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; complex tensors are refused."""
+        super().add_param_group(param_group)
+        for p in self.param_groups[-1]["params"]:
+            if p.is_complex():
+                del self.param_groups[-1]
+                raise ValueError(
+                    f"{type(self).__name__} does not take complex tensors (shape "
+                    f"{tuple(p.shape)}); give it torch.view_as_real of it, or use AdamW"
+                )
+
+    def begun(self, state: dict[str, Any], group: Group) -> bool:
+        return len(state) > 1
+
+    def update(self, group: Group, members: list[Member]) -> None:
+        for m in members:
+            dtype = computing_dtype(m.p.dtype)
+            g = m.g.to(dtype)
+            g = -g if group["maximize"] else g
+            if m.p.numel():
+                m.p.copy_(self.moved(m.p.to(dtype), g, m.state, group, m.t))
+
+    def moved(self, p: Tensor, g: Tensor, state: dict[str, Any], group: Group, t: int) -> Tensor:
+        """The new value of `p`; `state` is changed in place."""
+        raise NotImplementedError
+
+    @staticmethod
+    def moments(state: dict[str, Any], like: Tensor) -> None:
+        """Begin first and second moments shaped as `like`."""
+        for name in ("exp_avg", "exp_avg_sq"):
+            state.setdefault(name, torch.zeros_like(like, dtype=computing_dtype(like.dtype)))
+
+    @staticmethod
+    def adam(g: Tensor, state: dict[str, Any], group: Group, t: int) -> Tensor:
+        """AdamW's direction for `g`, by its rule."""
+        return direction(ADAMW, g, [state["exp_avg"], state["exp_avg_sq"]], group, t)

@@ -1,0 +1,95 @@
+"""Schedule-free AdamW."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor
+
+from optimizers.numeric.optimizer import Group, Member, check_betas, check_nonnegative
+from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
+from optimizers.numeric.rules.rule import Rule
+from optimizers.numeric.rules.schedule_free import SCHEDULE_FREE
+
+__all__ = ["ScheduleFreeAdamW"]
+
+
+class ScheduleFreeAdamW(RuleOptimizer):
+    """AdamW that needs no schedule (Defazio et al. 2024). State: 8 bytes per parameter.
+
+    Between `train()` (the start) and `eval()` the parameters hold the point where gradients are
+    taken; after `eval()` the average, which is the one to evaluate and save. A step needs
+    `train()`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 2.5e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 0,
+        **options: Unpack[Options],
+    ) -> None:
+        check_betas(betas)
+        check_nonnegative(epsilon=eps, weight_decay=weight_decay, warmup_steps=warmup_steps)
+        if not betas[0] > 0:
+            raise ValueError(f"betas[0]={betas[0]} must be more than 0: it mixes in the average")
+        if options.get("state", "fp32") != "fp32":
+            raise ValueError("ScheduleFreeAdamW keeps a copy of the parameter; use state='fp32'")
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "warmup_steps": warmup_steps,
+            "steps": 0,
+            "lr_max": 0.0,
+            "weight_sum": 0.0,
+            "train_mode": True,
+        }
+        super().__init__(params, defaults, **options)
+
+    def rule(self, group: Group) -> Rule:
+        return SCHEDULE_FREE
+
+    def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:
+        super().begin(state, p, group)
+        state["z"].copy_(p)
+
+    def update(self, group: Group, members: list[Member]) -> None:
+        if not group["train_mode"]:
+            raise RuntimeError(
+                "ScheduleFreeAdamW holds the average since eval(); call train() before a step"
+            )
+        held = self._group_of(members[0].tensor)
+        held["steps"] += 1
+        warm = min(1.0, held["steps"] / group["warmup_steps"]) if group["warmup_steps"] else 1.0
+        lr = group["lr"] * warm
+        held["lr_max"] = max(lr, held["lr_max"])
+        weight = held["lr_max"] ** 2
+        held["weight_sum"] += weight
+        fresh = weight / held["weight_sum"] if held["weight_sum"] else 0.0
+        super().update({**group, "lr": lr, "fresh": fresh}, members)
+
+    @torch.no_grad()
+    def _lean(self, weight: float, group: Group) -> None:
+        for p in group["params"]:
+            if "z" in self.state.get(p, {}):
+                p.lerp_(self.state[p]["z"].to(p.dtype), weight)
+
+    def eval(self) -> None:
+        """Put the average into the parameters; does nothing when it is there."""
+        for group in self.param_groups:
+            if group["train_mode"]:
+                self._lean(1 - 1 / group["betas"][0], group)
+                group["train_mode"] = False
+
+    def train(self) -> None:
+        """Put back the point where gradients are taken; does nothing when it is there."""
+        for group in self.param_groups:
+            if not group["train_mode"]:
+                self._lean(1 - group["betas"][0], group)
+                group["train_mode"] = True
