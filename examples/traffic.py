@@ -91,7 +91,7 @@ def evolve(
     advance: Advance,
 ) -> None:
     """Search by scores alone: the `brood` of a step is simulated side by side."""
-    optimizer = Evolve(greens, maximize=False, lambda_=brood, seed=seed)
+    optimizer = Evolve(greens, minimize=True, lambda_=brood, seed=seed)
     for step in range(steps):
         candidates = optimizer.ask(brood)
         jobs = [pool.submit(score_of, dict(c.values), seed) for c in candidates]

@@ -13,25 +13,77 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optimizers.base import Change, Optimizer, Proposal, Rejection, Update, Usage
     from optimizers.llm.optoprime import OptoPrime
+    from optimizers.numeric import (
+        SAM,
+        SGD,
+        SGDP,
+        SOAP,
+        SPAM,
+        AdaBelief,
+        Adafactor,
+        AdaHessian,
+        Adam,
+        AdamP,
+        AdamW,
+        EXAdam,
+        Fira,
+        GaLore,
+        Lion,
+        LionK,
+        Muon,
+        NadamW,
+        ScheduleFreeAdamW,
+        Shampoo,
+        Sophia,
+        StableSPAM,
+    )
     from optimizers.partition import Partition, optimize
-    from optimizers.search import Evolve
+    from optimizers.search import Evolve, RandomSearch
 
 _HOMES = {
     "optimizers.base": ("Change", "Optimizer", "Proposal", "Rejection", "Update", "Usage"),
     "optimizers.partition": ("Partition", "optimize"),
     "optimizers.llm.optoprime": ("OptoPrime",),
-    "optimizers.search": ("Evolve",),
-}
+    "optimizers.search": ("Evolve", "RandomSearch"),
+    "optimizers.numeric": (
+        "SAM", "SGD", "SGDP", "SOAP", "SPAM", "AdaBelief", "AdaHessian", "Adafactor", "Adam",
+        "AdamP", "AdamW", "EXAdam", "Fira", "GaLore", "Lion", "LionK", "Muon", "NadamW",
+        "ScheduleFreeAdamW", "Shampoo", "Sophia", "StableSPAM",
+    ),
+}  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "SAM",
+    "SGD",
+    "SGDP",
+    "SOAP",
+    "SPAM",
+    "AdaBelief",
+    "AdaHessian",
+    "Adafactor",
+    "Adam",
+    "AdamP",
+    "AdamW",
     "Change",
+    "EXAdam",
     "Evolve",
+    "Fira",
+    "GaLore",
+    "Lion",
+    "LionK",
+    "Muon",
+    "NadamW",
     "Optimizer",
     "OptoPrime",
     "Partition",
     "Proposal",
+    "RandomSearch",
     "Rejection",
+    "ScheduleFreeAdamW",
+    "Shampoo",
+    "Sophia",
+    "StableSPAM",
     "Update",
     "Usage",
     "optimize",

@@ -34,7 +34,7 @@ class Point:
 
 
 def even(value):
-    """must be even"""
+    """Must be even"""
     return value % 2 == 0
 
 
@@ -171,7 +171,11 @@ def test_a_forward_reference_or_an_undescribable_type_does_not_break_the_paramet
     assert isinstance(parameter.constraint.describe(), str)
 
 
-@given(st.one_of(st.integers(), st.floats(), st.text(), st.none(), st.booleans(), st.lists(st.integers())))
+@given(
+    st.one_of(
+        st.integers(), st.floats(), st.text(), st.none(), st.booleans(), st.lists(st.integers())
+    )
+)
 def test_checks_agree_with_strict_pydantic(value):
     for annotation in (Unit, int, list[int], str, bool, int | None, Any):
         try:

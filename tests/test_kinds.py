@@ -158,6 +158,4 @@ def test_telling_a_tensor_imports_nothing():
         "is_tensor(1), is_array(1), kind_of(1)\n"
         "assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules), set(sys.modules)"
     )
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)}
-    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})

@@ -167,7 +167,13 @@ def test_a_state_that_does_not_fit_changes_nothing():
         {"agent.act": "def other(): pass"},
     ):  # fmt: skip
         with pytest.raises(tg.ParameterError):
-            one.load_state_dict({"agent.tools[0]": 7, **{k: v for k, v in good.items() if k != "agent.tools[0]"}, **change})
+            one.load_state_dict(
+                {
+                    "agent.tools[0]": 7,
+                    **{k: v for k, v in good.items() if k != "agent.tools[0]"},
+                    **change,
+                }
+            )
         assert one.agent.prompt.data == "Be kind."
         assert one.agent.tools[0].data == 1
     missing = {k: v for k, v in good.items() if k != "weight"}
@@ -181,7 +187,9 @@ VALUES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", VALUES, ids=[type(v).__name__ + str(i) for i, v in enumerate(VALUES)])
+@pytest.mark.parametrize(
+    "value", VALUES, ids=[type(v).__name__ + str(i) for i, v in enumerate(VALUES)]
+)
 def test_save_and_load(value, tmp_path):
     class Holder(Module):
         def __init__(self, value):
@@ -213,7 +221,9 @@ def test_code_of_an_optimizer_stays_untrusted_through_a_file(tmp_path):
     assert not two.act.parameter.trusted
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "5", '{"p": 5}', '{"p": {"value": 3}, "q": {}}', "\x80"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "5", '{"p": 5}', '{"p": {"value": 3}, "q": {}}', "\x80"]
+)
 def test_a_broken_file_is_an_error_and_changes_nothing(text, tmp_path):
     class Holder(Module):
         def __init__(self):

@@ -166,7 +166,11 @@ def test_what_cannot_be_read_is_refused_never_guessed(initial, raw):
         parameter.read(raw)
 
 
-@given(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers())))
+@given(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers())
+    )
+)
 def test_reading_never_changes_the_type(raw):
     for initial in ("text", 1, 0.5, True, [1], {"a": 1}):
         parameter = node(initial, trainable=True)

@@ -171,7 +171,7 @@ def test_rules_of_bundles_and_of_operations():
 
     def rule(made, said):
         seen.append(made)
-        return {name: said for name in made.inputs}
+        return dict.fromkeys(made.inputs, said)
 
     register_rule("swapcase", Cost, rule)
     made = a.swapcase()
@@ -238,7 +238,7 @@ def test_a_ladder_visits_every_node_once():
 
     def rule(made, said):
         visits.append(made.id)
-        return {name: said for name in made.inputs}
+        return dict.fromkeys(made.inputs, said)
 
     @bundle(rules={Cost: rule})
     def rung(x, y):
@@ -340,7 +340,9 @@ def test_a_rule_carries_a_gradient_across_plain_python():
 def test_gradients_of_plain_numbers_by_a_rule():
     x = node(3.0, trainable=True, name="x")
 
-    @bundle(rules={tg.Gradient: lambda made, g: {"x": tg.Gradient(2 * made.inputs["x"].data * g.value)}})
+    @bundle(
+        rules={tg.Gradient: lambda made, g: {"x": tg.Gradient(2 * made.inputs["x"].data * g.value)}}
+    )
     def square(x):
         return x * x
 

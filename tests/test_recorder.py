@@ -250,7 +250,9 @@ def test_sixteen_threads_keep_their_graphs_apart():
     for t in threads:
         t.join()
     graphs = {i: tg.Graph.of(x) for i, (_, x) in outputs.items()}
-    assert {g.parameters[0].given_name for g in graphs.values()} == {f"source{i}" for i in range(16)}
+    assert {g.parameters[0].given_name for g in graphs.values()} == {
+        f"source{i}" for i in range(16)
+    }
     assert all(len(g.parameters) == 1 for g in graphs.values())
     every = [n.id for g in graphs.values() for n in g]
     assert len(every) == len(set(every))

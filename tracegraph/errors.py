@@ -15,12 +15,12 @@ Every class also derives from the builtin that fits, so that ``except ValueError
       OptimizerError
         UnreadableReply(ValueError)   a model's reply could not be read
         BudgetExceeded(RuntimeError)  the allowance is spent
+        NonFinite(FloatingPointError) a gradient is NaN or infinite
       ModelError
         ModelFailed(RuntimeError)  a language model could not be reached, or refused
         MissingKey(LookupError)    no key for a language model's provider
         NotRecorded(LookupError)   a scripted or replayed model has no such reply
         WrongModel(ValueError)     what was given cannot serve as a language model
-        NonFinite(FloatingPointError) a gradient is NaN or infinite
       SandboxError
         TimedOut(TimeoutError)
         OutOfMemory(MemoryError)

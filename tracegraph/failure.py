@@ -123,7 +123,8 @@ def _join(kind: type[Exception]) -> type[Exception] | None:
 
 def _made(both: type[Exception], first: Exception) -> Exception:
     """An instance that holds what `first` holds: made and filled by the builtin type's own code,
-    then given the fields that are declared in C or as slots."""
+    then given the fields that are declared in C or as slots.
+    """
     builtin: Any = next(c for c in type(first).__mro__ if c.__module__ == "builtins")
     twin: Exception = builtin.__new__(both, *first.args)
     builtin.__init__(twin, *first.args)

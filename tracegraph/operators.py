@@ -15,7 +15,18 @@ from typing import Any
 
 from tracegraph.kinds import is_array, is_tensor
 
-__all__ = ["BINARY", "COLLECT", "FUNCTIONS", "MUTATORS", "REFLECTED", "UNARY", "Operation", "changes", "copied", "named"]
+__all__ = [
+    "BINARY",
+    "COLLECT",
+    "FUNCTIONS",
+    "MUTATORS",
+    "REFLECTED",
+    "UNARY",
+    "Operation",
+    "changes",
+    "copied",
+    "named",
+]
 
 
 class Operation:

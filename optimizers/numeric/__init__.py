@@ -30,7 +30,7 @@ _PLACES = {
     "StableSPAM": "spam",
 }
 
-__all__ = list(_PLACES)  # noqa: PLE0604
+__all__ = list(_PLACES)
 
 
 def __getattr__(name: str) -> Any:

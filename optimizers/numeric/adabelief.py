@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.optimizer import Group, check_betas, check_nonnegative
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
@@ -35,5 +36,6 @@ class AdaBelief(RuleOptimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults, **options)
 
+    @override
     def rule(self, group: Group) -> Rule:
         return ADABELIEF

@@ -6,6 +6,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.optimizer import Group, check_betas, check_nonnegative
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
@@ -116,6 +117,7 @@ class NadamW(RuleOptimizer):
         }
         super().__init__(params, defaults, **options)
 
+    @override
     def rule(self, group: Group) -> Rule:
         return rules.NADAMW if group["decoupled_weight_decay"] else rules.NADAM
 

@@ -7,9 +7,10 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.estimators.hutchinson import hessian_diagonal
-from optimizers.numeric.optimizer import Group, Member, check_betas, check_nonnegative
+from optimizers.numeric.optimizer import Group, check_betas, check_nonnegative
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
 from optimizers.numeric.rules.curvature import ADAHESSIAN, SOPHIA
 from optimizers.numeric.rules.rule import Rule
@@ -67,6 +68,7 @@ class Sophia(_Curvature):
         }
         super().__init__(params, defaults, **options)
 
+    @override
     def rule(self, group: Group) -> Rule:
         return SOPHIA
 
@@ -119,6 +121,7 @@ class AdaHessian(_Curvature):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults, **options)
 
+    @override
     def rule(self, group: Group) -> Rule:
         return ADAHESSIAN
 

@@ -6,6 +6,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.optimizer import Group, Member, check_betas, check_nonnegative
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
@@ -43,6 +44,7 @@ class Lion(RuleOptimizer):
             params, {"lr": lr, "betas": betas, "weight_decay": weight_decay}, **options
         )
 
+    @override
     def rule(self, group: Group) -> Rule:
         return rules.LION
 
@@ -80,9 +82,11 @@ class LionK(RuleOptimizer):
         }
         super().__init__(params, defaults, **options)
 
+    @override
     def rule(self, group: Group) -> Rule:
         return rules.LION if group["kappa"] == "l1" else rules.LION_HUBER
 
+    @override
     def update(self, group: Group, members: list[Member]) -> None:
         if group["kappa"] != "l2":
             super().update(group, members)

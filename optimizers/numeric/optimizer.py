@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizers.numeric.parameters import Binding, adapt
+from optimizers.numeric.parameters import adapt
 from tracegraph.errors import NonFinite, OptimizerError, Rejected
 
 __all__ = ["Member", "NumericOptimizer", "check_betas", "check_nonnegative", "check_rate"]

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.optimizer import Group, Member, check_betas, check_nonnegative
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
@@ -87,6 +88,7 @@ class AdamP(_Projected):
         }
         super().__init__(params, defaults, **options)
 
+    @override
     def rule(self, group: Group) -> Rule:
         return adam.ADAMW
 
@@ -124,5 +126,6 @@ class SGDP(_Projected):
         }
         super().__init__(params, defaults, **options)
 
+    @override
     def rule(self, group: Group) -> Rule:
         return momentum.NESTEROV if group["nesterov"] else momentum.MOMENTUM

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.codecs.codec import computing_dtype
 from optimizers.numeric.codecs.companding import COMPANDING
@@ -109,20 +110,24 @@ class RuleOptimizer(NumericOptimizer):
         """The rule that `group` asks for."""
         raise NotImplementedError
 
+    @override
     def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:
         codec = codec_for(self.codec, p)
         for kind in self.rule(group).states:
             for suffix, part in zip(codec.suffixes, codec.empty(p, kind), strict=True):
                 state.setdefault(kind.name + suffix, part)
 
+    @override
     def begun(self, state: dict[str, Any], group: Group) -> bool:
         return all(name in state for name in self.needed(group)) and (
             not self.counts or "step" in state
         )
 
+    @override
     def needed(self, group: Group) -> tuple[str, ...]:
         return tuple(kind.name for kind in self.rule(group).states)
 
+    @override
     def update(self, group: Group, members: list[Member]) -> None:
         rule = self.rule(group)
         buckets: dict[Any, list[Member]] = {}
@@ -160,6 +165,7 @@ class RuleOptimizer(NumericOptimizer):
     def _fresh(self) -> dict[str, Any]:
         return {**super()._fresh(), "_plans": {}}
 
+    @override
     def forget(self) -> None:
         super().forget()
         self._plans.clear()
@@ -175,6 +181,7 @@ class RuleOptimizer(NumericOptimizer):
                     self._plans[k] = _Plan(params, [m.state for m in bucket], batch)
                 return
 
+    @override
     def planned(self, k: int, params: list[Tensor], grads: list[Tensor]) -> bool:
         plan = self._plans.get(k)
         if plan is None:
@@ -184,6 +191,7 @@ class RuleOptimizer(NumericOptimizer):
         del self._plans[k]
         return False
 
+    @override
     def replay(self, k: int, group: Group, grads: list[Tensor]) -> None:
         plan = self._plans[k]
         batch, rule = plan.batch, self.rule(group)
@@ -206,6 +214,7 @@ class RuleOptimizer(NumericOptimizer):
         parts = tuple(real(m.state[name + suffix]) for suffix in codec.suffixes)
         return codec.decode(parts, kind, computing_dtype(m.p.dtype))
 
+    @override
     def restored(self, saved: dict[str, Any], p: Tensor, group: Group) -> dict[str, Any]:
         state = super().restored(saved, p, group)
         for kind in self.rule(group).states:

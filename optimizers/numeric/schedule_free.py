@@ -6,6 +6,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.optimizer import Group, Member, check_betas, check_nonnegative
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
@@ -52,13 +53,16 @@ class ScheduleFreeAdamW(RuleOptimizer):
         }
         super().__init__(params, defaults, **options)
 
+    @override
     def rule(self, group: Group) -> Rule:
         return SCHEDULE_FREE
 
+    @override
     def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:
         super().begin(state, p, group)
         state["z"].copy_(p)
 
+    @override
     def update(self, group: Group, members: list[Member]) -> None:
         if not group["train_mode"]:
             raise RuntimeError(

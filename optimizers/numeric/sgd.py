@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Unpack
 
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.optimizer import Group, check_nonnegative
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
@@ -58,6 +59,7 @@ class SGD(RuleOptimizer):
         }
         super().__init__(params, defaults, **options)
 
+    @override
     def rule(self, group: Group) -> Rule:
         if group["momentum"] == 0:
             return rules.SGD

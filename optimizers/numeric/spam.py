@@ -6,6 +6,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.optimizer import Group, Member, check_betas, check_nonnegative
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
@@ -59,6 +60,7 @@ class SPAM(RuleOptimizer):
         }
         super().__init__(params, defaults, **options)
 
+    @override
     def rule(self, group: Group) -> Rule:
         return SPAM_RULE
 
@@ -121,15 +123,18 @@ class StableSPAM(RuleOptimizer):
         }
         super().__init__(params, defaults, **options)
 
+    @override
     def rule(self, group: Group) -> Rule:
         return ADAMW
 
+    @override
     def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:
         super().begin(state, p, group)
         dtype = torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32
         for key in ("m_max_t", "m_norm_t", "v_norm_t"):
             state.setdefault(key, torch.zeros((), dtype=dtype, device=p.device))
 
+    @override
     def update(self, group: Group, members: list[Member]) -> None:
         interval = int(group["reset_interval"])
         steady = []

@@ -89,9 +89,7 @@ class Program:
 def programs(*, longest: int = 25) -> st.SearchStrategy[Program]:
     """Programs with at least one parameter."""
     start = st.tuples(st.integers(-9, 9), st.sampled_from(["parameter", "node", "plain"]))
-    step = st.tuples(
-        st.sampled_from(sorted(STEPS)), st.tuples(*[st.integers(0, 1_000)] * 3)
-    )
+    step = st.tuples(st.sampled_from(sorted(STEPS)), st.tuples(*[st.integers(0, 1_000)] * 3))
     return st.builds(
         lambda first, starts, steps: Program(((first, "parameter"), *starts), tuple(steps)),
         st.integers(-9, 9), st.lists(start, max_size=4), st.lists(step, max_size=longest),

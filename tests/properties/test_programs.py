@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tracegraph as tg
-from .programs import Program, programs
 from tracegraph import Graph, Node, Parameter
+
+from .programs import Program, programs
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.bases.matrix import MatrixOptimizer
 from optimizers.numeric.codecs.codec import computing_dtype
@@ -53,6 +54,7 @@ class Adafactor(MatrixOptimizer):
         }
         super().__init__(params, defaults, maximize=maximize, nonfinite=nonfinite)
 
+    @override
     def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:
         dtype = computing_dtype(p.dtype)
         if p.ndim > 1:
@@ -61,6 +63,7 @@ class Adafactor(MatrixOptimizer):
         else:
             state["variance"] = torch.zeros_like(p, dtype=dtype)
 
+    @override
     def moved(self, p: Tensor, g: Tensor, state: dict[str, Any], group: Group, t: int) -> Tensor:
         eps1, eps2 = group["eps"]
         eps1 = torch.finfo(p.dtype).eps if eps1 is None else eps1

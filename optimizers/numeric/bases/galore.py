@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.bases.matrix import MatrixOptimizer, as_matrix
 from optimizers.numeric.optimizer import Group, check_betas, check_nonnegative
@@ -64,6 +65,7 @@ class GaLore(MatrixOptimizer):
         }
         super().__init__(params, defaults, maximize=maximize, nonfinite=nonfinite)
 
+    @override
     def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:
         if p.ndim < 2 or min(as_matrix(p).shape) <= group["rank"]:
             self.moments(state, p)
@@ -74,6 +76,7 @@ class GaLore(MatrixOptimizer):
         self.moments(state, p.new_empty(inside))
         state["basis"] = state["exp_avg"].new_zeros(min(rows, columns), rank)
 
+    @override
     def moved(self, p: Tensor, g: Tensor, state: dict[str, Any], group: Group, t: int) -> Tensor:
         lr = group["lr"]
         p = p - lr * group["weight_decay"] * p
@@ -102,11 +105,13 @@ class Fira(GaLore):
     grows by at most 1 % per step. One number more per matrix than GaLore.
     """
 
+    @override
     def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:
         super().begin(state, p, group)
         if "basis" in state:
             state["rest_norm"] = state["basis"].new_zeros(())
 
+    @override
     def outside(self, g: Tensor, inside: Tensor, step: Tensor, state: dict[str, Any]) -> Tensor:
         basis = state["basis"]
         on_left = g.shape[0] <= g.shape[1]

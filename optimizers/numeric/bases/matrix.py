@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.codecs.codec import computing_dtype
 from optimizers.numeric.optimizer import Group, Member, NumericOptimizer
@@ -62,9 +63,11 @@ class MatrixOptimizer(NumericOptimizer):
                     f"{tuple(p.shape)}); give it torch.view_as_real of it, or use AdamW"
                 )
 
+    @override
     def begun(self, state: dict[str, Any], group: Group) -> bool:
         return len(state) > 1
 
+    @override
     def update(self, group: Group, members: list[Member]) -> None:
         for m in members:
             dtype = computing_dtype(m.p.dtype)

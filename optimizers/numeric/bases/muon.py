@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.bases.matrix import MatrixOptimizer, orthogonal
 from optimizers.numeric.codecs.codec import computing_dtype
@@ -73,12 +74,15 @@ class Muon(MatrixOptimizer):
                     f"{p.size()}; give it to AdamW"
                 )
 
+    @override
     def begun(self, state: dict[str, Any], group: Group) -> bool:
         return "momentum_buffer" in state
 
+    @override
     def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:
         state["momentum_buffer"] = torch.zeros_like(p, dtype=computing_dtype(p.dtype))
 
+    @override
     def moved(self, p: Tensor, g: Tensor, state: dict[str, Any], group: Group, t: int) -> Tensor:
         lr, mu, held = group["lr"], group["momentum"], state["momentum_buffer"]
         held.lerp_(g, 1 - mu)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.bases.matrix import MatrixOptimizer, as_matrix
 from optimizers.numeric.optimizer import Group, check_betas, check_nonnegative
@@ -66,6 +67,7 @@ class SOAP(MatrixOptimizer):
         }
         super().__init__(params, defaults, maximize=maximize, nonfinite=nonfinite)
 
+    @override
     def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:
         self.moments(state, p)
         if p.ndim < 2 or not p.numel():
@@ -77,6 +79,7 @@ class SOAP(MatrixOptimizer):
                 state[side] = torch.zeros(size, size, dtype=like.dtype, device=like.device)
                 state[f"{side}_basis"] = torch.eye(size, dtype=like.dtype, device=like.device)
 
+    @override
     def moved(self, p: Tensor, g: Tensor, state: dict[str, Any], group: Group, t: int) -> Tensor:
         lr, wd = group["lr"], group["weight_decay"]
         if p.ndim < 2:

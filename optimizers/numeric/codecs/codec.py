@@ -28,8 +28,15 @@ class Codec(Protocol):
     state's own name.
     """
 
-    name: str
-    suffixes: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """What `state=` calls it."""
+        ...
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What is added to a state's name for each part."""
+        ...
 
     def empty(self, like: Tensor, state: State) -> tuple[Tensor, ...]:
         """Parts that hold zero for a parameter `like`."""

@@ -1,7 +1,7 @@
-"""State in one byte per element: companding over groups of 32 with a half-precision scale.
+"""State in one byte per element: companding by groups of 32, each with a half-precision scale.
 
 Signed values are stored as ``2x / (1 + |x|)`` of the group's normalised value, a second moment as
-its square root (FlashOptim, Databricks 2026). 1.06 bytes per element and state. A positive second
+its square root (FlashOptim, Databricks 2026). 1.06 bytes per element of a state. A positive second
 moment is never stored as zero: its lowest code is 1, or the direction ``m / sqrt(v)`` would explode.
 """
 
@@ -32,6 +32,7 @@ class Companding:
     suffixes: tuple[str, ...] = ("", "_scale")
 
     def empty(self, like: Tensor, state: State) -> tuple[Tensor, ...]:
+        """Parts that hold zero for a parameter `like`."""
         codes = torch.zeros(like.shape, dtype=torch.uint8, device=like.device)
         if state.signed:
             codes.fill_(128)
@@ -39,6 +40,7 @@ class Companding:
         return codes, torch.zeros(groups, dtype=torch.float16, device=like.device)
 
     def decode(self, parts: tuple[Tensor, ...], state: State, dtype: torch.dtype) -> Tensor:
+        """The state as a tensor of `dtype`."""
         codes, scales = parts
         x = codes.reshape(-1).to(dtype)
         scale = scales.to(dtype).repeat_interleave(GROUP)[: x.numel()]
@@ -50,6 +52,7 @@ class Companding:
         return (x * scale.square()).view(codes.shape)
 
     def encode(self, value: Tensor, parts: tuple[Tensor, ...], state: State, *, seed: int) -> None:
+        """Write `value` into `parts`."""
         codes, scales = parts
         flat = value.reshape(-1)
         room = scales.numel() * GROUP - flat.numel()

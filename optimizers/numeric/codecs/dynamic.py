@@ -23,7 +23,7 @@ BLOCK = 256
 
 
 def _fraction(u: float, i: int) -> float:
-    return 0.1 + 0.9 * ((u + 0.5) / 2**i - 1)
+    return 0.1 + 0.9 * ((u + 0.5) / float(1 << i) - 1)
 
 
 def _signed(code: int) -> float:
@@ -70,6 +70,7 @@ class Dynamic:
     suffixes: tuple[str, ...] = ("", "_absmax")
 
     def empty(self, like: Tensor, state: State) -> tuple[Tensor, ...]:
+        """Parts that hold zero for a parameter `like`."""
         codes = torch.zeros(like.shape, dtype=torch.uint8, device=like.device)
         if state.signed:
             codes.fill_(127)
@@ -77,12 +78,14 @@ class Dynamic:
         return codes, torch.zeros(blocks, dtype=torch.float32, device=like.device)
 
     def decode(self, parts: tuple[Tensor, ...], state: State, dtype: torch.dtype) -> Tensor:
+        """The state as a tensor of `dtype`."""
         codes, scales = parts
         x = _table(state.signed, codes.device, dtype)[codes.reshape(-1).long()]
         scale = scales.to(dtype).repeat_interleave(BLOCK)[: x.numel()]
         return (x * scale).view(codes.shape)
 
     def encode(self, value: Tensor, parts: tuple[Tensor, ...], state: State, *, seed: int) -> None:
+        """Write `value` into `parts`."""
         codes, scales = parts
         flat = value.reshape(-1)
         room = scales.numel() * BLOCK - flat.numel()

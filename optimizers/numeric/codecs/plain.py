@@ -30,15 +30,18 @@ class Plain:
     suffixes: tuple[str, ...] = ("",)
 
     def empty(self, like: Tensor, state: State) -> tuple[Tensor, ...]:
+        """Parts that hold zero for a parameter `like`."""
         dtype = self.dtype or computing_dtype(like.dtype)
         if like.is_complex():
             dtype = _COMPLEX[computing_dtype(like.dtype)]
         return (torch.zeros_like(like, dtype=dtype, memory_format=torch.preserve_format),)
 
     def decode(self, parts: tuple[Tensor, ...], state: State, dtype: torch.dtype) -> Tensor:
+        """The state as a tensor of `dtype`."""
         return parts[0].to(dtype)
 
     def encode(self, value: Tensor, parts: tuple[Tensor, ...], state: State, *, seed: int) -> None:
+        """Write `value` into `parts`."""
         if self.stochastic and parts[0].dtype == torch.bfloat16:
             value = round_stochastically(value, seed)
         parts[0].copy_(value)
@@ -57,8 +60,9 @@ def round_stochastically(value: Tensor, seed: int) -> Tensor:
 
     The random bits are a hash of the element's index and `seed`: the same in every process.
 
-    >>> round_stochastically(torch.full((4096,), 1.001), seed=1).float().mean().sub(1.001).abs() < 1e-3
-    tensor(True)
+    >>> rounded = round_stochastically(torch.full((4096,), 1.001), seed=1).float()
+    >>> abs(rounded.mean().item() - 1.001) < 1e-3
+    True
     """
     x = value.float().contiguous()
     index = torch.arange(x.numel(), device=x.device).view(x.shape)

@@ -1,4 +1,4 @@
-"""The diagonal of a Hessian from products with random signs (Hutchinson 1990; Bekas et al. 2007)."""
+"""The diagonal of a Hessian by random signs (Hutchinson 1990; Bekas et al. 2007)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ __all__ = ["SAM"]
 
 
 class SAM:
-    """Wraps an optimizer so that its gradient is taken at ``p + rho g / ||g||`` (Foret et al. 2021).
+    """Wraps an optimizer: gradients are taken at ``p + rho g / ||g||`` (Foret et al. 2021).
 
     The norm is over all parameters. `adaptive` scales by the parameter (ASAM, Kwon et al. 2021).
     `step` needs a closure that clears gradients, computes the loss, calls backward and returns the
@@ -74,7 +74,7 @@ class SAM:
         params = [p for g in self.param_groups for p in g["params"] if p.grad is not None]
         if not params:
             return []
-        grads = [p.grad * p.abs() if self.adaptive else p.grad for p in params]  # type: ignore[operator]
+        grads = [p.grad * p.abs() if self.adaptive else p.grad for p in params]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         kept = [(p, p.clone()) for p in params]
         for p, g in zip(params, grads, strict=True):

@@ -12,7 +12,9 @@ from tracegraph.errors import MissingExtra
 
 __all__ = ["BACKENDS", "check_backend", "choose"]
 
-EAGER, FOREACH, NATIVE = Eager(), Foreach(), native.Native()
+EAGER: Executor = Eager()
+FOREACH: Executor = Foreach()
+NATIVE: Executor = native.Native()
 
 BACKENDS = ("auto", "eager", "foreach", "native", "compiled", "triton")
 WORTH_COMPILING = 1 << 14  # elements; below, the time is Python's

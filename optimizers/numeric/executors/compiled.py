@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.codecs.codec import computing_dtype
-from optimizers.numeric.executors.batch import Batch
+from optimizers.numeric.executors.batch import Batch, Executor
 from optimizers.numeric.executors.eager import TORCH
 from optimizers.numeric.rules.dialect import bound
 from optimizers.numeric.rules.rule import Rule
@@ -47,18 +48,20 @@ def _flat(tensors: list[Tensor]) -> Tensor:
 def _scatter(flat: Tensor, tensors: list[Tensor]) -> None:
     if flat.data_ptr() == tensors[0].data_ptr():
         return
-    pieces = flat.split([x.numel() for x in tensors])
+    pieces = torch.split(flat, [x.numel() for x in tensors])
     torch._foreach_copy_(tensors, [y.view(x.shape) for x, y in zip(tensors, pieces, strict=True)])
 
 
-class Compiled:
+class Compiled(Executor):
     """One compiled graph over all tensors of a batch."""
 
     name: ClassVar[str] = "compiled"
 
+    @override
     def takes(self, batch: Batch) -> bool:
         return batch.codec.name in ("fp32", "bf16") and batch.elements > 0
 
+    @override
     def run(self, batch: Batch) -> None:
         p, g = _flat(batch.params), _flat(batch.grads)
         states = [_flat(state[0]) for state in batch.states]

@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.codecs.codec import computing_dtype
-from optimizers.numeric.executors.batch import Batch
+from optimizers.numeric.executors.batch import Batch, Executor
 from optimizers.numeric.rules.dialect import bound
 
 __all__ = ["TORCH", "Eager"]
@@ -32,14 +33,16 @@ TORCH = {
 }
 
 
-class Eager:
+class Eager(Executor):
     """One tensor at a time."""
 
     name: ClassVar[str] = "eager"
 
+    @override
     def takes(self, batch: Batch) -> bool:
         return True
 
+    @override
     def run(self, batch: Batch) -> None:
         body, codec, kinds = bound(batch.rule.body, TORCH), batch.codec, batch.rule.states
         for i, (p, g) in enumerate(zip(batch.params, batch.grads, strict=True)):

@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.codecs.codec import computing_dtype
-from optimizers.numeric.executors.batch import Batch
+from optimizers.numeric.executors.batch import Batch, Executor
 from optimizers.numeric.rules.dialect import bound
 
 __all__ = ["Foreach", "Many"]
@@ -38,7 +39,7 @@ class Many:
         return self._with(torch._foreach_sub, other)
 
     def __rsub__(self, other: Any) -> Many:
-        return (-self) + other
+        return Many(torch._foreach_neg(self.of))._with(torch._foreach_add, other)
 
     def __mul__(self, other: Any) -> Many:
         return self._with(torch._foreach_mul, other)
@@ -49,7 +50,7 @@ class Many:
         return self._with(torch._foreach_div, other)
 
     def __rtruediv__(self, other: Any) -> Many:
-        return Many(torch._foreach_reciprocal(self.of)) * other
+        return Many(torch._foreach_reciprocal(self.of))._with(torch._foreach_mul, other)
 
     def __neg__(self) -> Many:
         return Many(torch._foreach_neg(self.of))
@@ -81,14 +82,16 @@ MANY = {
 }
 
 
-class Foreach:
+class Foreach(Executor):
     """All tensors of a batch at once, one torch call per operation."""
 
     name: ClassVar[str] = "foreach"
 
+    @override
     def takes(self, batch: Batch) -> bool:
         return all(not codec_part[1:] for codec_part in batch.states)
 
+    @override
     def run(self, batch: Batch) -> None:
         if not batch.params:
             return

@@ -21,9 +21,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from optimizers.numeric.codecs.codec import computing_dtype
-from optimizers.numeric.executors.batch import Addresses, Batch
+from optimizers.numeric.executors.batch import Addresses, Batch, Executor
 from optimizers.numeric.executors.trace import written
 from optimizers.numeric.rules.rule import Rule
 from tracegraph.errors import MissingExtra
@@ -203,7 +204,7 @@ def _dense(x: Tensor) -> bool:
     return x.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(x)
 
 
-class Native:
+class Native(Executor):
     """One compiled pass for all tensors, on the processor."""
 
     name: ClassVar[str] = "native"
@@ -217,6 +218,7 @@ class Native:
         p = batch.params[0]
         return p.device.type == "cpu" and p.dtype in CTYPE and all(map(_dense, batch.params))
 
+    @override
     def run(self, batch: Batch) -> None:
         params = batch.params
         if not params:
@@ -251,9 +253,8 @@ class Native:
 
 def _laid_like(params: list[Tensor], column: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
     """`column` with every tensor laid out in memory as its parameter is, in `dtype`."""
-    if all(map(Tensor.is_contiguous, column)) and all(map(Tensor.is_contiguous, params)):
-        if {x.dtype for x in column} == {dtype}:
-            return column
+    if all(map(Tensor.is_contiguous, [*column, *params])) and {x.dtype for x in column} == {dtype}:
+        return column
     return [
         x
         if x.stride() == p.stride() and x.dtype == dtype

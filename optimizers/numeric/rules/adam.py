@@ -90,7 +90,7 @@ def coupled(o: Hyper, t: int) -> tuple[float, ...]:
 
 
 def _mu(b1: float, momentum_decay: float, t: int) -> float:
-    return b1 * (1.0 - 0.5 * 0.96 ** (t * momentum_decay))
+    return b1 * (1.0 - 0.5 * float(0.96 ** (t * momentum_decay)))
 
 
 @lru_cache(maxsize=64)

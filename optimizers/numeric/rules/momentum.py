@@ -1,7 +1,7 @@
 """Gradient descent, with heavy-ball and Nesterov momentum.
 
-Momentum: Polyak 1964; Nesterov's form as in Sutskever et al. 2013. Conventions of `torch.optim.SGD`:
-weight decay is added to the gradient, and the first step takes the gradient undamped.
+Momentum: Polyak 1964; Nesterov's form as in Sutskever et al. 2013. As in `torch.optim.SGD`, weight
+decay is added to the gradient, and the first step takes the gradient undamped.
 """
 
 from __future__ import annotations
