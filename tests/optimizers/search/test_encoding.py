@@ -67,7 +67,7 @@ def test_what_was_written_reads_back_the_same_through_json(value: Any) -> None:
         Shop(name="a", plan={"b": 1}),
         frozenset({1, 2}),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_typed_values_keep_their_type(value: Any) -> None:
     back = decoded(json.loads(json.dumps(encoded(value))), value)

@@ -93,7 +93,7 @@ def test_moves_are_normal_with_the_width_of_the_step() -> None:
         (Color.RED, None, set(Color)),
         (Color.RED, Color, set(Color)),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_choices_stay_among_the_choices_and_reach_all(
     value: Any, constraint: Any, choices: Any
@@ -136,7 +136,7 @@ def test_texts_obey_their_constraint() -> None:
         ((1, (2, 3)), None),
         ({"color": Color.RED}, None),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_structures_change_and_stay_valid(value: Any, constraint: Any) -> None:
     p = parameter(value, constraint)
@@ -162,7 +162,7 @@ def test_structures_change_and_stay_valid(value: Any, constraint: Any) -> None:
         numpy.ones((2, 2)),
         numpy.array([1, 2]),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_tensors_keep_shape_and_type_and_the_given_one_stays(value: Any) -> None:
     p = parameter(value)
