@@ -370,6 +370,9 @@ def test_an_interrupt_in_a_host_function_passes_and_ends_the_child(box: Sandbox)
         ((1, "f"), {}, "source must be a str"),
         ((ECHO, None), {}, "entry must be a str"),
         ((ECHO, "f", (object(),)), {}, r"call\['args'\]\[0\] is of type object"),
+        ((ECHO, "f", "text"), {}, "must be a tuple or a list, got 'text'"),
+        ((ECHO, "f", 5), {}, "must be a tuple or a list, got 5"),
+        ((ECHO, "f", (), {1: 2}), {}, "must be a mapping of names"),
         ((ECHO, "f"), {"host": {"not a name": len}}, "host must map names to functions"),
         ((ECHO, "f", (b"x" * (65 << 20),)), {}, "too large"),
     ],
@@ -382,6 +385,13 @@ def test_bad_input_is_refused_before_anything_starts(
     with pytest.raises(SandboxError, match=text):
         box.call(*args, **kwargs)
     assert descendants(os.getpid()) == before
+
+
+def test_a_sandbox_of_nonsense_is_refused() -> None:
+    with pytest.raises(SandboxError, match="policy must be a Policy, got a dict"):
+        Sandbox({"timeout": 3})  # type: ignore[arg-type]
+    with pytest.raises(SandboxError, match="choose 'zygote' or 'plain'"):
+        Sandbox(walls="moat")
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ class Sandbox:
         if walls not in ("zygote", "plain"):
             raise SandboxError(f"walls={walls!r}: choose 'zygote' or 'plain'")
         self.policy = policy if policy is not None else Policy()
+        if not isinstance(self.policy, Policy):
+            raise SandboxError(f"policy must be a Policy, got a {type(policy).__name__}")
         self._walls, self._prefix = walls, tuple(prefix)
         self._lock = threading.Lock()
         self._launcher: Launcher | None = None
@@ -287,6 +289,16 @@ class _Call:
 
     def request(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """The frame's buffers, so that what cannot pass is refused before anything starts."""
+        if not isinstance(
+            args, (tuple, list)
+        ):  # a text, too, is a sequence, and never meant as one
+            raise SandboxError(
+                f"a call's arguments must be a tuple or a list, got {repr(args)[:100]}"
+            )
+        if not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
+            raise SandboxError(
+                f"keyword arguments must be a mapping of names, got {repr(kwargs)[:100]}"
+            )
         call = {
             "source": self.source,
             "entry": self.entry,
