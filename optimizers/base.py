@@ -96,6 +96,9 @@ class Optimizer(ABC):
     def __init__(self, parameters: Any) -> None:
         self.named_parameters: dict[str, Parameter[Any]] = collect(parameters)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self.named_parameters)})"
+
     @property
     def parameters(self) -> list[Parameter[Any]]:
         """The parameters, in the order that they were given."""

@@ -8,7 +8,6 @@ may call here is named as a host function, and runs here while the code waits.
 from __future__ import annotations
 
 import ast
-import asyncio
 import atexit
 import builtins
 import inspect
@@ -50,6 +49,8 @@ def isolated(
         return run
 
     async def run_async(*args: Any, **kwargs: Any) -> Any:
+        import asyncio  # costs 30 ms; who awaits this has it loaded
+
         return await asyncio.to_thread(run, *args, **kwargs)
 
     return run_async
