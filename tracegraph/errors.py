@@ -109,7 +109,8 @@ class Rejected(ParameterError, ValueError):
     """A parameter does not take a value; `reason` says why, for a person and a model alike."""
 
     def __init__(self, *, parameter: Any, reason: str) -> None:
-        super().__init__(reason)
+        label = getattr(parameter, "label", None)
+        super().__init__(reason if label is None else f"{label}: {reason}")
         self.parameter = parameter
         self.reason = reason
 

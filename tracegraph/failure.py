@@ -122,8 +122,9 @@ def _join(kind: type[Exception]) -> type[Exception] | None:
 
 
 def _made(both: type[Exception], first: Exception) -> Exception:
-    """An instance that holds what `first` holds: made and filled by the builtin type's own code,
-    then given the fields that are declared in C or as slots.
+    """An instance that holds what `first` holds.
+
+    The builtin type's own code makes and fills it; then fields declared in C or as slots follow.
     """
     builtin: Any = next(c for c in type(first).__mro__ if c.__module__ == "builtins")
     twin: Exception = builtin.__new__(both, *first.args)

@@ -338,14 +338,14 @@ class Node(Generic[T]):
         policy = current()
         data: Any = self.data
         if policy is not None and policy.opaque:
-            return iter(data)
+            return cast("Iterator[Any]", iter(data))
         return self._elements(iter(data))
 
     def __reversed__(self) -> Iterator[Any]:
         policy = current()
         data: Any = self.data
         if policy is not None and policy.opaque:
-            return reversed(data)
+            return cast("Iterator[Any]", reversed(data))
         return self._elements(reversed(data))
 
     def _elements(self, items: Iterator[Any]) -> Iterator[Any]:

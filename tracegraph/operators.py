@@ -187,8 +187,8 @@ FUNCTIONS: dict[str, Operation] = {
 MUTATORS: frozenset[str] = frozenset(
     {
         "add", "append", "appendleft", "clear", "difference_update", "discard", "extend", "extendleft",
-        "insert", "intersection_update", "pop", "popitem", "popleft", "remove", "reverse", "rotate", "setdefault", "sort",
-        "symmetric_difference_update", "update",
+        "insert", "intersection_update", "pop", "popitem", "popleft", "remove", "reverse", "rotate",
+        "setdefault", "sort", "symmetric_difference_update", "update",
     }
 )  # fmt: skip
 """Methods of containers that change their object; on a node they work on a copy."""

@@ -207,7 +207,7 @@ class Parameter(Node[T]):
         try:
             value = self.constraint.read(self.kind.read(raw))
         except ValueError as error:
-            raise Rejected(parameter=self, reason=f"{self.label}: {error}") from error
+            raise Rejected(parameter=self, reason=str(error)) from error
         if isinstance(self.initial, (tuple, set, frozenset)) and isinstance(value, list):
             value = type(self.initial)(value)
         if type(self.initial) is float and type(value) is int:
@@ -222,7 +222,7 @@ class Parameter(Node[T]):
         """
         reason = self.kind.fault(value, self.initial) or self.constraint.fault(value)
         if reason is not None:
-            raise Rejected(parameter=self, reason=f"{self.label}: {reason}")
+            raise Rejected(parameter=self, reason=reason)
         return value  # type: ignore[no-any-return]
 
     def assign(self, value: T, *, origin: Origin = "person", trusted: bool | None = None) -> None:
