@@ -148,12 +148,15 @@ def test_arguments_bind_as_python_binds_them(args, kwargs, nodes):
     made = bundle(plain)
     given = [node(a) for a in args] if nodes else args
     named = {k: node(v) for k, v in kwargs.items()} if nodes else kwargs
+    fault = None
     try:
         expected = plain(*args, **kwargs)
     except TypeError as error:
+        fault = str(error)
+    if fault is not None:
         with pytest.raises(TypeError) as caught:
             made(*given, **named)
-        assert str(caught.value) == str(error)
+        assert str(caught.value) == fault
         assert isinstance(caught.value, tg.ExecutionError)
     else:
         result = made(*given, **named)
@@ -185,7 +188,7 @@ def test_the_function_runs_exactly_once_on_plain_values():
     seen = []
 
     @bundle
-    def f(x, y=node(5), *rest, **more):
+    def f(x, y=node(5), *rest, **more):  # noqa: B008
         seen.append((x, y, rest, more))
         return x
 
@@ -405,7 +408,7 @@ READS = {
     "passed on": lambda n: _inner(n),
     "lt": lambda n: n < "z",
     "min": lambda n: min(n, key=str),
-    "percent": lambda n: "%s" % n,
+    "percent": lambda n: "%s" % n,  # noqa: UP031
     "percent2": lambda n: n % (),
     "sorted": sorted,
     "reflected in": lambda n: n in ["x", "y"],
@@ -995,10 +998,7 @@ def test_code_of_an_optimizer_is_not_run_unasked():
         return a
 
     price.parameter.assign("def price(a):\n    return a + 1", origin="optimizer")
-    try:
-        assert price(1).data == 2  # in a sandbox, where one is there
-    except tg.ParameterError as error:
-        assert "trust" in str(error)
+    assert price(1).data == 2  # in the sandbox
     price.parameter.trust()
     assert price(1).data == 2
 
@@ -1204,10 +1204,8 @@ def test_options_of_microsoft_trace_mean_the_same():
     assert not isinstance(caught.value, tg.ExecutionError)
 
 
-@pytest.mark.parametrize("target", [3, None and 0, "x" and 5.0, [print]])
+@pytest.mark.parametrize("target", [3, 5.0, [print]])
 def test_what_is_no_function_is_refused(target):
-    if target is None:
-        return
     with pytest.raises(TypeError):
         bundle(target)
 

@@ -28,7 +28,7 @@ def test_of_one_and_several_outputs():
 
 
 def test_membership_users_and_leaves():
-    a, b, left, right, out = diamond()
+    a, _, left, right, out = diamond()
     graph = Graph.of(out)
     assert out in graph
     assert a in graph
@@ -51,7 +51,7 @@ def test_between():
 
 
 def test_between_leaves_out_what_is_beyond_the_outputs():
-    a, b, left, right, out = diamond()
+    a, _, left, _, out = diamond()
     after = out + 1
     cut = Graph.of(after).between([a], [left])
     assert cut.nodes == (a._leaf(), left)
@@ -64,7 +64,7 @@ def test_what_is_no_node_is_refused():
 
 
 def test_to_networkx():
-    a, b, left, right, out = diamond()
+    a, b, _, _, out = diamond()
 
     @tg.bundle
     def call(x, y):

@@ -194,10 +194,10 @@ def test_what_answers_plainly():
     assert str(node(5)) == "5"
     assert f"{node(3.14159):.2f} {node('a')!s:>3}" == "3.14   a"
     assert f"{node(5):03d}" == "005"
-    assert "%d %s" % (node(5), node("a")) == "5 a"
+    assert "%d %s" % (node(5), node("a")) == "5 a"  # noqa: UP031
     assert isinstance(repr(node("x" * 10_000)), str)
     assert len(repr(node("x" * 10_000))) < 500
-    assert list(reversed(node([1, 2])))[0] == 2
+    assert next(reversed(node([1, 2]))) == 2
 
 
 def test_nodes_in_sets_and_dicts_go_by_identity():
@@ -243,7 +243,7 @@ def test_iterating_gives_a_node_per_element():
     assert max(node([1, 3, 2])).data == 3
     assert sorted(node([3, 1]))[0].data == 1
     assert dict(node({"a": 1}).data) == {"a": 1}
-    first, *rest = node([1, 2, 3])
+    _, *rest = node([1, 2, 3])
     assert [r.data for r in rest] == [2, 3]
 
 
@@ -544,7 +544,7 @@ def test_a_name_with_odd_characters():
 
 def test_copies():
     x = node([1, [2]], name="x")
-    y = x + [3]
+    y = x + [3]  # noqa: RUF005
     assert copy.copy(y) is y
     twin = copy.deepcopy(y)
     assert twin.data == y.data
@@ -589,7 +589,7 @@ def test_a_dropped_graph_is_freed_without_the_collector():
     makers = [
         lambda: node(1) + 1,
         lambda: node("a").upper()[0],
-        lambda: list(node([1, 2]))[0],
+        lambda: next(iter(node([1, 2]))),
         lambda: tg.bundle(lambda x: x)([node(1)]),
         lambda: inner(node(1)),
         lambda: node(1, trainable=True) + 1,

@@ -362,7 +362,7 @@ def test_literal_choices():
     style = node("short", trainable=True, name="style", constraint=Literal["short", "long"])
     assert style.kind.name == "choice"
     style.assign("long")
-    with pytest.raises(tg.Rejected, match="style.*'short' or 'long'"):
+    with pytest.raises(tg.Rejected, match=r"style.*'short' or 'long'"):
         style.assign("medium")
 
 
