@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import tracegraph as tg
 from tracegraph import Graph, Node, Parameter
 
-from .programs import Program, programs
+from tests.properties.programs import Program, programs
 
 pytestmark = pytest.mark.filterwarnings("error")
 
