@@ -175,6 +175,8 @@ class Bundle(Generic[P, R]):
         finally:
             leave(token)
         if failure is None:
+            if type(result) is types.CoroutineType:
+                return _awaited(call, result)  # type: ignore[return-value]
             return call.finished(result)  # type: ignore[no-any-return]
         try:
             raise_failed(failure, call.failed(failure))
@@ -442,7 +444,11 @@ def _behind(outputs: list[Node[Any]], frame: Frame) -> dict[int, Node[Any]]:
 
 def _run_coroutine(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Awaitable[Any]:
     call = _Call(self, args, kwargs)
-    source = call.start()
+    return _awaited(call, call.start())
+
+
+def _awaited(call: _Call, source: Awaitable[Any]) -> Awaitable[Any]:
+    """The node of the call, once `source` has given its result."""
 
     async def run() -> Any:
         token: Token[Policy | None] | None = enter_frame(call.frame)

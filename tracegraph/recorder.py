@@ -121,20 +121,21 @@ def enter_frame(frame: Frame) -> Token[Policy | None]:
 leave = _policy.reset
 
 
+_entered: ContextVar[tuple[Token[Policy | None], ...]] = ContextVar(
+    "tracegraph_entered", default=()
+)
+"""The changes that are open in this thread or task, innermost last."""
+
+
 class _Change:
     """A reusable, re-entrant context manager that changes the policy for a block."""
-
-    def __init__(self) -> None:
-        self._tokens: ContextVar[tuple[Token[Policy | None], ...]] = ContextVar(
-            "tracegraph_tokens", default=()
-        )
 
     def _changed(self, policy: Policy) -> Policy:
         raise NotImplementedError
 
     def __enter__(self) -> None:
         token = _policy.set(self._changed(_policy.get() or _PLAIN))
-        self._tokens.set((*self._tokens.get(), token))
+        _entered.set((*_entered.get(), token))
 
     def __exit__(
         self,
@@ -142,8 +143,8 @@ class _Change:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        *rest, token = self._tokens.get()
-        self._tokens.set(tuple(rest))
+        *rest, token = _entered.get()
+        _entered.set(tuple(rest))
         _policy.reset(token)
 
 
@@ -182,7 +183,6 @@ class recording(_Change):
     """
 
     def __init__(self, *, horizon: int | None = None, observers: Iterable[Observer] = ()) -> None:
-        super().__init__()
         if horizon is not None and (type(horizon) is not int or horizon < 1):
             raise ValueError(
                 f"horizon must be a whole number of at least 1, got {horizon!r}: it counts the "
@@ -204,7 +204,6 @@ class scope(_Change):
     """Put `name` before the names of all nodes made in a block; scopes nest as ``outer/inner``."""
 
     def __init__(self, name: str) -> None:
-        super().__init__()
         self._name = name
 
     def _changed(self, policy: Policy) -> Policy:

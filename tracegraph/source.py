@@ -42,7 +42,8 @@ class Source:
     """
 
     __slots__ = (
-        "__weakref__", "_module", "entry", "filename", "flags", "free", "signature", "text", "tree",
+        "__weakref__", "_module", "entry", "filename", "flags", "free", "owner", "signature",
+        "text", "tree",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +54,7 @@ class Source:
         signature: str | None = None,
         free: tuple[str, ...] = (),
         flags: int = 0,
+        owner: str = "",
     ) -> None:
         self.text = text
         self.entry = entry
@@ -66,6 +68,7 @@ class Source:
             )
         self.free = free
         self.flags = flags
+        self.owner = owner
         self.filename = f"<code of {entry} {id(self):x}>"
         self._module = self._compiled()
         lines = text.splitlines(keepends=True)
@@ -101,6 +104,7 @@ class Source:
             entry=name,
             free=code.co_freevars,
             flags=code.co_flags & __future__.annotations.compiler_flag,
+            owner=_class_of(raw),
         )
 
     def replaced(self, text: str) -> Source:
@@ -110,7 +114,12 @@ class Source:
             BadSource: it does not parse, or does not define exactly this entry and signature.
         """
         return Source(
-            text, entry=self.entry, signature=self.signature, free=self.free, flags=self.flags
+            text,
+            entry=self.entry,
+            signature=self.signature,
+            free=self.free,
+            flags=self.flags,
+            owner=self.owner,
         )
 
     @property
@@ -166,6 +175,8 @@ class Source:
             f" def _make():\n  return {self.entry}\n return _make"
         )
         make: Any = template.body[0].body[0]  # type: ignore[attr-defined]
+        if self.owner:
+            _Private(self.owner).visit(entry)
         make.body = [*tree.body, *make.body]
         try:
             code: types.CodeType = compile(
@@ -176,6 +187,34 @@ class Source:
             raise _unparsable(self.text, error) from error
         except (ValueError, RecursionError, MemoryError) as error:
             raise BadSource(f"the code does not compile: {error}") from error
+
+
+def _class_of(function: Any) -> str:
+    """The name of the class in whose body `function` was defined, or nothing."""
+    name: str = function.__qualname__.rpartition(".")[0].rpartition(".")[2]
+    return "" if name == "<locals>" else name
+
+
+class _Private(ast.NodeTransformer):
+    """Writes private names (``self.__x``) as Python does inside a class body."""
+
+    def __init__(self, owner: str) -> None:
+        self.prefix = f"_{owner.lstrip('_')}" if owner.strip("_") else ""
+
+    def mangled(self, name: str) -> str:
+        private = name.startswith("__") and not name.endswith("__") and "." not in name
+        return f"{self.prefix}{name}" if private else name
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        return node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        node.attr = self.mangled(node.attr)
+        return self.generic_visit(node)
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        node.id = self.mangled(node.id)
+        return node
 
 
 _DEFAULTS = "_defaults_at_decoration"
