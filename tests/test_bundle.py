@@ -1390,3 +1390,24 @@ def test_itertools_and_map_over_a_bundle():
     assert [n.data for n in map(add, [node(1), 2], [3, node(4)])] == [4, 6]
     assert functools.reduce(add, [node(i) for i in range(5)]).data == 10
     assert list(itertools.accumulate([node(1), node(2)], add))[-1].data == 3
+
+
+def test_a_plain_function_that_gives_a_coroutine_is_awaited():
+    prompt = node("P", trainable=True, name="prompt")
+
+    async def ask(x):
+        await asyncio.sleep(0)
+        return f"{prompt}{x}"
+
+    class Caller:
+        async def __call__(self, x):
+            return await ask(x)
+
+    for made in (bundle(lambda x: ask(x)), bundle(Caller())):
+        result = asyncio.run(_waited(made(node("x"))))
+        assert result.data == "Px"
+        assert prompt in tg.Graph.of(result).parameters
+
+
+async def _waited(awaitable):
+    return await awaitable

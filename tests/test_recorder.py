@@ -366,3 +366,16 @@ def test_an_async_generator_finished_by_another_task():
         return await anext(it)
 
     asyncio.run(main())
+
+
+def test_entering_often_leaves_nothing_behind():
+    def once():
+        with stop_tracing(), scope("a"), recording(horizon=5, observers=[print]):
+            pass
+
+    once()
+    gc.collect()
+    before = len(contextvars.copy_context())
+    for _ in range(100):
+        once()
+    assert len(contextvars.copy_context()) == before

@@ -220,3 +220,18 @@ def test_future_annotations_are_kept():
     flags = code.co_flags & __future__.annotations.compiler_flag
     source = Source("def f(x: Missing):\n    return x", entry="f", flags=flags)
     assert source.compile(namespace["f"])(3) == 3
+
+
+def test_private_names_are_those_of_the_class():
+    class _Agent:
+        def __init__(self):
+            self.__secret = 5
+
+        @bundle(trainable=True)
+        def act(self):
+            return self.__secret
+
+    agent = _Agent()
+    assert agent.act().data == 5
+    agent.act.parameter.assign("def act(self):\n    self.__secret += 1\n    return self.__secret")
+    assert agent.act().data == 6

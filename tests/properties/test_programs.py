@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tracegraph as tg
-from tracegraph import Graph, Node, Parameter
-
 from tests.properties.programs import Program, programs
+from tracegraph import Graph, Node, Parameter
 
 pytestmark = pytest.mark.filterwarnings("error")
 
