@@ -4,8 +4,9 @@
     python examples/battleship.py --model gpt-4o-mini  # OptoPrime asks a model for new code
 
 A fleet hides on a board. Each turn the player's function `reason` gives every open square a number and
-`act` shoots at one of them; both are code that an optimizer may change. They begin as a player who shoots
-row by row. The score is the share of the fleet that is hit with 24 of 64 possible shots, over several boards.
+`act` shoots at one of them; both are code that an optimizer may change. They begin as a player who
+shoots near what is known already, from the top left. The score is the share of the fleet that is hit
+with 24 shots at 64 squares, over several boards.
 
 Without a model, the new code is made of expressions that this file holds already, so it runs in
 place. What a model writes is not trusted: see ``--trust``.
@@ -28,6 +29,7 @@ OPEN, HIT, MISS = ".", "X", "o"
 
 Square = tuple[int, int]
 View = dict[Square, str]
+Known = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -52,71 +54,77 @@ class Board:
         return cls(frozenset(taken))
 
 
-def beside(view: View, square: Square, reach: int) -> list[str]:
-    """What is known of the squares up to `reach` steps away in the four directions."""
-    row, column = square
-    steps = [step for step in range(-reach, reach + 1) if step]
-    line = [(row + step, column) for step in steps] + [(row, column + step) for step in steps]
-    return [view[place] for place in line if place in view]
-
-
 # The player: two functions that an optimizer may change
 
 
-def reason(view: View) -> dict[Square, int]:
-    """Give every open square a number that says how promising a shot at it is."""
-    worth = {}
-    for square in view:
-        row, column = square
-        near = beside(view, square, 1)
-        far = beside(view, square, 2)
-        hits = near.count("X")
-        misses = far.count("o")
-        if view[square] == ".":
-            worth[square] = row * 8 + column
-    return worth
+def reason(squares: list[Known]) -> list[float]:
+    """Give every open square (row, column, hits beside it, misses beside it) a number."""
+    return [hits + misses - row - column for row, column, hits, misses in squares]
 
 
-def act(worth: dict[Square, int]) -> Square:
-    """Choose the square to shoot at from the numbers."""
-    return min(worth, key=worth.get)
-
-
-Player = tuple[Callable[[View], Any], Callable[[Any], Any]]
+def act(squares: list[Known], worth: list[float]) -> Known:
+    """Choose the open square to shoot at from the numbers."""
+    return squares[worth.index(max(worth))]
 
 
 def player(*, trust: bool) -> tuple[Any, Any]:
-    """The two functions as trainable bundles, with their code as it stands in this file."""
+    """The two functions as trainable bundles, with their code as it stands in this file.
+
+    Args:
+        trust: run code that an optimizer wrote in this process; without it, in the sandbox.
+    """
     trainable = tg.bundle(trainable=True, trust=trust)
     return trainable(reason), trainable(act)
 
 
+# The game
+
+
+def open_squares(view: View) -> list[Known]:
+    """The squares that can be shot at, each with the hits and the misses beside it."""
+    found = []
+    for (row, column), mark in view.items():
+        if mark == OPEN:
+            places = (row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)
+            near = [view.get(place) for place in places]
+            found.append((row, column, near.count(HIT), near.count(MISS)))
+    return found
+
+
 @tg.bundle
-def fleet_hit(ships: frozenset[Square], shots: list[Square]) -> float:
-    """The share of the fleet that the shots hit."""
-    return len(ships & set(shots)) / len(ships)
+def fire(ships: frozenset[Square], squares: list[Known], chosen: Known) -> str:
+    """Shoot at an open square: a hit or a miss.
+
+    Raises:
+        ValueError: what was chosen is none of the open squares.
+    """
+    if chosen not in squares:
+        raise ValueError(f"act chose {chosen!r}; it must choose one of `squares`")
+    return HIT if tuple(chosen[:2]) in ships else MISS
+
+
+@tg.bundle
+def share_hit(marks: list[str]) -> float:
+    """The share of the fleet's squares that was hit."""
+    return marks.count(HIT) / sum(FLEET)
 
 
 def play(board: Board, plan: Any, shoot: Any) -> tuple[Any, View]:
-    """One game: the share of the fleet that was hit, as a node, and the board as it is known then.
-
-    Raises:
-        ValueError: a shot at a square that is not open.
-    """
-    view: View = {(row, column): OPEN for row in range(SIZE) for column in range(SIZE)}
-    shots = []
+    """One game: the share of the fleet that was hit, and the board as it is known at the end."""
+    view = {(row, column): OPEN for row in range(SIZE) for column in range(SIZE)}
+    marks = []
     for _ in range(SHOTS):
-        shot = shoot(plan(dict(view)))
-        square = tg.unwrap(shot)
-        if not isinstance(square, tuple) or view.get(square) != OPEN:
-            raise ValueError(f"act chose {square!r}, which is no open square of the board")
-        view[square] = HIT if square in board.ships else MISS
-        shots.append(shot)
-    return fleet_hit(board.ships, shots), view
+        squares = tg.node(open_squares(view))
+        shot = shoot(squares, plan(squares))
+        mark = fire(board.ships, squares, shot)
+        row, column = tg.unwrap(shot)[:2]
+        view[row, column] = tg.unwrap(mark)
+        marks.append(mark)
+    return share_hit(marks), view
 
 
 def drawing(view: View) -> str:
-    """The board as lines of ``.`` (open), ``X`` (hit) and ``o`` (miss)."""
+    """The board as lines of text."""
     return "\n".join("".join(view[row, column] for column in range(SIZE)) for row in range(SIZE))
 
 
@@ -127,59 +135,154 @@ def boards(count: int, seed: int) -> list[Board]:
 
 
 def mean_share(games: list[Board], plan: Any, shoot: Any) -> float:
-    """The mean share of the fleet that is hit, without recording."""
+    """The mean share of the fleet that a player hits, without recording."""
     with tg.stop_tracing():
         return sum(float(tg.unwrap(play(board, plan, shoot)[0])) for board in games) / len(games)
 
 
-# Baselines that are no part of the search
+# Baselines, which no optimizer sees
 
 
-def at_random(chance: random.Random) -> Player:
+def at_random(seed: int) -> tuple[Any, Any]:
     """A player who shoots anywhere."""
-    return (
-        lambda view: [square for square in view if view[square] == OPEN],
-        chance.choice,
-    )
+    chance = random.Random(seed)
+    return (lambda squares: None), (lambda squares, worth: chance.choice(squares))
 
 
-def by_hand() -> Player:
-    """A player that a person wrote: beside hits first, else a chess-board pattern."""
+def by_hand() -> tuple[Any, Any]:
+    """A player that a person wrote: beside hits first, else every second square."""
 
-    def plan(view: View) -> dict[Square, float]:
-        return {
-            square: 10 * beside(view, square, 1).count(HIT)
-            + 2 * (sum(square) % 2)
-            - beside(view, square, 1).count(MISS)
-            for square in view
-            if view[square] == OPEN
-        }
+    def plan(squares: list[Known]) -> list[float]:
+        return [
+            10 * hits + (row + column) % 2 - misses / 4 for row, column, hits, misses in squares
+        ]
 
-    return plan, lambda worth: max(worth, key=worth.get)
+    return plan, lambda squares, worth: squares[worth.index(max(worth))]
 
 
-# The two ways to improve
-
+# Two ways to improve the player
 
 Advance = Callable[[str], None]
 
 
-def evolve(games: list[Board], steps: int, seed: int, advance: Advance) -> tuple[Any, Any]:
-    """Edit the code, keep what scores better; gives the best player."""
-    plan, shoot = player(trust=True)  # its variations are made of this file's own expressions
-    optimizer = Evolve([plan, shoot], seed=seed, mu=4, lambda_=8)
-    for step in range(steps):
+def evolve(
+    pair: tuple[Any, Any], games: list[Board], steps: int, seed: int, advance: Advance
+) -> None:
+    """Edit the code of both functions, and keep what hits more."""
+    optimizer = Evolve(list(pair), seed=seed)
+    for step in range(1, steps + 1):
+        (candidate,) = optimizer.ask()
+        optimizer.apply(candidate)
         try:
-            played = [play(board, plan, shoot)[0] for board in games]
-        except Exception as error:  # whatever changed code does wrong, the candidate has failed
-            optimizer.tell(optimizer.current or optimizer.ask()[0], None, feedback=str(error))
-            optimizer.apply(optimizer.ask()[0])
-            advance(f"step {step + 1}: failed, {type(error).__name__}")
-            continue
-        share = sum(node.data for node in played) / len(played)
-        optimizer.zero_feedback()
-        optimizer.backward([(node, node.data) for node in played])
-        optimizer.step()
-        advance(f"step {step + 1}: {share:6.1%} of the fleet, best {optimizer.best_score:6.1%}")
+            share = mean_share(games, *pair)
+        except Exception as error:  # changed code may do anything; then it has failed
+            optimizer.tell(candidate, None, feedback=f"{type(error).__name__}: {error}")
+            said = f"failed ({type(error).__name__})"
+        else:
+            optimizer.tell(candidate, share)
+            said = f"{share:.1%} of the fleet hit"
+        advance(f"step {step}: {said}, best so far {optimizer.best_score:.1%}")
     optimizer.finish()
-    return plan, shoot
+
+
+def ask_model(
+    pair: tuple[Any, Any], games: list[Board], steps: int, model: Any, advance: Advance
+) -> None:
+    """Let a model read one game and rewrite the code; keep the best."""
+    optimizer = OptoPrime(
+        list(pair), llm=model, objective=f"Hit as much of the fleet as possible in {SHOTS} shots."
+    )
+    best: tuple[float, list[str]] = (-1.0, [])
+    feedback: tuple[Any, Any]
+    for step in range(1, steps + 1):
+        try:
+            output, view = play(games[0], *pair)  # one game is recorded, all count
+            score = mean_share(games, *pair)
+        except Exception as error:  # changed code may do anything; its failure is the feedback
+            said, feedback = "failed", (tg.failed_node(error) or output, error)
+        else:
+            if score > best[0]:
+                best = (score, [function.parameter.data for function in pair])
+            said = f"{score:.1%}"
+            words = (
+                f"{said} of the fleet hit over {len(games)} boards. The first board, at the end:"
+            )
+            feedback = (output, f"{words}\n{drawing(view)}")
+        advance(f"step {step}: {said} of the fleet hit, best so far {max(best[0], 0):.1%}")
+        optimizer.zero_feedback()
+        optimizer.backward([feedback])
+        if step < steps:
+            optimizer.step()
+    for function, code in zip(pair, best[1], strict=False):
+        function.parameter.assign(code, origin="optimizer")
+
+
+def main(arguments: list[str] | None = None, *, model: Any = None) -> float:
+    """Run the example; gives the share that the best player hits on boards it never saw.
+
+    Args:
+        arguments: as on the command line.
+        model: a `LanguageModel` in the place of a model's name.
+    """
+    options = _options(arguments)
+    model = model or options.model
+    steps = options.steps or (10 if model else 240)
+    count = 12
+    if options.quick:
+        steps, count = min(steps, 150), 6
+    games, fresh = boards(count, options.seed), boards(4 * count, options.seed + 1_000)
+    pair = player(trust=options.trust or model is None)
+    console = Console()
+    baselines = {
+        "at random": mean_share(fresh, *at_random(options.seed)),
+        "the start": mean_share(fresh, *pair),
+        "written by hand": mean_share(fresh, *by_hand()),
+    }
+    for name, share in baselines.items():
+        console.print(f"{name}: {share:.1%} of the fleet hit", highlight=False)
+    with _progress(console, steps) as advance:
+        if model:
+            ask_model(pair, games, steps, model, advance)
+        else:
+            evolve(pair, games, steps, options.seed, advance)
+    after = mean_share(fresh, *pair)
+    for function in pair:
+        console.print(f"\n{function.parameter.data.rstrip()}", highlight=False, markup=False)
+    console.print(
+        f"\nlearned: {after:.1%} of the fleet hit on {len(fresh)} boards that it never saw "
+        f"(the start: {baselines['the start']:.1%})",
+        highlight=False,
+    )
+    return after
+
+
+@contextmanager
+def _progress(console: Console, steps: int) -> Iterator[Advance]:
+    """A bar on a terminal, plain lines elsewhere; a line for each step in both."""
+    columns = TextColumn("playing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=steps)
+
+        def advance(line: str) -> None:
+            console.print(line, highlight=False, markup=False)
+            bar.advance(task)
+
+        yield advance
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", help="a model's name for litellm; without it, Evolve edits code")
+    parser.add_argument("--steps", type=int, help="how many (240, with a model 10)")
+    parser.add_argument("--seed", type=int, default=0, help="of the boards and the search")
+    parser.add_argument("--quick", action="store_true", help="fewer steps and boards")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="run code that a model wrote in this process, not in the sandbox",
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -24,6 +24,16 @@ _SCOPES: Final = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _ARITHMETIC: Final = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod)
 _ORDER: Final = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 _PAIRS: Final = {ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is}
+_OF_MANY: Final = frozenset({"enumerate", "len", "list", "max", "min", "sorted", "sum", "tuple"})
+_CONSTANTS: Final[dict[type, str]] = {
+    bool: "condition", int: "number", float: "number", str: "text",
+}  # fmt: skip
+_FORMS: Final[dict[Any, str]] = {
+    (ast.Compare, ast.BoolOp): "condition",
+    (ast.BinOp,): "number",
+    (ast.JoinedStr,): "text",
+    (*_SCOPES, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.Lambda): "object",
+}
 _COUNTING: Final = frozenset({"abs", "count", "float", "index", "int", "len", "round", "sum"})
 _KEEPS: Final = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 _TRIES: Final = 20
@@ -54,6 +64,7 @@ def varied_code(
         room = max(limit, _size(tree))
         for _ in range(1 + (random.random() < 0.3) + (random.random() < 0.1)):
             _edit(tree, random, given)
+        _drop_dead_statements(tree)
         ast.fix_missing_locations(tree)
         varied = ast.unparse(tree)
         if _size(tree) <= room and varied != before and _sound(varied, text):
@@ -80,6 +91,15 @@ def _edit(tree: ast.Module, random: Random, given: list[ast.expr]) -> None:
     for edit in edits:
         if edit(body, random):
             return
+
+
+def _drop_dead_statements(tree: ast.Module) -> None:
+    """Take away what stands behind a statement that leaves its block."""
+    for block in _blocks(tree):
+        for place, item in enumerate(block):
+            if isinstance(item, ast.Return | ast.Raise | ast.Continue | ast.Break):
+                del block[place + 1 :]
+                break
 
 
 def _size(tree: ast.AST) -> int:
@@ -130,14 +150,32 @@ class _Body:
         self.slots = [slot for slot in self.slots if not _documentation(slot.owner)]
         self.blocks = list(_blocks(function))
         self.nodes = [node for item in function.body for node in ast.walk(item)]
+        self.names = _names(self.nodes)
         self.bound = frozenset(name for node in self.nodes for name in _targets(node))
-        self.ingredients = [*(slot.held for slot in self.slots), *given]
+        names = [item.arg for item in ast.walk(function.args) if isinstance(item, ast.arg)]
+        stored = [n for n in self.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+        own = dict.fromkeys([*names, *(name.id for name in stored)])
+        known = [ast.Name(name, ast.Load()) for name in own]
+        self.ingredients = [*(slot.held for slot in self.slots), *known, *given]
 
     def holding(self, *kinds: type) -> list[_Slot]:
         return [slot for slot in self.slots if isinstance(slot.held, kinds)]
 
+    def sort(self, node: ast.expr) -> str:
+        return _sort(node, self.names)
+
+    def wanted(self, slot: _Slot) -> str:
+        """What is expected in a slot, by where it stands and what it holds."""
+        if slot.field in ("test", "ifs") or isinstance(slot.owner, ast.BoolOp):
+            return "condition"
+        if slot.field == "iter":
+            return "object"
+        held = self.sort(slot.held)
+        calculated = isinstance(slot.owner, ast.BinOp) and held == "unknown"
+        return "number" if calculated else held
+
     def of_sort(self, sort: str) -> list[_Slot]:
-        return [slot for slot in self.slots if _sort_of(slot) == sort]
+        return [slot for slot in self.slots if self.wanted(slot) == sort]
 
     def ingredient(self, slot: _Slot, sort: str | None, random: Random) -> ast.expr | None:
         """A copy of an expression that may stand in `slot`, or ``None``."""
@@ -145,7 +183,7 @@ class _Body:
         fitting = [
             found
             for found in self.ingredients
-            if (sort is None or _sort(found) == sort)
+            if (sort is None or _fits(self.sort(found), sort))
             and _free(found) & self.bound <= slot.bound
             and ast.dump(found) != held
         ]
@@ -163,11 +201,12 @@ def _slots(node: ast.AST, bound: frozenset[str]) -> Iterator[_Slot]:
             if not isinstance(item, ast.AST):
                 continue
             read = isinstance(getattr(item, "ctx", ast.Load()), ast.Load)
-            if (
-                isinstance(item, ast.expr)
-                and read
-                and not isinstance(item, ast.Starred | ast.Slice)
-            ):
+            part = (
+                isinstance(item, ast.Starred | ast.Slice)
+                or (isinstance(node, ast.Call) and field == "func")
+                or (isinstance(node, ast.Subscript) and field == "value")
+            )
+            if isinstance(item, ast.expr) and read and not part:
                 yield _Slot(node, field, index, inner)
             yield from _slots(item, inner)
 
@@ -225,30 +264,44 @@ def _free(node: ast.AST) -> frozenset[str]:
     return frozenset(used - own)
 
 
-def _sort(node: ast.expr) -> str:
-    """What an expression yields, as far as its form tells: condition, number, text, or unknown."""
-    if isinstance(node, ast.Compare | ast.BoolOp):
-        return "condition"
+def _sort(node: ast.expr, names: Mapping[str, str]) -> str:
+    """What an expression yields, as far as its form tells.
+
+    One of condition, number, text, object (what is indexed, iterated or asked), unknown.
+    """
+    if isinstance(node, ast.Name):
+        return names.get(node.id, "unknown")
     if isinstance(node, ast.UnaryOp):
         return "condition" if isinstance(node.op, ast.Not) else "number"
     if isinstance(node, ast.Constant):
-        kinds: dict[type, str] = {bool: "condition", int: "number", float: "number", str: "text"}
-        return kinds.get(type(node.value), "unknown")
+        return _CONSTANTS.get(type(node.value), "unknown")
     if isinstance(node, ast.Call):
         called = node.func
         name = getattr(called, "id", None) or getattr(called, "attr", "")
         return "number" if name in _COUNTING else "unknown"
-    return "number" if isinstance(node, ast.BinOp) else "unknown"
+    return next((sort for kinds, sort in _FORMS.items() if isinstance(node, kinds)), "unknown")
 
 
-def _sort_of(slot: _Slot) -> str:
-    """What is expected in a slot, by where it stands and what it holds."""
-    if slot.field in ("test", "ifs") or isinstance(slot.owner, ast.BoolOp):
-        return "condition"
-    if isinstance(slot.owner, ast.BinOp | ast.Compare):
-        held = _sort(slot.held)
-        return "number" if held == "unknown" else held
-    return _sort(slot.held)
+def _names(nodes: Iterable[ast.AST]) -> dict[str, str]:
+    """What names hold, by how they are used: calculated with, or else asked for parts."""
+    found: dict[str, str] = {}
+    for node in nodes:
+        asked: list[ast.AST] = []
+        if isinstance(node, ast.Subscript | ast.Attribute | ast.Starred):
+            asked = [node.value]
+        elif isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
+            asked = [node.iter]
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in _OF_MANY:
+            asked = list(node.args[:1])
+        elif isinstance(node, ast.BinOp):
+            found |= {n.id: "number" for n in (node.left, node.right) if isinstance(n, ast.Name)}
+        found |= {item.id: "object" for item in asked if isinstance(item, ast.Name)}
+    return found
+
+
+def _fits(sort: str, wanted: str) -> bool:
+    """Whether an expression may stand where `wanted` is expected; unknown may be a number."""
+    return sort == wanted or {sort, wanted} == {"number", "unknown"}
 
 
 # The edits: each changes the tree and says whether it did
@@ -333,7 +386,7 @@ def _replace(body: _Body, random: Random) -> bool:
     if not body.slots:
         return False
     slot = random.choice(body.slots)
-    sort = _sort_of(slot) if random.random() < 0.6 else None
+    sort = body.wanted(slot) if random.random() < 0.9 else None
     found = body.ingredient(slot, sort, random)
     if found is None:
         return False
@@ -342,11 +395,13 @@ def _replace(body: _Body, random: Random) -> bool:
 
 
 def _combine(body: _Body, random: Random) -> bool:
-    if not body.slots:
+    """``x`` becomes ``x + y``, with any operator; a condition ``x and y`` or ``x or y``."""
+    slots = [s for s in body.slots if body.wanted(s) in ("condition", "number", "unknown")]
+    if not slots:
         return False
-    slot = random.choice(body.slots)
-    condition = _sort_of(slot) == "condition"
-    found = body.ingredient(slot, "condition" if condition else None, random)
+    slot = random.choice(slots)
+    condition = body.wanted(slot) == "condition"
+    found = body.ingredient(slot, "condition" if condition else "number", random)
     if found is None:
         return False
     if condition:
@@ -368,12 +423,12 @@ def _simplify(body: _Body, random: Random) -> bool:
 
 def _choose(body: _Body, random: Random) -> bool:
     """``x`` becomes ``y if condition else x``."""
-    slots = [slot for slot in body.slots if _sort_of(slot) != "condition"]
+    slots = [slot for slot in body.slots if body.wanted(slot) != "condition"]
     if not slots:
         return False
     slot = random.choice(slots)
     condition = body.ingredient(slot, "condition", random)
-    other = body.ingredient(slot, None, random)
+    other = body.ingredient(slot, body.wanted(slot), random)
     if condition is None or other is None:
         return False
     slot.put(ast.IfExp(condition, other, slot.held))
@@ -435,7 +490,7 @@ def _guard_statement(body: _Body, random: Random) -> bool:
     conditions = [
         found
         for found in body.ingredients
-        if _sort(found) == "condition" and not _free(found) & body.bound
+        if body.sort(found) == "condition" and not _free(found) & body.bound
     ]
     if not conditions:
         return False

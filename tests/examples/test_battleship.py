@@ -1,0 +1,75 @@
+"""The battleship example: its game, and both ways to improve the player."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import tracegraph as tg
+from examples import battleship
+from examples.battleship import FLEET, SHOTS, Board, boards, by_hand, main, mean_share, play, player
+from tracegraph.llm import Scripted
+
+BETTER = (
+    "def reason(squares):\n"
+    "    return [10 * hits - misses for row, column, hits, misses in squares]\n"
+)
+BROKEN = "def reason(squares):\n    return [1 / 0 for square in squares]\n"
+
+
+def reply(code: str) -> str:
+    return json.dumps({"reasoning": "hunt", "suggestion": {"reason": code}})
+
+
+def test_the_fleet_has_its_ships_and_the_same_seed_the_same_boards() -> None:
+    drawn = boards(50, seed=3)
+    assert all(len(board.ships) == sum(FLEET) for board in drawn)
+    assert drawn == boards(50, seed=3) != boards(50, seed=4)
+
+
+def test_the_score_is_the_share_of_the_fleet_that_was_hit() -> None:
+    board = Board(frozenset((0, column) for column in range(8)) | {(7, 7 - i) for i in range(4)})
+    share, view = play(board, *player(trust=False))
+    marks = list(view.values())
+    assert marks.count("X") + marks.count("o") == SHOTS
+    assert share.data == marks.count("X") / sum(FLEET)
+    assert {p.label for p in tg.Graph.of(share).parameters} == {"reason", "act"}
+
+
+def test_a_shot_at_no_open_square_is_a_failure_that_says_so() -> None:
+    with pytest.raises(ValueError, match="must choose one of `squares`"):
+        mean_share(boards(1, 0), lambda squares: None, lambda squares, worth: (9, 9, 0, 0))
+
+
+def test_without_a_model_the_player_learns(capsys: pytest.CaptureFixture[str]) -> None:
+    before = mean_share(boards(24, 1_000), *player(trust=False))
+    after = main(["--quick"])
+    assert after > before + 0.1
+    assert main(["--quick"]) == after
+    printed = capsys.readouterr().out
+    assert "at random:" in printed
+    assert "step 150:" in printed
+
+
+def test_with_a_model_the_best_player_is_kept_and_failures_are_told() -> None:
+    model = Scripted([reply(BROKEN), reply(BETTER), reply(BROKEN)])
+    after = main(["--quick", "--steps", "4", "--trust"], model=model)
+    hand = mean_share(boards(24, 1_000), *by_hand())
+    assert after > 0.9 * hand
+    assert "ZeroDivisionError" in model.requests[1].messages[-1].text
+    assert "of the fleet hit over 6 boards" in model.requests[0].messages[-1].text
+
+
+def test_what_a_model_writes_runs_apart_unless_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(battleship, "SHOTS", 3)
+    spy = "def reason(squares):\n    import os\n    return [os.getpid() for square in squares]\n"
+    plan, _ = player(trust=False)
+    plan.parameter.assign(spy, origin="optimizer")
+    import os
+
+    try:
+        found = plan([(0, 0, 0, 0)]).data
+    except Exception:  # refused altogether
+        found = []
+    assert os.getpid() not in found
