@@ -14,13 +14,18 @@ place. What a model writes is not trusted: see ``--trust``.
 
 from __future__ import annotations
 
+import argparse
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
 import tracegraph as tg
-from optimizers import Evolve
+from optimizers import Evolve, OptoPrime
 
 SIZE = 8
 FLEET = (4, 3, 3, 2)
