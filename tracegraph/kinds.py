@@ -217,7 +217,9 @@ class _Text(Kind):
     name = "text"
 
     def fault(self, value: Any, initial: Any) -> str | None:
-        return None if isinstance(value, str) else f"expects text, got {_described(value)}"
+        if not isinstance(value, str):
+            return f"expects text, got {_described(value)}"
+        return _unwritable(value)
 
 
 @final
@@ -227,7 +229,9 @@ class _Code(Kind):
     name = "code"
 
     def fault(self, value: Any, initial: Any) -> str | None:
-        return None if isinstance(value, str) else f"expects source text, got {_described(value)}"
+        if not isinstance(value, str):
+            return f"expects source text, got {_described(value)}"
+        return _unwritable(value)
 
     def show(self, value: Any, limit: int = 400) -> str:
         if len(value) <= limit:
@@ -334,6 +338,17 @@ def kind_of(value: object) -> Kind | None:
         type(value), "model_fields"
     ):
         return KINDS["json"]
+    return None
+
+
+def _unwritable(text: str) -> str | None:
+    """Why no file and no model could be given `text`, or ``None`` for any proper text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return (
+            f"half a character (a lone surrogate) stands at position {error.start:,}; leave it out"
+        )
     return None
 
 

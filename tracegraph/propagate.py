@@ -8,6 +8,7 @@ graph. Time and memory are linear in the edges, and there is no recursion.
 from __future__ import annotations
 
 import heapq
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -102,7 +103,7 @@ class _Walk:
                 "cannot find its way; was tracing off, or .data taken too early?"
             )
         start = output._leaf()
-        weight = float(rest[0]) if rest else 1.0
+        weight = _weight(rest[0]) if rest else 1.0
         self.outputs[start.id] = start
         for message in as_feedback(given, start):
             self.send(start, message.given_at(start, weight))
@@ -226,6 +227,19 @@ class _Walk:
             for message in messages.values():
                 parameter.receive(message, self.outputs, version)
         return {parameter: messages for parameter, (_, messages) in self.arrived.items()}
+
+
+def _weight(given: Any) -> float:
+    try:
+        weight = float(given)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise ValueError(
+            f"a weight is a finite number, got {show(given, 80)}: it says how much the feedback on "
+            "one output counts beside the others"
+        )
+    return weight
 
 
 def _parameters_behind(nodes: list[Node[Any]]) -> list[Parameter[Any]]:
