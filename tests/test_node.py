@@ -679,3 +679,10 @@ def test_unwrap():
 def test_the_tables_name_operations_once():
     names = [op.name for op in operators.BINARY.values()]
     assert len(names) == len(set(names))
+
+
+def test_a_keyword_named_like_the_operand_hides_no_input():
+    template, x, y = node("{x}-{y}"), node(1), node(2)
+    result = template.format(x=x, y=y)
+    assert result.data == "1-2"
+    assert {n.id for n in result.inputs.values()} == {template.id, x.id, y.id}

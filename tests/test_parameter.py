@@ -390,3 +390,11 @@ def test_a_description_and_a_constraint_are_kept_for_people():
     assert rate.description == "How fast."
     assert "small is better" in rate.constraint.describe()
     assert rate._leaf().description == "How fast."
+
+
+def test_half_a_character_is_refused():
+    prompt = node("a", trainable=True, name="prompt")
+    with pytest.raises(tg.Rejected, match="surrogate"):
+        prompt.assign("b\ud800")
+    prompt.assign("whole: \U0001f600")
+    assert prompt.version == 1

@@ -407,3 +407,11 @@ def test_the_optimizers_reach():
     assert a.feedback
     opt.zero_grad()
     assert not a.feedback
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), "heavy", None, [1]])
+def test_a_weight_is_a_finite_number(weight):
+    a, _ = two()
+    with pytest.raises(ValueError, match="weight"):
+        backward([(a + "b", "x", weight)])
+    assert not a.feedback
