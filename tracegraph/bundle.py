@@ -161,7 +161,7 @@ class Bundle(Generic[P, R]):
 
     # Calling
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Node[R]:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Node[R]:
         """Run the function once and give the node of the call."""
         if self._mode is not None:
             return self._mode(self, args, kwargs)  # type: ignore[no-any-return]
@@ -416,7 +416,7 @@ class _Call:
             self.extra = {**(self.extra or {}), "captured": tuple(names)}
 
 
-def _fail(error: Exception, *args: Any, **kwargs: Any) -> NoReturn:
+def _fail(error: Exception, /, *args: Any, **kwargs: Any) -> NoReturn:
     raise error
 
 

@@ -327,7 +327,7 @@ class Node(Generic[T]):
             return _Method(self, name)
         return apply(operators.GETATTR, (self, name))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the value, and record it."""
         return apply(operators.CALL, (self, *args), kwargs)
 
@@ -390,7 +390,7 @@ class Node(Generic[T]):
         if changing and args and isinstance(args[0], Node):
             return apply(
                 named(name.strip("_")), args, kwargs,
-                function=lambda x, *rest, **more: func(operators.copied(x), *rest, **more),
+                function=lambda x, /, *rest, **more: func(operators.copied(x), *rest, **more),
             )  # fmt: skip
         return apply(known or named(name.strip("_")), args, kwargs, function=func)
 
@@ -451,7 +451,7 @@ class _Method:
         self._owner = owner
         self.__name__ = name
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         name = self.__name__
         function = _copying(name) if changes(self._owner._data, name) else _calling(name)
         return apply(named(name), (self._owner, *args), kwargs, function=function)
@@ -461,13 +461,13 @@ class _Method:
 
 
 def _calling(name: str) -> Callable[..., Any]:
-    return lambda x, *args, **kwargs: getattr(x, name)(*args, **kwargs)
+    return lambda x, /, *args, **kwargs: getattr(x, name)(*args, **kwargs)
 
 
 def _copying(name: str) -> Callable[..., Any]:
     """Call a method that changes its object on a copy: the recorded value stays as it was."""
 
-    def run(x: Any, *args: Any, **kwargs: Any) -> Any:
+    def run(x: Any, /, *args: Any, **kwargs: Any) -> Any:
         changed = copied(x)
         result = getattr(changed, name)(*args, **kwargs)
         return changed if result is None else result

@@ -94,7 +94,7 @@ def clone(x: Any) -> Any:
     return copy.deepcopy(x)
 
 
-def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Call `function`."""
     return function(*args, **kwargs)
 
