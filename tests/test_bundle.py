@@ -1411,3 +1411,14 @@ def test_a_plain_function_that_gives_a_coroutine_is_awaited():
 
 async def _waited(awaitable):
     return await awaitable
+
+
+def test_parameters_may_have_any_name():
+    @bundle
+    def f(**words):
+        return words
+
+    given = {"self": 1, "function": 2, "error": 3, "x": 4, "args": 5, "bundle": 6, "name": 7}
+    assert f(**given).data == given
+    assert node(f.__wrapped__)(**given).data == given
+    assert sorted(f(**{k: node(v) for k, v in given.items()}).inputs) == sorted(given)

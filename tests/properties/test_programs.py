@@ -14,8 +14,6 @@ import tracegraph as tg
 from tests.properties.programs import Program, programs
 from tracegraph import Graph, Node, Parameter
 
-from tests.properties.programs import Program, programs
-
 pytestmark = pytest.mark.filterwarnings("error")
 
 
