@@ -563,12 +563,12 @@ def test_opening_29_a_copy_of_an_agent_shares_what_is_large(
 # D. Safety, concurrency, operations
 
 
-def test_opening_30_code_of_a_model_runs_in_the_sandbox() -> None:
+def test_opening_30_code_of_a_model_runs_in_the_sandbox(tmp_path: Path) -> None:
     @bundle(trainable=True)
     def f(x: int) -> int:
         return x
 
-    marker = Path("/tmp/tracegraph-opening-30")
+    marker = tmp_path / "written"
     text = f"def f(x):\n    open({str(marker)!r}, 'w').write('no')\n    return x"
     _, update = stepped(f.parameters(), suggesting(f=text))
     if update.changes:
