@@ -28,6 +28,7 @@ ATOMS: Final = frozenset({int, float, str, bool, type(None), bytes, complex})
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _CONTAINERS = (list, dict, set, bytearray)
+_LARGE_SET = 10_000
 
 
 def is_tensor(value: object) -> bool:
@@ -113,8 +114,10 @@ class _Writer:
             if not value:
                 self.put("set()")
                 return
-            sample = sorted(value, key=repr) if len(value) <= 10_000 else value
-            self._many("{", "}", sample, len(value), depth)
+            if len(value) > _LARGE_SET:
+                self.put(f"<{type(value).__name__} of {len(value):,}>")
+            else:
+                self._many("{", "}", sorted(value, key=_order), len(value), depth)
         elif is_tensor(value) or is_array(value):
             self._array(value)
         elif is_dataclass(value) and not isinstance(value, type):
@@ -179,6 +182,11 @@ class _Writer:
             text = f"<{type(value).__qualname__}>"
         room = max(self.room, 16)
         self.put(text if len(text) <= room else f"{text[:room]} (+{len(text) - room:,} characters)")
+
+
+def _order(element: object) -> str:
+    """By what an element of a set is sorted: the order of a set differs from run to run."""
+    return repr(element) if type(element) in ATOMS else show(element, 200)
 
 
 def _plain_repr(kind: type) -> bool:

@@ -8,7 +8,7 @@ from typing import Literal
 from tracegraph.errors import WrongModel
 from tracegraph.llm.messages import Request
 
-__all__ = ["bound_tokens", "count_tokens", "truncate"]
+__all__ = ["bound_tokens", "count_tokens", "prefix", "shares", "truncate"]
 
 _ASCII_TOKEN = re.compile(r"[A-Za-z]{1,7}|[0-9]{1,3}|[!-/:-@\[-`{-~]{1,2}|\n\s*| {4,}")
 _TOKENS_PER_FOREIGN_BYTE = 0.36
@@ -79,3 +79,47 @@ def _cut(text: str, kept: int, keep: str) -> str:
     tail = kept - head
     note = f"[... {len(text) - kept:,} of {len(text):,} characters left out ...]"
     return text[:head] + note + text[len(text) - tail :]
+
+
+def prefix(text: str, tokens: int, *, note: str = " (+{:,} characters)") -> str:
+    """The beginning of a text, about `tokens` tokens long; `note` says how much is missing.
+
+    Looks at no more of a long text than it keeps.
+
+    >>> prefix("abc " * 1000, 5)
+    'abc abc abc abc abc  (+3,980 characters)'
+    """
+    kept = min(len(text), max(tokens, 1) * 8)
+    size = count_tokens(text[:kept])
+    while size > tokens and kept:
+        kept = min(kept - 1, kept * tokens // size)
+        size = count_tokens(text[:kept])
+    return text if kept == len(text) else text[:kept] + note.format(len(text) - kept)
+
+
+def shares(sizes: list[int], total: int, least: int) -> list[int]:
+    """How much of `total` each of several gets: the small ones all, the large ones equal parts.
+
+    Where the equal part would be less than `least`, the last ones get nothing; the first one always
+    gets something.
+
+    >>> shares([10, 500, 500], 210, least=50)
+    [10, 100, 100]
+    >>> shares([60, 60, 60], 120, least=50)
+    [50, 50, 0]
+    """
+    level, left = total, total
+    for number, size in enumerate(sorted(sizes)):
+        level = max(left // (len(sizes) - number), least)
+        if size > level:
+            break
+        left -= size
+        level = max(level, size)
+    given: list[int] = []
+    left = total
+    for size in sizes:
+        share = min(size, level)
+        share = share if share <= left or not given else 0
+        given.append(share)
+        left -= share
+    return given
