@@ -46,6 +46,7 @@ from tracegraph.functions import (
 )
 from tracegraph.graph import Graph
 from tracegraph.module import Map, Module, Seq, apply, model, named_parameters
+from tracegraph.namesake import watch as _watch
 from tracegraph.node import Node, unwrap
 from tracegraph.parameter import Parameter, node
 from tracegraph.propagate import StaleFeedbackWarning, backward, register_rule
@@ -117,10 +118,31 @@ __all__ = [
 
 _LAZY = {"Problem": "tracegraph.problem"}
 
+_FORMER = {
+    "GRAPH": "there is no global graph here: values hold it. Graph.of(node) cuts it out, "
+    "stop_tracing() switches recording off, and there is nothing to clear",
+    "NAME_SCOPES": "use `with tracegraph.scope(name):`",
+    "ParameterNode": "it is called Parameter; make one with node(value, trainable=True)",
+    "MessageNode": "every node is a Node; node.op says which operation made it",
+    "ExceptionNode": "every node is a Node; node.failure says how the call failed",
+    "TraceMissingInputsError": "it is never raised: what a call reads is recorded as its input",
+    "FunModule": "it is called Bundle",
+    "ParameterContainer": "it is called Module",
+    "NodeContainer": "nodes inside dataclasses and pydantic models are found without a base class",
+    "Projection": "constraint= says what a parameter may be",
+    "apply_op": "it is called apply",
+}
+"""Names of Microsoft Trace that are not here, and what to use."""
+
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         import importlib
 
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _FORMER:
+        raise ImportError(f"tracegraph has no {name!r}: {_FORMER[name]}", name=__name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_watch()

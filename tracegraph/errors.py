@@ -27,6 +27,7 @@ Every class also derives from the builtin that fits, so that ``except ValueError
         Forbidden(PermissionError)
       PictureError(ValueError)     a picture cannot be drawn
       MissingExtra(ImportError)    an optional package is not installed
+      Shadowed(ImportError)        a module of the user's hides one of ours
 
 A message says what happened with names and values, why that is a problem, and what to do.
 """
@@ -59,6 +60,7 @@ __all__ = [
     "PictureError",
     "Rejected",
     "SandboxError",
+    "Shadowed",
     "StaleFeedback",
     "TimedOut",
     "TracegraphError",
@@ -193,3 +195,7 @@ class PictureError(TracegraphError, ValueError):
 
 class MissingExtra(TracegraphError, ImportError):
     """An optional package is needed and not installed; the message names the extra."""
+
+
+class Shadowed(TracegraphError, ImportError):
+    """A module of the user's has the name of one of ours and is found first; both are named."""
