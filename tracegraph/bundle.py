@@ -739,6 +739,7 @@ def _code_parameter(source: Source, constraint: Any, description: str) -> Parame
         source.replaced(text)
         return True
 
+    fits.__name__ = "the check of the code"  # as an error names it
     fits.__doc__ = f"defines exactly `{source.header}`"
     made = Constraint(fits, constraint)
     return Parameter(
