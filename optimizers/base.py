@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tracegraph.errors import NotReached, OptimizerError, Rejected
+from tracegraph.events import observed
 from tracegraph.kinds import show
 from tracegraph.module import check_names, named_parameters
 from tracegraph.node import Node
@@ -143,7 +144,10 @@ class Optimizer(ABC):
         self._discard_stale()
         if not self._has_feedback():
             return Update(note="no feedback has arrived since the last step; nothing was asked")
-        return self.settle(self.propose(**options), bypassing=bypassing)
+        with observed("step", optimizer=self, bypassing=bypassing) as facts:
+            update = self.settle(self.propose(**options), bypassing=bypassing)
+            facts["update"] = update
+        return update
 
     def settle(self, proposal: Proposal, *, bypassing: bool = False) -> Update:
         """Check every value of a proposal, then assign all or none."""

@@ -6,8 +6,10 @@ at the trace with `Graph`. Optimizers live in the package ``optimizers`` beside 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
+from tracegraph import events
 from tracegraph.bundle import Bundle, bundle
 from tracegraph.constraint import Constraint
 from tracegraph.errors import (
@@ -53,6 +55,7 @@ from tracegraph.propagate import StaleFeedbackWarning, backward, register_rule
 from tracegraph.recorder import recording, scope, stop_tracing
 
 if TYPE_CHECKING:
+    from tracegraph.history import History, run
     from tracegraph.problem import Problem
 
 __version__ = "0.1.0"
@@ -69,6 +72,7 @@ __all__ = [
     "Forbidden",
     "Gradient",
     "Graph",
+    "History",
     "Map",
     "MissingExtra",
     "Module",
@@ -110,13 +114,18 @@ __all__ = [
     "not_in",
     "recording",
     "register_rule",
+    "run",
     "scope",
     "setitem",
     "stop_tracing",
     "unwrap",
 ]
 
-_LAZY = {"Problem": "tracegraph.problem"}
+_LAZY = {
+    "History": "tracegraph.history",
+    "Problem": "tracegraph.problem",
+    "run": "tracegraph.history",
+}
 
 _FORMER = {
     "GRAPH": "there is no global graph here: values hold it. Graph.of(node) cuts it out, "
@@ -146,3 +155,15 @@ def __getattr__(name: str) -> Any:
 
 
 _watch()
+
+
+def _automatic_run() -> events.Watcher | None:
+    """Keep this run where a directory ``.tracegraph`` exists and nobody keeps it otherwise."""
+    if not os.path.isdir(".tracegraph") or os.environ.get("TRACEGRAPH_HISTORY") == "off":
+        return None
+    from tracegraph.history import automatic_run
+
+    return automatic_run()  # type: ignore[no-any-return]
+
+
+events.absent.append(_automatic_run)

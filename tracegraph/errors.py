@@ -26,6 +26,9 @@ Every class also derives from the builtin that fits, so that ``except ValueError
         OutOfMemory(MemoryError)
         Forbidden(PermissionError)
       PictureError(ValueError)     a picture cannot be drawn
+      HistoryError(RuntimeError)   a run cannot be kept or read back
+        NoSuchRun(LookupError)     a history has no such run
+        CheckpointError(ValueError)  a checkpoint cannot be written or read back
       MissingExtra(ImportError)    an optional package is not installed
       Shadowed(ImportError)        a module of the user's hides one of ours
 
@@ -41,17 +44,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BudgetExceeded",
+    "CheckpointError",
     "CyclicValue",
     "DuplicateName",
     "ExecutionError",
     "FeedbackError",
     "Forbidden",
+    "HistoryError",
     "MissingExtra",
     "MissingKey",
     "ModelError",
     "ModelFailed",
     "NoRule",
     "NonFinite",
+    "NoSuchRun",
     "NotReached",
     "NotRecorded",
     "OptimizerError",
@@ -191,6 +197,18 @@ class Forbidden(SandboxError, PermissionError):
 
 class PictureError(TracegraphError, ValueError):
     """A picture cannot be drawn as it was asked for."""
+
+
+class HistoryError(TracegraphError, RuntimeError):
+    """A run cannot be kept, or a kept one cannot be read back."""
+
+
+class NoSuchRun(HistoryError, LookupError):
+    """A history has no such run; the message names the nearest."""
+
+
+class CheckpointError(HistoryError, ValueError):
+    """A checkpoint cannot be written, or is none, damaged, or of another program."""
 
 
 class MissingExtra(TracegraphError, ImportError):

@@ -1,0 +1,288 @@
+"""What goes wrong with keeping is said once, and the run goes on."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tracegraph as tg
+from tracegraph.errors import HistoryError
+from tracegraph.history import HistoryWarning, store, writer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(store, "_BUSY_MS", 50)
+    monkeypatch.setattr(writer, "_AGAIN", 0.02)
+    monkeypatch.setattr(writer, "_PATIENCE", 0.2)
+    elsewhere = tmp_path / "temporary"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(elsewhere))
+
+
+def keep(folder: Path, steps: int = 3) -> tuple[tg.run, list[str]]:
+    """Keep a run of some steps; gives it and what was warned."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with tg.run("faulty", store=folder) as run:
+            for number in range(1, steps + 1):
+                run.step(tg.node(number) + 1, score=number)
+        assert all(w.category is HistoryWarning for w in said), [str(w.message) for w in said]
+    return run, [str(w.message) for w in said]
+
+
+def numbers(run: Any) -> list[int]:
+    return [step.number for step in tg.History(run.path).run("faulty").steps]
+
+
+def test_a_truncated_file_is_left_alone_and_another_one_begun(tmp_path: Path) -> None:
+    keep(tmp_path)
+    path = tmp_path / "history.sqlite"
+    path.write_bytes(path.read_bytes()[:5_000])
+    before = path.read_bytes()
+    with pytest.raises(HistoryError, match="damaged"):
+        tg.History(tmp_path).run()
+    run, said = keep(tmp_path)
+    assert len(said) == 1
+    assert "cannot be used" in said[0]
+    assert str(run.path) in said[0]
+    assert path.read_bytes() == before
+    assert numbers(run) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database " * 100, b"SQLite format 3\x00" + b"\xff" * 500]
+)
+def test_what_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "history.sqlite"
+    path.write_bytes(content)
+    with pytest.raises(HistoryError, match="damaged"):
+        tg.History(tmp_path)
+    run, said = keep(tmp_path)
+    assert len(said) == 1
+    assert path.read_bytes() == content
+    assert numbers(run) == [1, 2, 3]
+
+
+def test_another_programs_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE runs (a)")
+    connection.close()
+    with pytest.raises(HistoryError, match="another program"):
+        tg.History(tmp_path)
+    run, said = keep(tmp_path)
+    assert "another program" in said[0]
+    assert numbers(run) == [1, 2, 3]
+
+
+def test_a_later_version_is_refused(tmp_path: Path) -> None:
+    keep(tmp_path)
+    connection = sqlite3.connect(tmp_path / "history.sqlite")
+    connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with pytest.raises(HistoryError, match=r"version 99.*update tracegraph"):
+        tg.History(tmp_path)
+    run, said = keep(tmp_path)
+    assert "version 99" in said[0]
+    assert numbers(run) == [1, 2, 3]
+
+
+def test_an_old_file_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = keep(tmp_path)
+    further = (*store.MIGRATIONS, ("ALTER TABLE runs ADD COLUMN extra TEXT DEFAULT 'new'",))
+    monkeypatch.setattr(store, "MIGRATIONS", further)
+    with pytest.raises(HistoryError, match="schema version 1 and this is 2"):
+        tg.History(tmp_path)
+    keep(tmp_path)
+    assert numbers(first) == [1, 2, 3]
+    connection = sqlite3.connect(tmp_path / "history.sqlite")
+    assert connection.execute("SELECT extra FROM runs").fetchall() == [("new",)] * 2
+    connection.close()
+
+
+def test_a_migration_that_fails_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(tmp_path)
+    broken = (*store.MIGRATIONS, ("ALTER TABLE runs ADD COLUMN extra TEXT", "CREATE NONSENSE"))
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "MIGRATIONS", broken)
+        with pytest.raises(sqlite3.OperationalError):
+            store.open_store(tmp_path / "history.sqlite")
+    connection = sqlite3.connect(tmp_path / "history.sqlite")
+    names = [row[1] for row in connection.execute("PRAGMA table_info(runs)")]
+    connection.close()
+    assert "extra" not in names
+    assert tg.History(tmp_path).run().name == "faulty"
+
+
+def test_a_place_that_cannot_be_written_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    run, said = keep(tmp_path / "file")
+    assert run.path.parent.parent == tmp_path / "temporary"
+    assert str(run.path) in said[-1]
+    assert numbers(run) == [1, 2, 3]
+
+
+def test_a_locked_file_is_waited_for_and_nothing_is_lost(tmp_path: Path) -> None:
+    keep(tmp_path)
+    lock = sqlite3.connect(tmp_path / "history.sqlite", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with tg.run("locked", store=tmp_path) as run:
+            started = time.perf_counter()
+            for number in range(20):
+                run.step(score=number)
+            assert time.perf_counter() - started < 20 * 0.2  # it does not wait for each
+            time.sleep(0.3)
+            run.step(score=20)
+            lock.execute("ROLLBACK")
+            lock.close()
+    assert sum("locked" in str(w.message) for w in said) == 1
+    assert len(tg.History(tmp_path).run("locked").steps) == 21
+
+
+def test_a_full_disk_is_waited_for_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(tmp_path)
+    full = threading.Event()
+    full.set()
+    opened = store.open_store
+
+    def limited(path: Path, **options: Any) -> sqlite3.Connection:
+        connection = opened(path, **options)
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count={pages}")
+
+        def lift(*_: Any) -> None:
+            if not full.is_set():
+                connection.execute("PRAGMA max_page_count=1000000")
+
+        monkeypatch.setattr(writer, "transaction", _before(lift))
+        return connection
+
+    monkeypatch.setattr(writer, "open_store", limited)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with tg.run("full", store=tmp_path) as run:
+            for number in range(30):
+                run.step(tg.node("x" * 150 + str(number)) + str(number) * 2_000, score=number)
+            full.clear()
+    assert sum("full" in str(w.message) for w in said) == 1
+    assert len(tg.History(tmp_path).run("full").steps) == 30
+
+
+def _before(lift: Any) -> Any:
+    def begun(connection: sqlite3.Connection) -> Any:
+        lift()
+        return store.transaction(connection)
+
+    return begun
+
+
+def test_a_value_that_cannot_be_kept_is_shown(tmp_path: Path) -> None:
+    class Strange:
+        def __repr__(self) -> str:
+            raise RuntimeError("no words")
+
+    with tg.run("strange", store=tmp_path) as run:
+        run.step(tg.node(Strange(), name="strange"))
+        run.step(tg.node("\ud800 lone \x00", name="text") + "!", feedback="\udfff")
+    kept = tg.History(tmp_path).run()
+    assert "Strange" in kept.graph(1).nodes[0].value
+    assert "lone" in kept.graph(2).nodes[0].value
+
+
+def test_a_record_that_cannot_be_written_leaves_the_others(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with tg.run("odd", store=tmp_path) as run:
+            run.step(score=1)
+            run.candidate("c", score=2**70)
+            run.step(score=2)
+    assert [str(w.message)[:27] for w in said] == ["a record could not be kept:"]
+    assert [s.score for s in tg.History(tmp_path).run().steps] == [1.0, 2.0]
+
+
+def test_a_graph_of_many_nodes_is_cut(tmp_path: Path) -> None:
+    node = tg.node(0)
+    for _ in range(6_000):
+        node = node + 1
+    with tg.run("long", store=tmp_path) as run:
+        run.step(node)
+    graph = tg.History(tmp_path).run().graph(1)
+    assert graph.cut
+    assert len(graph) == 5_000
+    assert graph.nodes[graph.outputs[0]].value == "6000"
+
+
+def test_a_forked_child_leaves_the_run_alone(tmp_path: Path) -> None:
+    program = f"""
+import os, tracegraph as tg
+with tg.run("parent", store={str(tmp_path)!r}) as run:
+    run.step(score=1)
+    run.flush()
+    if os.fork() == 0:
+        run.step(score=99)
+        run.close()
+        raise SystemExit(0)
+    os.wait()
+    run.step(score=2)
+"""
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], cwd=ROOT, check=True, timeout=60
+    )
+    assert [s.score for s in tg.History(tmp_path).run("parent").steps] == [1.0, 2.0]
+
+
+def test_two_processes_write_and_a_third_reads(tmp_path: Path) -> None:
+    program = f"""
+import sys, tracegraph as tg
+text = tg.node("v0", trainable=True, name="text")
+with tg.run(sys.argv[1], store={str(tmp_path)!r}) as run:
+    for number in range(1, 151):
+        text.assign(f"v{{number}}")
+        run.step(text + "!", score=number)
+"""
+    names = ("one", "two")
+    writers = [
+        subprocess.Popen([sys.executable, "-c", program, name], cwd=ROOT, stderr=subprocess.PIPE)
+        for name in names
+    ]
+    seen: list[int] = []
+    try:
+        while any(process.poll() is None for process in writers):
+            try:
+                runs = tg.History(tmp_path).runs()
+            except HistoryError as error:
+                if "there is no history" in str(error) or "is empty" in str(error):
+                    continue
+                raise
+            for run in runs:
+                scores = [step.score for step in run.steps]
+                assert scores == [float(n) for n in range(1, len(scores) + 1)]
+                seen.append(len(scores))
+        said = [process.communicate(timeout=60)[1] for process in writers]
+    finally:
+        for process in writers:
+            process.kill()
+            process.wait()
+    assert said == [b"", b""]
+    assert any(0 < n < 150 for n in seen)
+    history = tg.History(tmp_path)
+    assert [len(history.run(name).steps) for name in names] == [150, 150]
+    assert history.run("one").parameters(77)["text"].value == "v77"

@@ -1,0 +1,131 @@
+"""Small facts by key, on disk before the call returns: a cache, or the state of a loop.
+
+They lie in the same file as the runs, each in a named space. What is kept survives the process.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, final
+
+from tracegraph.errors import HistoryError
+from tracegraph.history.redact import Redactor
+from tracegraph.history.store import keep_text, kept_text, open_store, store_path, transaction
+from tracegraph.history.values import pack, unpack
+
+__all__ = ["Facts"]
+
+
+@final
+class Facts:
+    """A dict on disk, from texts to values that JSON can hold; several processes may share it.
+
+    Args:
+        space: what the facts are about; spaces do not see each other.
+        store: see `tracegraph.run`.
+
+    Raises:
+        HistoryError: the file cannot be used.
+
+    >>> import tempfile
+    >>> facts = Facts("evaluations", tempfile.mkdtemp())
+    >>> facts["a1/example 3"] = {"score": 0.5}
+    >>> facts.get("a1/example 3"), facts.get("a2")
+    ({'score': 0.5}, None)
+    >>> facts.close()
+    """
+
+    def __init__(self, space: str, store: str | Path | None = None) -> None:
+        self.space = space
+        self.path = store_path(store)
+        self._lock = threading.Lock()
+        self._redactor = Redactor()
+        try:
+            self._connection = _shared(self.path)
+        except (sqlite3.Error, OSError) as error:
+            raise HistoryError(f"{self.path} cannot be used: {error}") from error
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value kept under `key`."""
+        with self._lock:
+            row = self._connection.execute(
+                "SELECT value FROM facts WHERE space=? AND key=?", (self.space, key)
+            ).fetchone()
+            text = None if row is None else kept_text(self._connection, row[0])
+        return default if text is None else unpack(json.loads(text), {})
+
+    def __getitem__(self, key: str) -> Any:
+        found = self.get(key, self)
+        if found is self:
+            raise KeyError(key)
+        return found
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Keep `value`; it is on disk when this returns, and a killed process has not lost it.
+
+        Raises:
+            HistoryError: it cannot be written and read back, or the file cannot be written.
+        """
+        tensors: dict[str, Any] = {}
+        data = pack(value, tensors, path=key)
+        if tensors:
+            raise HistoryError(f"{key} holds a tensor; facts are small: keep a checkpoint instead")
+        text = self._redactor.clean(json.dumps(data, separators=(",", ":")))
+        try:
+            with self._lock, transaction(self._connection):
+                sha = keep_text(self._connection, text)
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO facts VALUES (?,?,?,?)",
+                    (self.space, key, time.time(), sha),
+                )
+        except sqlite3.Error as error:
+            raise HistoryError(f"{self.path} cannot be written: {error}") from error
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.get(key, self) is not self
+
+    def __iter__(self) -> Iterator[str]:
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT key FROM facts WHERE space=? ORDER BY key", (self.space,)
+            ).fetchall()
+        return iter([key for (key,) in rows])
+
+    def __len__(self) -> int:
+        with self._lock:
+            (count,) = self._connection.execute(
+                "SELECT count(*) FROM facts WHERE space=?", (self.space,)
+            ).fetchone()
+        return int(count)
+
+    def clear(self) -> None:
+        """Forget everything in this space."""
+        with self._lock, transaction(self._connection):
+            self._connection.execute("DELETE FROM facts WHERE space=?", (self.space,))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _shared(path: Path) -> sqlite3.Connection:
+    """A connection that several threads may use, one at a time."""
+    return open_store(path, threads=True)

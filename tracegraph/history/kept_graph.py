@@ -1,0 +1,110 @@
+"""A trace graph that was kept: its nodes as words, long after they are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+if TYPE_CHECKING:
+    from tracegraph import view
+
+__all__ = ["KeptGraph", "KeptNode"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptNode:
+    """One node; its inputs are (number, argument, captured). `value` is text of bounded length."""
+
+    number: int
+    label: str
+    op: str | None
+    kind: str | None
+    inputs: tuple[tuple[int, str, bool], ...]
+    value: str
+    version: int | None = None
+    failure: str | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class KeptGraph:
+    """A graph as it was at a step; `cut` says that only the nodes nearest to the outputs are here."""
+
+    nodes: tuple[KeptNode, ...]
+    outputs: tuple[int, ...]
+    documentation: Mapping[str, str]
+    cut: bool
+    title: str = ""
+
+    @classmethod
+    def read(cls, structure: Mapping[str, Any], shown: Mapping[str, Any], title: str) -> KeptGraph:
+        """The graph of which `capture` kept the two halves."""
+        versions, failures = shown.get("versions", {}), shown.get("failures", {})
+        nodes = tuple(
+            KeptNode(
+                number, label, op, kind,
+                tuple((source, name, bool(rest)) for source, name, *rest in inputs),
+                value, versions.get(str(number)), failures.get(str(number)),
+            )
+            for number, ((label, op, kind, inputs), value) in enumerate(
+                zip(structure["nodes"], shown["values"], strict=True)
+            )
+        )  # fmt: skip
+        return cls(
+            nodes, tuple(structure["outputs"]), structure["documentation"], structure["cut"], title
+        )
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def picture(self) -> view.Picture:
+        """The graph as boxes and arrows, to be drawn."""
+        from tracegraph import view  # drawing is loaded when something is drawn
+
+        return view.Picture(
+            tuple(self._box(node) for node in self.nodes),
+            tuple(
+                view.Arrow(tail=source, head=node.number, label=name, captured=captured)
+                for node in self.nodes
+                for source, name, captured in node.inputs
+            ),
+            self.title,
+        )
+
+    def to_svg(self) -> str:
+        """The graph as one self-contained SVG."""
+        from tracegraph import view  # drawing is loaded when something is drawn
+
+        return view.svg(self.picture())
+
+    def to_text(self, *, width: int = 80) -> str:
+        """The graph as a tree of lines for a terminal."""
+        from tracegraph import view  # drawing is loaded when something is drawn
+
+        return view.text(self.picture(), width=width)
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
+
+    def _box(self, node: KeptNode) -> view.Box:
+        from tracegraph import view
+
+        role: view.Role = "operation"
+        if node.failure is not None:
+            role = "failure"
+        elif node.kind is not None:
+            role = "parameter"
+        elif node.number in self.outputs:
+            role = "output"
+        elif node.op is None:
+            role = "input"
+        said = self.documentation.get(node.op or "", "")
+        return view.Box(
+            key=node.number,
+            title=node.label,
+            lines=(node.failure or node.value,),
+            role=role,
+            kind=node.kind or "",
+            tooltip="\n".join(filter(None, (node.label, said, node.failure or node.value))),
+        )

@@ -1,0 +1,571 @@
+"""Keep a run while it happens: steps, parameters, graphs, prompts, money.
+
+What is kept is taken at once, while it is true, and written by another thread. Nothing that goes
+wrong with keeping stops the run: it is said once, as a `HistoryWarning`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import socket
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, final
+
+from tracegraph.errors import HistoryError
+from tracegraph.events import watching
+from tracegraph.history.capture import Captured, capture, cut, feedback_on, mean_score, text_of
+from tracegraph.history.parameters import Taken, take
+from tracegraph.history.redact import Redactor
+from tracegraph.history.store import HistoryWarning, keep_text, kept_text, store_path
+from tracegraph.history.surroundings import surroundings
+from tracegraph.history.writer import Job, Writer
+from tracegraph.kinds import show
+from tracegraph.node import Node
+from tracegraph.parameter import Parameter
+
+__all__ = ["Run", "automatic_run", "run"]
+
+_LONGEST = 1_000_000  # characters of one prompt or reply
+_EVENT = 10_000  # characters of one event's facts
+
+
+@final
+class Run:
+    """A run that is being kept; made by `run`.
+
+    Attributes:
+        name: what the run is called; several runs may have one name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        store: str | Path | None = None,
+        config: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        graphs: bool = True,
+        automatic: bool = True,
+        largest_tensor: int = 1_000_000,
+    ) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise HistoryError(f"a run's name is a text, got {show(name, 60)}")
+        self.name = name
+        self._path = store_path(store)
+        self._config = {key: _plain(value) for key, value in (config or {}).items()}
+        self._seed = seed
+        self._graphs = graphs
+        self._automatic = automatic
+        self._largest = largest_tensor
+        self._redactor = Redactor()
+        self._lock = threading.Lock()
+        self._number = 0
+        self._last: tuple[Any, int] | None = None
+        self._drafts: dict[int, _Draft] = {}
+        self._named: dict[int, tuple[Parameter[Any], str]] = {}
+        self._versions: dict[int, int] = {}
+        self._learned: set[int] = set()
+        self._said = False
+        self._id: int | None = None
+        self._stack = ExitStack()
+        self._writer: Writer | None = None
+
+    # The block
+
+    def __enter__(self) -> Self:
+        if self._writer is not None:
+            raise HistoryError(
+                f"the run {self.name!r} was begun before; make a new one with run({self.name!r})"
+            )
+        self._redactor.learn(self._config)
+        self._writer = Writer(self._opening(), _places(self._path))
+        if self._automatic:
+            self._stack.enter_context(watching(self._watch))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+        status = "done" if error is None else "failed"
+        if isinstance(error, KeyboardInterrupt):
+            status = "interrupted"
+        self.close(status, None if error is None else f"{type(error).__name__}: {error}")
+
+    def close(self, status: str = "done", error: str | None = None) -> None:
+        """Write what is waiting and end the run; leaving the ``with`` block does it."""
+        writer, ended = self._open_writer(), time.time()
+
+        def job(connection: sqlite3.Connection, path: Path) -> None:
+            connection.execute(
+                "UPDATE runs SET ended=?, status=?, error=? WHERE id=?",
+                (ended, status, error and self._redactor.clean(error)[:10_000], self._id),
+            )
+
+        writer.put(job)
+        writer.close()
+        self._warn()
+
+    def flush(self) -> None:
+        """Wait until everything that was kept so far is on disk."""
+        self._open_writer().flush()
+        self._warn()
+
+    @property
+    def id(self) -> int:
+        """The run's number in its history.
+
+        Raises:
+            HistoryError: it has none, because no file could be written yet.
+        """
+        self._open_writer().flush()
+        if self._id is None:
+            raise HistoryError(f"the run {self.name!r} could not be written yet and has no number")
+        return self._id
+
+    @property
+    def path(self) -> Path:
+        """The file that keeps this run."""
+        return self._open_writer().path
+
+    # What is kept
+
+    def step(
+        self,
+        outputs: Node[Any] | Iterable[Node[Any]] | None = None,
+        *,
+        feedback: Any = None,
+        update: Any = None,
+        score: float | None = None,
+        problem: Any = None,
+        parameters: Mapping[str, Parameter[Any]] | None = None,
+        seconds: float | None = None,
+        note: str = "",
+    ) -> int:
+        """Keep one step; gives its number.
+
+        Steps of optimizers are kept by themselves. An `update` that was kept so is completed here,
+        not kept twice.
+
+        Args:
+            outputs: a node or several: the graph behind them is kept.
+            feedback: what was said of them: a text, a number, feedback, or a list of these.
+            update: what an optimizer's ``step`` gave.
+            score: how good this step was; larger is better.
+            problem: the `Problem` or the text that a model was given.
+            parameters: by name; those that `outputs` and `update` know need not be given.
+            seconds: how long it took.
+            note: a few words.
+        """
+        ends = [outputs] if isinstance(outputs, Node) else list(outputs or ())
+        captured = capture(ends) if ends else None
+        found = {} if captured is None else dict(captured.parameters)
+        found |= dict(parameters or {})
+        found |= {change.name: change.parameter for change in getattr(update, "changes", ())}
+        draft = _Draft(found)
+        draft.seconds = seconds
+        draft.captured = captured if self._graphs else None
+        draft.score = None if score is None else float(score)
+        draft.details["feedback"] = _said(feedback)
+        if problem is not None:
+            draft.details["problem"] = problem.text() if hasattr(problem, "text") else str(problem)
+        known = self._last if update is not None else None
+        if known is not None and known[0] is update:
+            self._amend(known[1], draft, note)
+            return known[1]
+        self._take_first(draft, update)
+        draft.updated(update)
+        if note:
+            draft.note = note
+        return self._finish(draft)
+
+    def log(self, kind: str, **facts: Any) -> None:
+        """Keep an event: a word for what happened, and facts about it, bounded."""
+        text = json.dumps({key: _plain(value) for key, value in facts.items()})[:_EVENT]
+        row = (self._number, time.time(), kind)
+
+        def job(connection: sqlite3.Connection, path: Path) -> None:
+            connection.execute(
+                "INSERT INTO events (run, step, time, kind, facts) VALUES (?,?,?,?,?)",
+                (self._id, *row, self._redactor.clean(text)),
+            )
+
+        self._put(job)
+
+    def candidate(
+        self,
+        id: str,
+        *,
+        parents: Iterable[str] = (),
+        score: float | None = None,
+        status: str = "",
+        **details: Any,
+    ) -> None:
+        """Keep a candidate of a search, or what became of it: the later call counts."""
+        row = (id, json.dumps(list(parents)), self._number, time.time(), score, status)
+        text = json.dumps({key: _plain(value, 10_000) for key, value in details.items()})
+
+        def job(connection: sqlite3.Connection, path: Path) -> None:
+            sha = keep_text(connection, self._redactor.clean(text))
+            connection.execute(
+                "INSERT OR REPLACE INTO candidates VALUES (?,?,?,?,?,?,?,?)", (self._id, *row, sha)
+            )
+
+        self._put(job)
+
+    # Inside
+
+    def _watch(self, kind: str, facts: dict[str, Any]) -> None:
+        """Keep what an optimizer, or anyone, said with `tracegraph.events.observe`."""
+        if self._writer is None or not self._writer.here:
+            return
+        try:
+            rule = _RULES.get(kind)
+            if rule is not None:
+                rule(self, facts)
+            else:
+                self.log(kind, **facts)
+        except Warning:
+            raise  # warnings are errors here: that is what was asked for
+        except Exception as error:  # keeping must not break what is kept
+            self._complain(f"a {kind} of the run {self.name!r} could not be kept: {error!r}")
+
+    def _step_started(self, facts: dict[str, Any]) -> None:
+        optimizer = facts["optimizer"]
+        draft = _Draft(dict(optimizer.named_parameters))
+        draft.optimizer = type(optimizer).__name__
+        self._learn(getattr(optimizer, "llm", None))
+        log = getattr(optimizer, "log", None)
+        draft.last_exchange = log[-1] if log else None
+        arrived = [p.feedback for p in draft.parameters.values()]
+        ends = {i: node for feedback in arrived for i, node in feedback.outputs.items()}
+        if ends and self._graphs:
+            draft.captured = capture([ends[i] for i in sorted(ends)])
+        numbers = {} if draft.captured is None else draft.captured.numbers
+        draft.details["feedback"] = feedback_on(draft.parameters, numbers)
+        draft.score = mean_score(draft.parameters.values())
+        self._take_parameters(draft, before=True)
+        self._drafts[id(optimizer)] = draft
+        draft.clock = time.perf_counter()
+
+    def _step_ended(self, facts: dict[str, Any]) -> None:
+        optimizer = facts["optimizer"]
+        draft = self._drafts.pop(id(optimizer), None)
+        if draft is None:
+            return
+        draft.seconds = time.perf_counter() - draft.clock
+        draft.details["exchanges"] = _exchanges(optimizer, draft.last_exchange)
+        update, error = facts.get("update"), facts.get("error")
+        if error is not None:
+            draft.status = "failed"
+            draft.details["error"] = f"{type(error).__name__}: {error}"
+        elif facts.get("bypassing"):
+            draft.status = "bypassed"
+        draft.updated(update)
+        number = self._finish(draft)
+        if update is not None:
+            self._last = (update, number)
+
+    def _candidate(self, facts: dict[str, Any]) -> None:
+        self.candidate(**facts)
+
+    def _finish(self, draft: _Draft) -> int:
+        with self._lock:
+            self._number += 1
+            number = self._number
+        self._take_parameters(draft, before=False)
+        self._put(lambda connection, path: self._write(connection, path, number, draft))
+        return number
+
+    def _take_parameters(self, draft: _Draft, *, before: bool) -> None:
+        """Take the values that are new to this run: before the step, or made by it."""
+        for name, parameter in draft.parameters.items():
+            if self._versions.get(id(parameter)) == parameter.version:
+                continue
+            self._versions[id(parameter)] = parameter.version
+            taken = take(self._name(name, parameter), parameter, largest=self._largest)
+            (draft.before if before else draft.after).append(taken)
+
+    def _take_first(self, draft: _Draft, update: Any) -> None:
+        """Take the values that this run has not seen, as they were before `update`."""
+        changed = {id(c.parameter): c for c in getattr(update, "changes", ())}
+        for name, parameter in draft.parameters.items():
+            if id(parameter) in self._versions:
+                continue
+            change = changed.get(id(parameter))
+            own = self._name(name, parameter)
+            taken = take(own, parameter, largest=self._largest)
+            if change is not None:
+                old = take(own, parameter, largest=self._largest, value=change.before)
+                taken = replace(old, version=change.version - 1, origin="", trusted=False)
+            else:
+                self._versions[id(parameter)] = parameter.version
+            draft.before.append(taken)
+
+    def _name(self, name: str, parameter: Parameter[Any]) -> str:
+        """The parameter's name in this run; numbered where another one has it."""
+        known = self._named.get(id(parameter))
+        if known is not None:
+            return known[1]
+        taken = {other for _, other in self._named.values()}
+        free = next(n for i in count(1) if (n := name if i == 1 else f"{name}_{i}") not in taken)
+        self._named[id(parameter)] = (parameter, free)
+        return free
+
+    def _write(
+        self, connection: sqlite3.Connection, path: Path, number: int, draft: _Draft
+    ) -> None:
+        own = self._id or 0
+        for step, values in ((number - 1, draft.before), (number, draft.after)):
+            for taken in values:
+                taken.write(connection, path, own, step, self._redactor)
+        graph, shown = self._keep_graph(connection, draft.captured)
+        details = {key: value for key, value in draft.details.items() if value}
+        connection.execute(
+            f"INSERT OR REPLACE INTO steps VALUES ({','.join('?' * 18)})",
+            (
+                own, number, draft.started, draft.seconds, draft.status, draft.optimizer,
+                self._redactor.clean(draft.note), draft.score, draft.changes, draft.rejections,
+                *draft.usage, _count(draft.captured),
+                self._keep_json(connection, details) if details else None, graph, shown,
+            ),
+        )  # fmt: skip
+
+    def _amend(self, number: int, draft: _Draft, note: str) -> None:
+        """Add to a step that was kept by itself what a person says of it."""
+        added = {key: value for key, value in draft.details.items() if value}
+
+        def job(connection: sqlite3.Connection, path: Path) -> None:
+            row = connection.execute(
+                "SELECT details FROM steps WHERE run=? AND number=?", (self._id, number)
+            ).fetchone()
+            known = json.loads(kept_text(connection, row[0]) or "{}") if row else {}
+            merged = {**known, **{k: v for k, v in added.items() if k != "feedback"}}
+            merged["feedback"] = [*known.get("feedback", []), *added.get("feedback", [])]
+            graph, shown = self._keep_graph(connection, draft.captured)
+            connection.execute(
+                "UPDATE steps SET score=coalesce(?, score), seconds=coalesce(?, seconds), "
+                "note=coalesce(nullif(?, ''), note), details=?, nodes=coalesce(?, nodes), "
+                "graph=coalesce(?, graph), shown=coalesce(?, shown) WHERE run=? AND number=?",
+                (draft.score, draft.seconds, self._redactor.clean(note),
+                 self._keep_json(connection, merged), _count(draft.captured), graph, shown,
+                 self._id, number),
+            )  # fmt: skip
+
+        self._put(job)
+
+    def _keep_graph(
+        self, connection: sqlite3.Connection, captured: Captured | None
+    ) -> tuple[bytes | None, bytes | None]:
+        if captured is None:
+            return None, None
+        return (
+            self._keep_json(connection, captured.structure),
+            self._keep_json(connection, captured.shown),
+        )
+
+    def _keep_json(self, connection: sqlite3.Connection, data: Any) -> bytes:
+        text = json.dumps(data, separators=(",", ":"), default=show)
+        return keep_text(connection, self._redactor.clean(text))
+
+    def _opening(self) -> Job:
+        created = time.time()
+
+        def job(connection: sqlite3.Connection, path: Path) -> None:
+            about = {"config": self._config, **surroundings(self._seed)}
+            self._id = connection.execute(
+                "INSERT INTO runs (name, created, status, host, pid, about) VALUES (?,?,?,?,?,?)",
+                (self._redactor.clean(self.name), created, "running", socket.gethostname(),
+                 os.getpid(), self._keep_json(connection, about)),
+            ).lastrowid  # fmt: skip
+
+        return job
+
+    def _learn(self, model: Any) -> None:
+        if model is not None and id(model) not in self._learned:
+            self._learned.add(id(model))
+            self._redactor.learn(model)
+
+    def _put(self, job: Job) -> None:
+        self._open_writer().put(job)
+        self._warn()
+
+    def _open_writer(self) -> Writer:
+        if self._writer is None:
+            raise HistoryError(
+                f"the run {self.name!r} was not begun: write `with tracegraph.run(...) as run:`"
+            )
+        return self._writer
+
+    def _warn(self) -> None:
+        for message in self._open_writer().complaints():
+            warnings.warn(message, HistoryWarning, stacklevel=4)
+
+    def _complain(self, message: str) -> None:
+        if not self._said:
+            self._said = True
+            warnings.warn(self._redactor.clean(message), HistoryWarning, stacklevel=6)
+
+
+_RULES: dict[str, Any] = {
+    "step_started": Run._step_started,
+    "step": Run._step_ended,
+    "step_failed": Run._step_ended,
+    "candidate": Run._candidate,
+}
+
+
+class _Draft:
+    """A step that is being put together."""
+
+    def __init__(self, parameters: dict[str, Parameter[Any]]) -> None:
+        self.parameters = parameters
+        self.started = time.time()
+        self.clock = 0.0
+        self.seconds: float | None = None
+        self.status = "done"
+        self.optimizer: str | None = None
+        self.note = ""
+        self.score: float | None = None
+        self.changes = self.rejections = 0
+        self.usage: tuple[int | None, int | None, int | None, float | None] = (None,) * 4
+        self.details: dict[str, Any] = {}
+        self.captured: Captured | None = None
+        self.before: list[Taken] = []
+        self.after: list[Taken] = []
+        self.last_exchange: Any = None
+
+    def updated(self, update: Any) -> None:
+        """Take what an ``Update`` says, read by its attributes."""
+        if update is None:
+            return
+        changes, rejections = tuple(update.changes), tuple(update.rejections)
+        self.changes, self.rejections = len(changes), len(rejections)
+        self.note = update.note
+        self.details["changes"] = [change.name for change in changes]
+        self.details["rejections"] = [
+            {"name": r.name, "value": show(r.value, 4_000), "reason": r.reason} for r in rejections
+        ]
+        self.details["reasoning"] = update.reasoning
+        usage = update.usage
+        self.usage = (usage.calls, usage.tokens_in, usage.tokens_out, usage.cost)
+
+
+def run(
+    name: str,
+    *,
+    store: str | Path | None = None,
+    config: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    graphs: bool = True,
+    automatic: bool = True,
+    largest_tensor: int = 1_000_000,
+) -> Run:
+    """Keep what happens in a block: ``with tracegraph.run("first try") as run:``.
+
+    Every step of an optimizer in the block is kept by itself: its feedback, graph, prompts,
+    replies, parameters, usage. Keys and the environment are not.
+
+    Args:
+        name: what the run is called; it need not be unique.
+        store: a directory or a file ``*.sqlite``; by default ``.tracegraph`` where you are.
+        config: settings to keep with the run.
+        seed: the seed of the run, to keep with it.
+        graphs: whether the trace graph of each step is kept.
+        automatic: whether the steps of optimizers are kept without a call of `Run.step`.
+        largest_tensor: in bytes; larger ones are kept as their statistics.
+
+    Raises:
+        HistoryError: `name` is no name.
+
+    >>> import tempfile, tracegraph as tg
+    >>> folder = tempfile.mkdtemp()
+    >>> with tg.run("first try", store=folder) as run:
+    ...     number = run.step(tg.node(2) + 3, score=0.5)
+    >>> tg.History(folder).run("first try").steps[0].score
+    0.5
+    """
+    return Run(
+        name, store=store, config=config, seed=seed, graphs=graphs, automatic=automatic,
+        largest_tensor=largest_tensor,
+    )  # fmt: skip
+
+
+_own: list[Run] = []
+_own_lock = threading.Lock()
+
+
+def automatic_run() -> Any:
+    """The watcher of the run that is kept because the directory ``.tracegraph`` exists."""
+    with _own_lock:
+        if not _own:
+            name = Path(sys.argv[0] if sys.argv else "").stem or "interactive"
+            started = Run(name, automatic=False).__enter__()
+            _own.append(started)
+            atexit.register(started.close)
+    return _own[0]._watch
+
+
+def _places(path: Path) -> list[Path]:
+    """Where a run goes: its file, another beside it, one among the temporary files."""
+    name = f"history-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.sqlite"
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return [path, path.with_name(name), Path(tempfile.gettempdir()) / f"tracegraph-{user}" / name]
+
+
+def _count(captured: Captured | None) -> int | None:
+    return None if captured is None else len(captured.shown["values"])
+
+
+def _said(feedback: Any) -> list[dict[str, Any]]:
+    if feedback is None:
+        return []
+    parts = feedback if isinstance(feedback, (list, tuple)) else [feedback]
+    return [{"kind": type(p).__name__, "text": text_of(p)} for p in parts]
+
+
+def _exchanges(optimizer: Any, last: Any) -> list[dict[str, Any]]:
+    """What was asked and replied since `last`, from the optimizer's own log."""
+    new: list[dict[str, Any]] = []
+    for exchange in reversed(getattr(optimizer, "log", None) or ()):
+        if exchange is last:
+            break
+        new.append(
+            {
+                "prompt": [[m.role, cut(m.text, _LONGEST)] for m in exchange.messages],
+                "reply": cut(exchange.reply.text, _LONGEST),
+                "model": getattr(exchange.reply, "model", None),
+            }
+        )
+    return new[::-1]
+
+
+def _plain(value: Any, limit: int = 1_000) -> Any:
+    """A setting or a fact as JSON of bounded size."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, str):
+        return cut(value, limit)
+    if isinstance(value, Mapping) and len(value) <= 200:
+        return {str(key): _plain(item, limit) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and len(value) <= 200:
+        return [_plain(item, limit) for item in value]
+    if isinstance(value, BaseException):
+        return cut(f"{type(value).__name__}: {value}", limit)
+    return show(value, limit)

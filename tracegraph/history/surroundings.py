@@ -1,0 +1,60 @@
+"""What a run ran with: versions, the commit, the machine, seeds. Nothing of the environment's values."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+__all__ = ["surroundings"]
+
+_PACKAGES = (
+    "tracegraph", "numpy", "torch", "pydantic", "litellm", "networkx", "safetensors", "scipy",
+    "transformers", "openai",
+)  # fmt: skip
+
+
+def surroundings(seed: int | None) -> dict[str, Any]:
+    """Versions of what is loaded, the git commit, the machine and known seeds."""
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        "commit": _commit(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "program": sys.argv[0] if sys.argv else "",
+        "seeds": _seeds(seed),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        if name in sys.modules:
+            try:
+                found[name] = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                found[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
+    return found
+
+
+@cache
+def _commit() -> str | None:
+    """The commit of the working directory, with ``+`` behind it where files were changed."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],
+            capture_output=True, text=True, timeout=2, stdin=subprocess.DEVNULL, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _seeds(seed: int | None) -> dict[str, int]:
+    seeds = {} if seed is None else {"seed": seed}
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "initial_seed"):
+        seeds["torch"] = int(torch.initial_seed())
+    return seeds
