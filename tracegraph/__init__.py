@@ -50,6 +50,7 @@ from tracegraph.graph import Graph
 from tracegraph.module import Map, Module, Seq, apply, model, named_parameters
 from tracegraph.namesake import watch as _watch
 from tracegraph.node import Node, unwrap
+from tracegraph.overlay import Overlay
 from tracegraph.parameter import Parameter, node
 from tracegraph.propagate import StaleFeedbackWarning, backward, register_rule
 from tracegraph.recorder import recording, scope, stop_tracing
@@ -81,6 +82,7 @@ __all__ = [
     "NotReached",
     "OptimizerError",
     "OutOfMemory",
+    "Overlay",
     "Parameter",
     "ParameterError",
     "Preference",

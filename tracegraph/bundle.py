@@ -37,6 +37,7 @@ R = TypeVar("R")
 
 _OP_NAME = re.compile(r"\s*\[([^\]]+)\]\s*")
 _CODE = "__code"
+_MOST_COMPILED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Bundle(Generic[P, R]):
         self.traceable = self._way.traceable
         self._function = function
         self._source = source
-        self._compiled: tuple[int, bool, Callable[..., Any]] = (0, True, function)
+        self._compiled: dict[tuple[int, bool], Callable[..., Any]] = {(0, True): function}
         self._method = method
         self._binding = _Binding(function)
         self._mode = _mode(function)
@@ -188,19 +189,22 @@ class Bundle(Generic[P, R]):
         parameter = self.parameter
         if parameter is None:
             return self._function
-        version, in_place, function = self._compiled
-        trusted = parameter.trusted or self._way.trust
-        if version == parameter._version and in_place == trusted:
-            return function
+        cell = parameter._cell()
+        trusted = cell.trusted or self._way.trust
+        known = self._compiled.get((cell.version, trusted))
+        if known is not None:
+            return known
         source = cast(Source, self._source)
-        if parameter._data != source.text:
-            source = source.replaced(parameter._data)
+        if cell.data != source.text:
+            source = source.replaced(cell.data)
         if trusted:
             function = source.compile(self._function)
         else:
             function = isolated(source, self._function, self._way.sandbox, self._way.host)
         self._source = source
-        self._compiled = (parameter.version, trusted, function)
+        if len(self._compiled) >= _MOST_COMPILED:
+            self._compiled = {}
+        self._compiled[cell.version, trusted] = function
         return function
 
 

@@ -18,7 +18,7 @@ from tracegraph.node import Node, described, distinct, leaf, lower, record, unwr
 from tracegraph.operators import COLLECT
 from tracegraph.recorder import current
 
-__all__ = ["Arrived", "Origin", "Parameter", "Received", "node"]
+__all__ = ["Arrived", "Cell", "Origin", "Parameter", "Received", "node"]
 
 T = TypeVar("T")
 
@@ -66,6 +66,27 @@ class Arrived(Mapping[type, Any]):
         return next((got.version for got in self._received.values()), None)
 
 
+class Cell:
+    """What a parameter holds: the value, its version, and the feedback that arrived for it."""
+
+    __slots__ = ("data", "leaf", "origin", "received", "trusted", "version")
+
+    def __init__(
+        self,
+        data: Any,
+        version: int = 0,
+        origin: Origin = "person",
+        *,
+        trusted: bool = True,
+    ) -> None:
+        self.data = data
+        self.version = version
+        self.origin = origin
+        self.trusted = trusted
+        self.leaf: ref[Node[Any]] | None = None  # weak: the leaf knows its parameter
+        self.received: dict[type, Received] = {}
+
+
 class Parameter(Node[T]):
     """A value that optimizers may change; make one with ``node(value, trainable=True)``.
 
@@ -74,8 +95,6 @@ class Parameter(Node[T]):
     Attributes:
         kind: text, number, choice, code, json or tensor.
         constraint: what values are taken.
-        origin: who wrote the current value, a person or an optimizer.
-        trusted: whether the current value may run in place, if it is code.
 
     Raises:
         ParameterError: no kind fits the value.
@@ -95,15 +114,11 @@ class Parameter(Node[T]):
     """
 
     __slots__ = (
-        "_current",
         "_frozen",
-        "_received",
-        "_version",
+        "_own",
         "constraint",
         "initial",
         "kind",
-        "origin",
-        "trusted",
     )
 
     def __init__(
@@ -115,6 +130,7 @@ class Parameter(Node[T]):
         constraint: Any = None,
         kind: Kind | None = None,
     ) -> None:
+        self._own = Cell(value)
         super().__init__(value, name=name, description=description)
         made = constraint if isinstance(constraint, Constraint) else Constraint(constraint)
         made = made.typed(value)
@@ -127,28 +143,59 @@ class Parameter(Node[T]):
             )
         self.constraint = made
         self.kind = fitting
-        self._version = 0
-        self.origin: Origin = "person"
-        self.trusted = True
         self.initial = value
-        self._current: ref[Node[T]] | None = None  # weak: the leaf knows its parameter
-        self._received: dict[type, Received] = {}
         self._frozen = False
         self.check(value)
+
+    # The cell: its own, or that of an overlay that is in force here
+
+    def _cell(self) -> Cell:
+        policy = current()
+        if policy is None or policy.cells is None:
+            return self._own
+        found: Cell = policy.cells.get(id(self), self._own)
+        return found
+
+    @property
+    def _data(self) -> T:
+        return self._cell().data  # type: ignore[no-any-return]
+
+    @_data.setter
+    def _data(self, value: T) -> None:
+        self._cell().data = value
+
+    @property
+    def origin(self) -> Origin:
+        """Who wrote the current value, a person or an optimizer."""
+        return self._cell().origin
+
+    @origin.setter
+    def origin(self, origin: Origin) -> None:
+        self._cell().origin = origin
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the current value may run in place, if it is code."""
+        return self._cell().trusted
+
+    @trusted.setter
+    def trusted(self, trusted: bool) -> None:
+        self._cell().trusted = trusted
 
     # Reading
 
     def _leaf(self) -> Node[T]:
-        now = None if self._current is None else self._current()
+        cell = self._cell()
+        now: Node[T] | None = None if cell.leaf is None else cell.leaf()
         if now is None:
-            now = leaf(self._data)
+            now = leaf(cell.data)
             now._extra = {
                 **(now._extra or {}),
                 **(self._extra or {}),
                 "parameter": self,
-                "version": self.version,
+                "version": cell.version,
             }
-            self._current = ref(now)
+            cell.leaf = ref(now)
         return now
 
     @property
@@ -160,7 +207,7 @@ class Parameter(Node[T]):
     @property
     def version(self) -> int:
         """How many new values it has had."""
-        return self._version
+        return self._cell().version
 
     @property
     def parameter(self) -> Parameter[T]:
@@ -242,8 +289,9 @@ class Parameter(Node[T]):
 
     def bump(self) -> None:
         """Begin a new version: the value was changed in place."""
-        self._version += 1
-        self._current = None
+        cell = self._cell()
+        cell.version += 1
+        cell.leaf = None
 
     _set = assign
 
@@ -252,22 +300,23 @@ class Parameter(Node[T]):
     @property
     def feedback(self) -> Arrived:
         """The feedback that has arrived since the last step; falsy when nothing has."""
-        return Arrived(self._received)
+        return Arrived(self._cell().received)
 
     def receive(self, message: Any, outputs: Mapping[int, Node[Any]], version: int) -> None:
         """Take in feedback about `version`, merged with what has arrived of its type."""
         kind = type(message)
-        if any(got.version != version for got in self._received.values()):
-            self._received = {}
-        before = self._received.get(kind)
+        received = self._cell().received
+        if any(got.version != version for got in received.values()):
+            received.clear()
+        before = received.get(kind)
         if before is not None and before.version == version:
             message = before.message.merge(message)
             outputs = {**before.outputs, **outputs}
-        self._received[kind] = Received(message, outputs, version)
+        received[kind] = Received(message, outputs, version)
 
     def zero_feedback(self) -> None:
         """Forget the feedback that has arrived."""
-        self._received = {}
+        self._cell().received = {}
 
 
 @overload

@@ -7,7 +7,7 @@ means the plain case, record everything, and is what the fast paths test for.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tracegraph.node import Node
 
 __all__ = [
+    "Change",
     "Frame",
     "Horizon",
     "Policy",
@@ -77,7 +78,7 @@ class Horizon:
 class Policy:
     """What happens to an operation that runs now. Never changed: a change is a new policy."""
 
-    __slots__ = ("active", "frame", "horizon", "observers", "scope")
+    __slots__ = ("active", "cells", "frame", "horizon", "observers", "scope")
 
     def __init__(
         self,
@@ -86,12 +87,14 @@ class Policy:
         horizon: Horizon | None = None,
         scope: str = "",
         frame: Frame | None = None,
+        cells: Mapping[int, Any] | None = None,
     ) -> None:
         self.active = active
         self.observers = observers
         self.horizon = horizon
         self.scope = scope
         self.frame = frame
+        self.cells = cells
 
     @property
     def opaque(self) -> bool:
@@ -115,7 +118,7 @@ def enter_frame(frame: Frame) -> Token[Policy | None]:
     now = _policy.get()
     if now is None:
         return _policy.set(Policy(frame=frame))
-    return _policy.set(Policy(now.active, now.observers, now.horizon, now.scope, frame))
+    return _policy.set(Policy(now.active, now.observers, now.horizon, now.scope, frame, now.cells))
 
 
 leave = _policy.reset
@@ -127,7 +130,7 @@ _entered: ContextVar[tuple[Token[Policy | None], ...]] = ContextVar(
 """The changes that are open in this thread or task, innermost last."""
 
 
-class _Change:
+class Change:
     """A reusable, re-entrant context manager that changes the policy for a block."""
 
     def _changed(self, policy: Policy) -> Policy:
@@ -149,7 +152,7 @@ class _Change:
 
 
 @final
-class stop_tracing(_Change):
+class stop_tracing(Change):
     """Run a block without recording: operations give nodes that remember nothing.
 
     It nests, and other threads and tasks keep recording.
@@ -165,7 +168,7 @@ class stop_tracing(_Change):
 
 
 @final
-class recording(_Change):
+class recording(Change):
     """Record a block, with a bounded `horizon` or with `observers` of every node.
 
     Args:
@@ -200,7 +203,7 @@ class recording(_Change):
 
 
 @final
-class scope(_Change):
+class scope(Change):
     """Put `name` before the names of all nodes made in a block; scopes nest as ``outer/inner``."""
 
     def __init__(self, name: str) -> None:
