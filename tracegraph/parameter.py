@@ -305,14 +305,14 @@ class Parameter(Node[T]):
     def receive(self, message: Any, outputs: Mapping[int, Node[Any]], version: int) -> None:
         """Take in feedback about `version`, merged with what has arrived of its type."""
         kind = type(message)
-        received = self._cell().received
-        if any(got.version != version for got in received.values()):
-            received.clear()
-        before = received.get(kind)
+        cell = self._cell()
+        if any(got.version != version for got in cell.received.values()):
+            cell.received = {}
+        before = cell.received.get(kind)
         if before is not None and before.version == version:
             message = before.message.merge(message)
             outputs = {**before.outputs, **outputs}
-        received[kind] = Received(message, outputs, version)
+        cell.received[kind] = Received(message, outputs, version)
 
     def zero_feedback(self) -> None:
         """Forget the feedback that has arrived."""
