@@ -1,6 +1,6 @@
 """Optimizers that need no model: they try candidates and learn from scores."""
 
-from optimizers.search.candidate import Candidate, Trial
+from optimizers.candidate import Candidate, Trial
 from optimizers.search.evolve import Evolve
 from optimizers.search.mutate import Mutator, Variation, register
 from optimizers.search.random_search import RandomSearch

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from random import Random
 from typing import Any, Final, final
 
-from optimizers.search.candidate import Candidate, Trial
+from optimizers.candidate import Candidate, Trial
 from optimizers.search.search import Search
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show

@@ -15,8 +15,8 @@ from enum import Enum
 from random import Random
 from typing import Any, Final
 
+from optimizers.encoding import encoded
 from optimizers.search.code import varied_code
-from optimizers.search.encoding import encoded
 from optimizers.search.text import varied_text
 from tracegraph.errors import Rejected
 from tracegraph.kinds import KINDS, is_tensor, show

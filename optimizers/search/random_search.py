@@ -6,7 +6,7 @@ import math
 from random import Random
 from typing import Any, final
 
-from optimizers.search.candidate import Candidate, Trial
+from optimizers.candidate import Candidate, Trial
 from optimizers.search.search import Search
 
 __all__ = ["RandomSearch"]

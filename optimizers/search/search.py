@@ -14,8 +14,8 @@ from random import Random
 from typing import Any, Final
 
 from optimizers.base import Optimizer, Proposal, Update
-from optimizers.search.candidate import Candidate, Trial, identity
-from optimizers.search.encoding import decoded, encoded
+from optimizers.candidate import Candidate, Trial, identity
+from optimizers.encoding import decoded, encoded
 from optimizers.search.mutate import Variation, moves, mutated
 from tracegraph.errors import OptimizerError, Rejected
 from tracegraph.feedback import Preference, Ranking, Remark, Score

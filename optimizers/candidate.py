@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from optimizers.search.encoding import encoded
+from optimizers.encoding import encoded
 
 __all__ = ["Candidate", "Trial", "identity"]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from optimizers.search.encoding import decoded, encoded
+from optimizers.encoding import decoded, encoded
 from tracegraph.errors import OptimizerError
 
 atoms = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
