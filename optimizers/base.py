@@ -181,6 +181,16 @@ class Optimizer(ABC):
             tuple(changes), tuple(rejections), proposal.reasoning, proposal.usage, proposal.note
         )
 
+    def refuse(self, proposal: Proposal, reason: str) -> None:  # noqa: B027 - most need not know
+        """Take note that a proposal was tried and is not kept; the parameters stay."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers beside the parameters' values, as JSON-able data."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - as above
+        """Remember what `state_dict` gave."""
+
     @abstractmethod
     def propose(self, **options: Any) -> Proposal:
         """New values for the parameters; changes none of them."""

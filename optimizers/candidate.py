@@ -41,6 +41,15 @@ class Candidate:
     step: float = 0.0
     number: int = 0
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any], parents: tuple[str, ...] = ()) -> Candidate:
+        """The candidate of these values.
+
+        >>> Candidate.of({"x": 1}) == Candidate.of({"x": 1}), len(Candidate.of({"x": 1}).id)
+        (True, 16)
+        """
+        return cls(identity(values), values, parents)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
 

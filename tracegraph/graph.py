@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tracegraph.kinds import ATOMS, show
-from tracegraph.node import Node
+from tracegraph.node import Node, next_id
 from tracegraph.parameter import Parameter
 
 if TYPE_CHECKING:
     from tracegraph import view
 
-__all__ = ["Graph"]
+__all__ = ["Graph", "is_constant", "renumber"]
 
 
 class Graph:
@@ -208,6 +208,20 @@ class Graph:
         from tracegraph import view  # drawing is loaded when something is drawn
 
         return view.Text(self.picture())
+
+
+def renumber(outputs: Iterable[Node[Any]], first: int) -> None:
+    """Give the nodes behind some outputs new ids, output by output, as if they were made in turn.
+
+    Ids of nodes that threads made side by side are mixed by chance, and the order of a problem's
+    lines goes by ids. Only ids from `first` on change; an input's id stays smaller than its user's.
+    """
+    moved: set[int] = set()
+    for output in outputs:
+        fresh = [n for n in Graph.of(output).nodes if n.id >= first and id(n) not in moved]
+        for node in fresh:
+            node.id = next_id()
+            moved.add(id(node))
 
 
 def is_constant(node: Node[Any]) -> bool:

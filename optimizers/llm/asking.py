@@ -1,26 +1,29 @@
 """What optimizers that ask a model share: problem -> prompt -> reply -> proposal.
 
 A subclass says how a problem becomes messages. Here the model is asked once per step, the reply is
-read, every value is checked, and what was rejected and why goes into the next prompt.
+read, every value is checked, and what was rejected and why goes into the next prompt, or, with
+`repairs`, back to the model at once.
 """
 
 from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from optimizers.base import Optimizer, Proposal, Rejection, Update, Usage
+from optimizers.llm.memory import Memory
 from optimizers.llm.reply import ReadReply, read_reply
-from tracegraph.errors import Rejected, UnreadableReply
+from tracegraph.errors import OptimizerError, Rejected, UnreadableReply
+from tracegraph.kinds import show
 from tracegraph.llm import LanguageModelLike, Message, Reply, Request, as_language_model
 from tracegraph.parameter import Parameter
 from tracegraph.problem import Problem
 
-__all__ = ["Exchange", "ModelOptimizer", "Past"]
+__all__ = ["Exchange", "ModelOptimizer", "added"]
 
 logger = logging.getLogger("optimizers")
 
@@ -35,15 +38,6 @@ class Exchange:
     reply: Reply
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
-    """Values that were tried before, and what was said of them."""
-
-    values: Mapping[str, str]
-    feedback: tuple[str, ...]
-    score: float | None = None
-
-
 class ModelOptimizer(Optimizer):
     """An optimizer that asks a language model for new values.
 
@@ -52,8 +46,9 @@ class ModelOptimizer(Optimizer):
         llm: a model's name for litellm (``"gpt-4o-mini"``, ``"ollama/llama3"``), a `LanguageModel`,
             any callable, or ``None`` for the one that the environment names.
         objective: what is wanted, in words.
-        memory_size: how many past attempts the model is shown; 0 for none.
-        budget: about how many tokens the problem may have.
+        memory_size: how many facts of earlier problems are kept and shown; 0 for none.
+        budget: about how many tokens a request may have, past facts included.
+        repairs: how often the model is shown what is wrong with a reply and asked again, 0 to 2.
         max_tokens: how long the model's reply may be.
         mask: names of sections that are left out of every problem.
         ignore_extraction_error: ``True`` reports an unreadable reply in the `Update`; ``False``
@@ -67,8 +62,9 @@ class ModelOptimizer(Optimizer):
         llm: LanguageModelLike = None,
         *,
         objective: str | None = None,
-        memory_size: int = 5,
+        memory_size: int = 100,
         budget: int = 4_000,
+        repairs: int = 0,
         max_tokens: int = 4_096,
         mask: Iterable[str] = (),
         ignore_extraction_error: bool = True,
@@ -82,9 +78,16 @@ class ModelOptimizer(Optimizer):
         self.mask = tuple(mask)
         self.ignore_extraction_error = ignore_extraction_error
         self.options = _options(options)
-        self.memory: deque[Past] = deque(maxlen=max(memory_size, 0))
+        if not isinstance(repairs, int) or not 0 <= repairs <= 2:
+            raise OptimizerError(
+                f"repairs is how often a reply may be mended, 0 to 2, got {show(repairs, 40)}; a model "
+                "that fails more often than that needs another prompt"
+            )
+        self.repairs = repairs
+        self.memory = Memory(memory_size)
         self.log: deque[Exchange] = deque(maxlen=100)
         self._rejected: tuple[Rejection, ...] = ()
+        self._asked: Counter[str] = Counter()
 
     default_objective = "Change the values of the variables so that the feedback improves."
 
@@ -136,30 +139,51 @@ class ModelOptimizer(Optimizer):
         """
         problem = self.problem()
         messages = self.messages(problem, (*self.mask, *mask))
+        usage = Usage()
+        for left in range(self.repairs, -1, -1):
+            reply = self.exchange(messages, schema=self.schema(problem), verbose=verbose, **options)
+            usage = added(usage, _usage(reply))
+            try:
+                read = self.read(reply)
+            except UnreadableReply as error:
+                if not left and not self.ignore_extraction_error:
+                    raise
+                rejections: tuple[Rejection, ...] = (Rejection("the reply", None, error.reason),)
+                proposal = Proposal({}, rejections=rejections, usage=usage)
+            else:
+                values, rejections = self._values(read)
+                note = "; ".join(read.problems)
+                proposal = Proposal(values, read.reasoning or "", rejections, usage, note)
+            if not rejections:
+                break
+            messages = [*messages, Message("assistant", reply.text), _mend(rejections)]
+        self.memory.learn(problem)
+        return proposal
+
+    def exchange(
+        self,
+        messages: list[Message],
+        *,
+        schema: Mapping[str, Any] | None = None,
+        verbose: bool = False,
+        **options: Any,
+    ) -> Reply:
+        """Ask the model; the same question, asked again, is a new attempt for caches and replays."""
         request = Request.of(
             messages,
-            schema=self.schema(problem),
-            max_tokens=self.max_tokens,
-            **{**self.options, **options},
+            schema=schema,
+            **{"max_tokens": self.max_tokens, **self.options, **options},
         )
+        key = request.key(self.llm.name)
+        request = replace(request, attempt=request.attempt + self._asked[key])
+        self._asked[key] += 1
         reply = self.llm.ask(request)
         self.log.append(Exchange(tuple(messages), reply))
         if verbose:
             logger.info(
                 "asked %s:\n%s\nit replied:\n%s", self.llm.name, messages[-1].text, reply.text
             )
-        usage = _usage(reply)
-        try:
-            read = self.read(reply)
-        except UnreadableReply as error:
-            if not self.ignore_extraction_error:
-                raise
-            return self._unread(error.reason, usage)
-        values, rejections = self._values(read)
-        self._remember(problem)
-        return Proposal(
-            values, read.reasoning or "", rejections, usage, note="; ".join(read.problems)
-        )
+        return reply
 
     def read(self, reply: Reply) -> ReadReply:
         """What a reply suggests, by parameter name."""
@@ -182,6 +206,38 @@ class ModelOptimizer(Optimizer):
         self._rejected = update.rejections
         return update
 
+    def refuse(self, proposal: Proposal, reason: str) -> None:
+        """Keep a proposal that was tried and not kept, for the next problem."""
+        self._rejected = tuple(
+            Rejection(name, proposal.values[p], reason)
+            for name, p in self.named_parameters.items()
+            if p in proposal.values
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory, what was rejected, and which questions were asked how often."""
+        return {
+            "memory": self.memory.state_dict(),
+            "rejected": [[r.name, show(r.value, 400), r.reason] for r in self._rejected],
+            "asked": dict(self._asked),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember what `state_dict` gave.
+
+        Raises:
+            OptimizerError: the state is none, or is damaged; nothing has changed.
+        """
+        try:
+            rejected = tuple(Rejection(name, value, why) for name, value, why in state["rejected"])
+            asked = Counter({str(key): int(count) for key, count in state["asked"].items()})
+            self.memory.load_state_dict(state["memory"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise OptimizerError(
+                f"this is no state of {type(self).__name__}: {show(state, 80)}"
+            ) from error
+        self._rejected, self._asked = rejected, asked
+
     @property
     def rejected(self) -> tuple[Rejection, ...]:
         """What the last step rejected; the next problem says so."""
@@ -200,21 +256,6 @@ class ModelOptimizer(Optimizer):
                 rejections.append(Rejection(name, raw, error.reason))
         return values, tuple(rejections)
 
-    def _unread(self, reason: str, usage: Usage) -> Proposal:
-        rejection = Rejection("the reply", None, reason)
-        return Proposal({}, rejections=(rejection,), usage=usage)
-
-    def _remember(self, problem: Problem) -> None:
-        if not self.memory.maxlen:
-            return
-        past = Past(
-            {v.name: v.value for v in problem.variables},
-            tuple(f"{s.text}" for s in problem.feedback),
-            problem.score,
-        )
-        if past not in self.memory:
-            self.memory.append(past)
-
 
 _ELSEWHERE = {
     "propagator": "rules belong to operations: tracegraph.register_rule or @bundle(rules=...)",
@@ -232,6 +273,25 @@ def _options(options: dict[str, Any]) -> dict[str, Any]:
     for name in options.keys() & _ELSEWHERE.keys() - quiet:
         raise TypeError(f"there is no option {name!r} here: {_ELSEWHERE[name]}")
     return {k: v for k, v in options.items() if k not in _ELSEWHERE}
+
+
+def added(first: Usage, second: Usage) -> Usage:
+    """Two usages as one; a cost that is unknown counts nothing beside one that is known."""
+    costs = [usage.cost for usage in (first, second) if usage.cost is not None]
+    return Usage(
+        first.calls + second.calls,
+        first.tokens_in + second.tokens_in,
+        first.tokens_out + second.tokens_out,
+        sum(costs) if costs else None,
+    )
+
+
+def _mend(rejections: Iterable[Rejection]) -> Message:
+    wrong = "\n".join(f"{r.name}: {r.reason}" for r in rejections)
+    return Message(
+        "user",
+        f"Your reply cannot be used:\n{wrong}\nSend the whole reply again, in the form asked for.",
+    )
 
 
 def _usage(reply: Reply) -> Usage:

@@ -2,7 +2,8 @@
 
 A fact is a quoted text of several words together with `the answer is "..."`. Both may stand in one
 line, in one block between blank lines that holds one text, or be tied by names: a value
-``text0 = '...'``, a step ``respond0 = respond(text=text0)`` and a remark ``respond0: ...``.
+``text0 = '...'``, a step ``respond0 = respond(text=text0)`` or ``respond0 = respond(text='...')``,
+and a remark ``respond0: ...``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["Fact", "facts_in", "variables_in"]
 _TEXT = re.compile(r"'([a-z]+(?: [a-z]+){2,})'")
 _ANSWER = re.compile(r'answer is "([a-z]+)"')
 _VALUE = re.compile(r"^(\w+) = '([a-z]+(?: [a-z]+){2,})'", re.M)
-_STEP = re.compile(r"^(\w+) = \w+\((.*)\)", re.M)
+_STEP = re.compile(r"^(\w+) = \w+\((.*)\)$", re.M)
 _REMARK = re.compile(r"^(\w+)(?: \(weight [^)]*\))?: (.*)$", re.M)
 _VARIABLE = re.compile(r"^\(text\) (\w+) =[ \n](.*?)(?=\n\n|\n\(\w+\) \w+ =|\n#|\Z)", re.M | re.S)
 
@@ -42,7 +43,11 @@ def variables_in(request: str) -> list[tuple[str, str]]:
 
 def _named(request: str) -> Iterator[Fact]:
     values = dict(_VALUE.findall(request))
-    behind = {name: re.findall(r"=(\w+)", inside) for name, inside in _STEP.findall(request)}
+    behind: dict[str, list[str]] = {}
+    for name, inside in _STEP.findall(request):
+        behind[name] = re.findall(r"=(\w+)", inside)
+        for text in _TEXT.findall(inside):
+            values.setdefault(name, text)
     for name, said in _REMARK.findall(request):
         label = _ANSWER.search(said)
         text = _text_behind(name, behind, values, 5)

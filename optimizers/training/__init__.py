@@ -1,0 +1,1 @@
+"""Turn single steps into reliable improvement: minibatches, evaluation, acceptance, resume."""

@@ -1,0 +1,92 @@
+"""What a training may spend, and what it has spent."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, final
+
+from optimizers.base import Usage
+from tracegraph.errors import OptimizerError
+
+__all__ = ["Budget", "Spend", "as_budget"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What was used: steps, runs of the workflow, and the optimizer's calls, tokens and dollars.
+
+    `dollars` holds what is known: calls whose price nobody knows count 0.
+    """
+
+    steps: int = 0
+    runs: int = 0
+    calls: int = 0
+    tokens: int = 0
+    dollars: float = 0.0
+    seconds: float = 0.0
+
+    def plus(self, usage: Usage) -> Spend:
+        """With what one proposal cost."""
+        return replace(
+            self,
+            calls=self.calls + usage.calls,
+            tokens=self.tokens + usage.tokens_in + usage.tokens_out,
+            dollars=self.dollars + (usage.cost or 0.0),
+        )
+
+    def __str__(self) -> str:
+        told = f"{self.steps} steps, {self.runs} runs, {self.calls} calls, {self.tokens:,} tokens"
+        return told + (f", ${self.dollars:.4f}" if self.dollars else "")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much a training may spend at most; ``None`` is no limit.
+
+    `runs` (of the workflow) is never exceeded. The others are looked at before each step, so the last
+    step may go beyond them by its own cost; for a limit on calls, tokens or dollars that no call
+    exceeds, wrap the model: ``tracegraph.llm.Budgeted``.
+
+    Raises:
+        OptimizerError: a limit is no positive number; nothing could be done with it.
+
+    >>> Budget(runs=400, calls=25)
+    Budget(steps=None, runs=400, calls=25, tokens=None, dollars=None, seconds=None)
+    """
+
+    steps: int | None = None
+    runs: int | None = None
+    calls: int | None = None
+    tokens: int | None = None
+    dollars: float | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, limit in asdict(self).items():
+            if limit is not None and not (math.isfinite(limit) and limit > 0):
+                raise OptimizerError(
+                    f"the budget allows {name}={limit!r}: nothing can be done with that; give a number "
+                    "above 0, or None for no limit"
+                )
+
+    def spent(self, spend: Spend) -> str:
+        """Which limit is reached, in words; empty where there is room."""
+        for field in fields(self):
+            limit, used = getattr(self, field.name), getattr(spend, field.name)
+            if limit is not None and used >= limit:
+                return f"the budget of {limit:g} {field.name} is spent"
+        return ""
+
+
+def as_budget(given: Any) -> Budget:
+    """A budget from a `Budget`, a number of workflow runs, or ``None`` for 20 steps."""
+    if given is None:
+        return Budget(steps=20)
+    if isinstance(given, Budget):
+        return given
+    if isinstance(given, int) and not isinstance(given, bool):
+        return Budget(runs=given)
+    raise OptimizerError(f"budget is a Budget or a number of workflow runs, got {given!r}")

@@ -1,0 +1,80 @@
+"""What a training tells while it runs, and what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, final
+
+from optimizers.candidate import Candidate
+from optimizers.training.budget import Spend
+
+__all__ = ["Event", "Listener", "Result"]
+
+Kind = Literal["started", "proposed", "accepted", "rejected", "skipped", "validated", "finished"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened; plain data.
+
+    Attributes:
+        kind: what happened.
+        step: counts from 1; 0 is before the first step.
+        note: in words.
+        score: of the candidate, on the step's examples or on the validation set.
+        before: the score of the present values on the same examples.
+        candidate: its id.
+        spend: what was spent so far.
+    """
+
+    kind: Kind
+    step: int
+    note: str = ""
+    score: float | None = None
+    before: float | None = None
+    candidate: str = ""
+    spend: Spend = field(default_factory=Spend)
+
+    def __str__(self) -> str:
+        score = "" if self.score is None else f" {self.score:.3f}"
+        before = "" if self.before is None else f" (before {self.before:.3f})"
+        note = f": {self.note}" if self.note else ""
+        return f"step {self.step} {self.kind}{score}{before}{note}"
+
+
+Listener = Callable[[Event], Any]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a training came to; its best values are in the parameters now.
+
+    Attributes:
+        best: the best candidate.
+        score: its mean score on the validation set; without one, on its last examples.
+        baseline: the same for the values at the start.
+        history: everything that happened, in order.
+        spend: what was used.
+        stopped: why it ended, in words.
+        error: what ended it early, or ``None``.
+        state: give it to ``fit(state=...)`` to go on.
+    """
+
+    best: Candidate
+    score: float
+    baseline: float
+    history: tuple[Event, ...]
+    spend: Spend
+    stopped: str
+    error: Exception | None = None
+    state: Any = None
+
+    def __str__(self) -> str:
+        kept = sum(event.kind == "accepted" for event in self.history)
+        return (
+            f"{self.baseline:.3f} -> {self.score:.3f}, {kept} proposals accepted; {self.spend}; "
+            f"{self.stopped}"
+        )
