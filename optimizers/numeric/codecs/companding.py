@@ -1,8 +1,9 @@
 """State in one byte per element: companding by groups of 32, each with a half-precision scale.
 
 Signed values are stored as ``2x / (1 + |x|)`` of the group's normalised value, a second moment as
-its square root (FlashOptim, Databricks 2026). 1.06 bytes per element of a state. A positive second
-moment is never stored as zero: its lowest code is 1, or the direction ``m / sqrt(v)`` would explode.
+its square root (FlashOptim, Databricks 2026). 1.06 bytes per element of a state. A positive
+second moment is never stored as zero: its lowest code is 1, or the direction ``m / sqrt(v)`` would
+explode.
 """
 
 from __future__ import annotations
