@@ -8,8 +8,8 @@ A fleet hides on a board. Each turn the player's function `reason` gives every o
 shoots near what is known already, from the top left. The score is the share of the fleet that is hit
 with 24 shots at 64 squares, over several boards.
 
-Without a model, the new code is made of expressions that this file holds already, so it runs in
-place. What a model writes is not trusted: see ``--trust``.
+Without a model, `reason` alone is changed, and its new code is made of expressions that it holds
+already, so it runs in place. What a model writes is not trusted: see ``--trust``.
 """
 
 from __future__ import annotations
@@ -173,8 +173,8 @@ Advance = Callable[[str], None]
 def evolve(
     pair: tuple[Any, Any], games: list[Board], steps: int, seed: int, advance: Advance
 ) -> None:
-    """Edit the code of both functions, and keep what hits more."""
-    optimizer = Evolve(list(pair), seed=seed)
+    """Edit the code of `reason`, and keep what hits more; `act` stays, as it is hardly improved."""
+    optimizer = Evolve(pair[0], seed=seed)
     for step in range(1, steps + 1):
         (candidate,) = optimizer.ask()
         optimizer.apply(candidate)
@@ -231,10 +231,10 @@ def main(arguments: list[str] | None = None, *, model: Any = None) -> float:
     """
     options = _options(arguments)
     model = model or options.model
-    steps = options.steps or (10 if model else 240)
+    steps = options.steps or (10 if model else 160)
     count = 12
     if options.quick:
-        steps, count = min(steps, 150), 6
+        steps, count = min(steps, 80), 4
     games, fresh = boards(count, options.seed), boards(4 * count, options.seed + 1_000)
     pair = player(trust=options.trust or model is None)
     console = Console()
@@ -278,7 +278,7 @@ def _progress(console: Console, steps: int) -> Iterator[Advance]:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", help="a model's name for litellm; without it, Evolve edits code")
-    parser.add_argument("--steps", type=int, help="how many (240, with a model 10)")
+    parser.add_argument("--steps", type=int, help="how many (160, with a model 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the boards and the search")
     parser.add_argument("--quick", action="store_true", help="fewer steps and boards")
     parser.add_argument(

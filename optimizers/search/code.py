@@ -177,9 +177,11 @@ class _Body:
     def of_sort(self, sort: str) -> list[_Slot]:
         return [slot for slot in self.slots if self.wanted(slot) == sort]
 
-    def ingredient(self, slot: _Slot, sort: str | None, random: Random) -> ast.expr | None:
+    def ingredient(
+        self, slot: _Slot, sort: str | None, random: Random, *, other: bool = True
+    ) -> ast.expr | None:
         """A copy of an expression that may stand in `slot`, or ``None``."""
-        held = ast.dump(slot.held)
+        held = ast.dump(slot.held) if other else ""
         fitting = [
             found
             for found in self.ingredients
@@ -401,7 +403,8 @@ def _combine(body: _Body, random: Random) -> bool:
         return False
     slot = random.choice(slots)
     condition = body.wanted(slot) == "condition"
-    found = body.ingredient(slot, "condition" if condition else "number", random)
+    sort = "condition" if condition else "number"
+    found = body.ingredient(slot, sort, random, other=condition)
     if found is None:
         return False
     if condition:

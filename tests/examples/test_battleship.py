@@ -43,23 +43,23 @@ def test_a_shot_at_no_open_square_is_a_failure_that_says_so() -> None:
 
 
 def test_without_a_model_the_player_learns(capsys: pytest.CaptureFixture[str]) -> None:
-    before = mean_share(boards(24, 1_000), *player(trust=False))
+    before = mean_share(boards(16, 1_000), *player(trust=False))
     after = main(["--quick"])
     assert after > before + 0.1
-    few = ["--quick", "--steps", "12"]
+    few = ["--quick", "--steps", "5"]
     assert main(few) == main(few)
     printed = capsys.readouterr().out
     assert "at random:" in printed
-    assert "step 150:" in printed
+    assert "step 80:" in printed
 
 
 def test_with_a_model_the_best_player_is_kept_and_failures_are_told() -> None:
     model = Scripted([reply(BROKEN), reply(BETTER), reply(BROKEN)])
     after = main(["--quick", "--steps", "4", "--trust"], model=model)
-    hand = mean_share(boards(24, 1_000), *by_hand())
+    hand = mean_share(boards(16, 1_000), *by_hand())
     assert after > 0.9 * hand
     assert "ZeroDivisionError" in model.requests[1].messages[-1].text
-    assert "of the fleet hit over 6 boards" in model.requests[0].messages[-1].text
+    assert "of the fleet hit over 4 boards" in model.requests[0].messages[-1].text
 
 
 def test_what_a_model_writes_runs_apart_unless_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
