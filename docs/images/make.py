@@ -32,9 +32,7 @@ def per_customer(profit: float, customers: float) -> float:
 
 def stall() -> str:
     """The market stall of the README, with feedback in words."""
-    sign = tg.node(
-        "Sale", name="sign", trainable=True, constraint=Literal["Sale", "Fresh", "Last"]
-    )
+    sign = tg.node("Sale", name="sign", trainable=True, constraint=Literal["Sale", "Fresh", "Last"])
     discount = tg.node(
         0.0, name="discount", trainable=True, constraint=Annotated[float, Field(ge=0, le=0.5)]
     )

@@ -66,7 +66,11 @@ def test_what_openai_reports_is_kept() -> None:
     assert (reply.usage, reply.truncated) == (Usage(1, 2), True)
 
 
-@pytest.mark.parametrize("said", [None, 5, [], {"choices": []}, openai_form(None)], ids=lambda value: type(value).__name__)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "said",
+    [None, 5, [], {"choices": []}, openai_form(None)],
+    ids=lambda value: type(value).__name__,
+)  # type: ignore[arg-type]
 def test_an_answer_that_is_none_is_refused(said: Any) -> None:
     with pytest.raises(WrongModel, match=r"choices\[0\]"):
         FromCallable(lambda prompt: said)("Go")
@@ -94,7 +98,9 @@ def test_a_model_stays_itself_and_a_name_comes_from_the_environment(
     assert as_language_model("anthropic/x").name == "anthropic/x"
 
 
-@pytest.mark.parametrize("wrong", [5, "", [], object(), Scripted], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "wrong", [5, "", [], object(), Scripted], ids=lambda value: type(value).__name__
+)
 def test_what_cannot_be_a_model_is_refused(wrong: Any) -> None:
     with pytest.raises(WrongModel):
         as_language_model(wrong)

@@ -12,12 +12,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optimizers.search.candidate import identity
 from pydantic import Field
 
 import tracegraph as tg
 from optimizers import Evolve
 from optimizers.search import Candidate, RandomSearch, Search
-from optimizers.search.candidate import identity
 from tracegraph.errors import OptimizerError, Rejected
 from tracegraph.feedback import UnknownFeedback
 
