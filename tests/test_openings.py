@@ -200,8 +200,8 @@ def test_opening_10_the_memory_keeps_indentation_and_a_mask_hides_one_section() 
     prompt = node(code, trainable=True, name="prompt")
     llm = Scripted([suggesting(prompt="new"), suggesting(prompt="newer")])
     optimizer = OptoPrime([prompt], llm=llm)
-    for _ in range(2):
-        optimizer.backward(prompt + "!", "bad")
+    for said in (f"write it like this:\n{code}", "bad"):
+        optimizer.backward(prompt + "!", said)
         optimizer.step()
     assert "\n        return 1\n" in llm.requests[1].messages[-1].text
     long = node("y" * 100, name="long")

@@ -398,3 +398,18 @@ def test_half_a_character_is_refused():
         prompt.assign("b\ud800")
     prompt.assign("whole: \U0001f600")
     assert prompt.version == 1
+
+
+def test_a_floating_tensor_is_followed_by_torch_and_stays_the_users_own() -> None:
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+    mine = torch.zeros(3)
+    weight = node(mine, trainable=True, name="weight")
+    assert weight.data is mine
+    assert mine.requires_grad
+    assert not node(torch.zeros(3, dtype=torch.int64), trainable=True).data.requires_grad
+    assert not node(torch.zeros(3)).data.requires_grad
+    loss = ((weight - 1) ** 2).sum()
+    loss.backward(1.0)
+    assert torch.equal(mine.grad, torch.full((3,), -2.0))
+    weight.assign(torch.ones(3))
+    assert weight.data.requires_grad

@@ -13,7 +13,7 @@ from weakref import ref
 
 from tracegraph.constraint import Constraint
 from tracegraph.errors import ParameterError, Rejected
-from tracegraph.kinds import Kind, show
+from tracegraph.kinds import Kind, is_tensor, show
 from tracegraph.node import Node, described, distinct, leaf, lower, record, unwrap
 from tracegraph.operators import COLLECT
 from tracegraph.recorder import current
@@ -90,7 +90,8 @@ class Cell:
 class Parameter(Node[T]):
     """A value that optimizers may change; make one with ``node(value, trainable=True)``.
 
-    It can be used like the value it holds. Assign through `assign`, which checks first.
+    It can be used like the value it holds. Assign through `assign`, which checks first. A floating
+    torch tensor is the user's own, and is told to require a gradient.
 
     Attributes:
         kind: text, number, choice, code, json or tensor.
@@ -146,6 +147,7 @@ class Parameter(Node[T]):
         self.initial = value
         self._frozen = False
         self.check(value)
+        _follow(value)
 
     # The cell: its own, or that of an overlay that is in force here
 
@@ -279,6 +281,7 @@ class Parameter(Node[T]):
             Rejected: the value is refused; nothing has changed.
         """
         self._data = self.check(unwrap(value))
+        _follow(self._data)
         self.origin = origin
         self.trusted = (origin == "person") if trusted is None else trusted
         self.bump()
@@ -317,6 +320,12 @@ class Parameter(Node[T]):
     def zero_feedback(self) -> None:
         """Forget the feedback that has arrived."""
         self._cell().received = {}
+
+
+def _follow(value: Any) -> None:
+    """Tell torch to follow a floating tensor that nothing made: what trains needs a gradient."""
+    if is_tensor(value) and value.is_leaf and (value.is_floating_point() or value.is_complex()):
+        value.requires_grad_(True)
 
 
 @overload

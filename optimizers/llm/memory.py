@@ -72,7 +72,8 @@ class Memory:
 def facts_of(problem: Problem, longest: int = 400) -> list[str]:
     """What a problem says of each output, with the inputs behind it, a line each.
 
-    Bare scores are no facts: they are true of one version of the parameters only.
+    Numbers and choices that may change stand among the inputs: what was said is true of them only.
+    Bare scores are no facts: they are true of one version of the other parameters only.
 
     >>> import tracegraph as tg
     >>> prompt = tg.node("Be kind.", trainable=True, name="prompt")
@@ -83,15 +84,20 @@ def facts_of(problem: Problem, longest: int = 400) -> list[str]:
     """
     steps = {step.name: step for step in problem.steps}
     inputs = {fact.name: fact.value for fact in problem.inputs}
+    small = [v for v in problem.variables if v.kind in ("number", "choice")]
+    inputs |= {v.name: v.value for v in small}
     said: dict[str, list[str]] = {}
     for remark in problem.feedback:
         if not remark.text.startswith("score "):
-            said.setdefault(remark.output, []).append(" ".join(remark.text.split()))
+            said.setdefault(remark.output, []).append(remark.text.strip())
     facts = []
     for output, texts in said.items():
         behind = _inputs_behind(output, steps, inputs, {v.name for v in problem.variables})
-        given = ", ".join(f"{_bare(name)}={value}" for name, value in behind.items())
-        facts.append(f"{_cut(given, longest)} -> {_cut(' '.join(texts), longest)}")
+        kept = {v.name for v in small}
+        given = ", ".join(
+            f"{name if name in kept else _bare(name)}={value}" for name, value in behind.items()
+        )
+        facts.append(f"{_cut(given, longest)} -> {_cut('; '.join(texts), longest)}")
     return facts
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from optimizers.search.candidate import identity
+from optimizers.candidate import identity
 from pydantic import Field
 
 import tracegraph as tg
