@@ -14,6 +14,7 @@ from typing import Any
 
 from tracegraph.errors import NotReached, OptimizerError, Rejected
 from tracegraph.events import observed
+from tracegraph.graph import Graph
 from tracegraph.kinds import show
 from tracegraph.module import check_names, named_parameters
 from tracegraph.node import Node
@@ -21,6 +22,9 @@ from tracegraph.parameter import Parameter
 from tracegraph.propagate import StaleFeedbackWarning, backward
 
 __all__ = ["Change", "Optimizer", "Proposal", "Rejection", "Update", "Usage"]
+
+
+NOTHING_ARRIVED = "no feedback has arrived since the last step; nothing was asked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +124,15 @@ class Optimizer(ABC):
         Raises:
             NotReached: none of this optimizer's parameters lies behind any of the outputs.
         """
-        entries = [(outputs, feedback)] if isinstance(outputs, Node) else list(outputs)
-        received = backward(entries, **options)
-        if entries and not any(p in received for p in self.parameters):  # noqa: SIM102 - the second is slow
-            if not any(_behind(entry[0], self.parameters) for entry in entries):
-                raise NotReached(
-                    f"none of the parameters {', '.join(map(repr, self.named_parameters))} lies behind "
-                    f"{', '.join(entry[0].name for entry in entries[:3])}: were they read with .data "
-                    "outside a bundle, or was tracing off?"
-                )
+        received = walk(outputs, feedback, self.parameters, options)
+        if any(p in received for p in self.parameters):
+            return received
+        ends = [outputs] if isinstance(outputs, Node) else [entry[0] for entry in outputs]
+        if ends and not any(_behind(end, self.parameters) for end in ends):
+            raise NotReached(
+                f"none of the parameters {', '.join(map(repr, self.named_parameters))} lies behind "
+                f"{_named(ends)}: were they read with .data outside a bundle, or was tracing off?"
+            )
         return received
 
     def step(self, *, bypassing: bool = False, **options: Any) -> Update:
@@ -141,13 +145,17 @@ class Optimizer(ABC):
             bypassing: only say what would change.
             **options: what the optimizer's own `propose` takes.
         """
-        self._discard_stale()
-        if not self._has_feedback():
-            return Update(note="no feedback has arrived since the last step; nothing was asked")
+        if not self.ready():
+            return Update(note=NOTHING_ARRIVED)
         with observed("step", optimizer=self, bypassing=bypassing) as facts:
             update = self.settle(self.propose(**options), bypassing=bypassing)
             facts["update"] = update
         return update
+
+    def ready(self) -> bool:
+        """Whether feedback has arrived that a step can use; what is stale is discarded."""
+        self._discard_stale()
+        return self._has_feedback()
 
     def settle(self, proposal: Proposal, *, bypassing: bool = False) -> Update:
         """Check every value of a proposal, then assign all or none."""
@@ -211,6 +219,38 @@ class Optimizer(ABC):
                 parameter.zero_feedback()
 
 
+def walk(
+    outputs: Any, feedback: Any, parameters: list[Any], options: Mapping[str, Any]
+) -> Mapping[Any, Any]:
+    """Carry feedback back from one node, or from each of several ``(node, feedback)``.
+
+    Raises:
+        NotReached: no parameter at all lies behind the outputs, so nobody can learn from it.
+    """
+    if isinstance(outputs, Node):
+        entries = [(outputs, feedback)]
+    else:
+        if feedback is not None or not isinstance(outputs, Iterable) or isinstance(outputs, str):
+            raise TypeError(
+                "backward takes a node and its feedback, or a list of (node, feedback), got "
+                f"{show(outputs, 80)}"
+            )
+        entries = list(outputs)
+    received = backward(entries, **options)
+    if entries and not received and parameters:
+        ends = [entry[0] for entry in entries]
+        if not Graph.of(ends).parameters:
+            raise NotReached(
+                f"no parameter lies behind {_named(ends)}: were they read with .data outside a "
+                "bundle, or was tracing off?"
+            )
+    return received
+
+
+def _named(ends: list[Node[Any]]) -> str:
+    return ", ".join(end.name for end in ends[:3]) + (", ..." if len(ends) > 3 else "")
+
+
 def collect(parameters: Any) -> dict[str, Parameter[Any]]:
     """The parameters that a person handed to an optimizer, by name.
 
@@ -220,8 +260,14 @@ def collect(parameters: Any) -> dict[str, Parameter[Any]]:
         OptimizerError: there is none, or something that is no parameter stands among them.
         DuplicateName: two have the same given name.
     """
-    if isinstance(parameters, Mapping) or hasattr(parameters, "named_parameters"):
+    if isinstance(parameters, Mapping):
+        for key, value in parameters.items():
+            _check_holds(value, f" under {key!r}")
         found = named_parameters(parameters)
+    elif hasattr(parameters, "named_parameters"):
+        found = named_parameters(parameters)
+    elif isinstance(parameters, (set, frozenset)) and all(isinstance(p, Node) for p in parameters):
+        found = _listed(sorted(parameters, key=lambda p: p.id))  # a set has no order of its own
     elif isinstance(parameters, Node) or callable(parameters):
         found = _listed([parameters])
     elif isinstance(parameters, Iterable) and not isinstance(parameters, (str, bytes)):
@@ -239,16 +285,7 @@ def collect(parameters: Any) -> dict[str, Parameter[Any]]:
 def _listed(items: list[Any]) -> dict[str, Parameter[Any]]:
     distinct: dict[int, Parameter[Any]] = {}
     for item in items:
-        inside = named_parameters(item)
-        if not inside:
-            raise OptimizerError(
-                f"{show(item, 80)} ({type(item).__name__}) holds no parameter: "
-                + (
-                    "this node is not trainable; make it with node(value, trainable=True)"
-                    if isinstance(item, Node)
-                    else "pass parameters, trainable bundles or modules"
-                )
-            )
+        inside = _check_holds(item)
         distinct |= {id(p): p for p in inside.values()}
     check_names({str(i): p for i, p in distinct.items()})
     named: dict[str, Parameter[Any]] = {}
@@ -262,9 +299,22 @@ def _listed(items: list[Any]) -> dict[str, Parameter[Any]]:
     return named
 
 
-def _behind(output: Any, parameters: list[Parameter[Any]]) -> bool:
-    from tracegraph.graph import Graph
+def _check_holds(item: Any, where: str = "") -> dict[str, Parameter[Any]]:
+    """The parameters inside `item`; at least one."""
+    inside = named_parameters(item)
+    if not inside:
+        raise OptimizerError(
+            f"{show(item, 80)} ({type(item).__name__}){where} holds no parameter: "
+            + (
+                "this node is not trainable; make it with node(value, trainable=True)"
+                if isinstance(item, Node)
+                else "pass parameters, trainable bundles or modules"
+            )
+        )
+    return inside
 
+
+def _behind(output: Any, parameters: list[Parameter[Any]]) -> bool:
     wanted = {id(p) for p in parameters}
     return any(id(p) in wanted for p in Graph.of(output).parameters)
 

@@ -6,10 +6,10 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from optimizers.base import Update, Usage, collect
+from optimizers.base import NOTHING_ARRIVED, Optimizer, Proposal, Update, Usage, collect, walk
 from tracegraph.errors import DuplicateName, OptimizerError
-from tracegraph.node import Node
-from tracegraph.propagate import backward
+from tracegraph.events import observed
+from tracegraph.kinds import is_tensor, show
 
 __all__ = ["Partition", "optimize"]
 
@@ -28,6 +28,12 @@ class Partition:
     def __init__(self, *optimizers: Any) -> None:
         if not optimizers:
             raise OptimizerError("Partition needs at least one optimizer")
+        for optimizer in optimizers:
+            if not callable(getattr(optimizer, "step", None)):
+                raise OptimizerError(
+                    f"Partition takes optimizers one by one, Partition(first, second), got "
+                    f"{show(optimizer, 80)} ({type(optimizer).__name__}), which has no step()"
+                )
         self.optimizers = optimizers
         owners: dict[int, Any] = {}
         for optimizer in optimizers:
@@ -47,24 +53,39 @@ class Partition:
     def zero_feedback(self) -> None:
         """Forget what has arrived, everywhere."""
         for optimizer in self.optimizers:
-            getattr(optimizer, "zero_feedback", optimizer.zero_grad)()
+            (getattr(optimizer, "zero_feedback", None) or optimizer.zero_grad)()
 
     zero_grad = zero_feedback
 
     def backward(self, outputs: Any, feedback: Any = None, **options: Any) -> Mapping[Any, Any]:
-        """Carry feedback back in one walk, to the parameters of all of them."""
-        entries = [(outputs, feedback)] if isinstance(outputs, Node) else list(outputs)
-        return backward(entries, **options)
+        """Carry feedback back in one walk, to the parameters of all of them.
 
-    def step(self, **options: Any) -> Update:
+        Raises:
+            NotReached: no parameter at all lies behind any of the outputs.
+        """
+        return walk(outputs, feedback, self.parameters, options)
+
+    def step(self, *, bypassing: bool = False, **options: Any) -> Update:
         """Step every optimizer; gives what all of them did.
 
-        Optimizers that propose (a model is asked) come first: if one of them raises, no tensor has
-        moved.
+        First every optimizer that proposes is asked, those that search last; then all assign; then the
+        others move. If one of them cannot propose, for example because the model is down, nothing
+        has moved and the feedback stays.
+
+        Args:
+            bypassing: only say what would change; optimizers that do not propose are left out.
+            **options: what every `propose` takes.
         """
-        ordered = sorted(self.optimizers, key=lambda o: not hasattr(o, "propose"))
-        updates = [o.step(**(options if hasattr(o, "propose") else {})) for o in ordered]
-        return _joined([u for u in updates if isinstance(u, Update)])
+        proposing = [o for o in self.optimizers if isinstance(o, Optimizer)]
+        if bypassing:
+            return _joined([o.step(bypassing=True, **options) for o in proposing])
+        ready = [o for o in sorted(proposing, key=_searches) if o.ready()]
+        proposals = [(o, o.propose(**options)) for o in ready]
+        updates = [_settled(o, proposal) for o, proposal in proposals]
+        if proposing and not ready:
+            updates.append(Update(note=NOTHING_ARRIVED))
+        moved = [o.step() for o in self.optimizers if not isinstance(o, Optimizer)]
+        return _joined([u for u in (*updates, *moved) if isinstance(u, Update)])
 
     def __repr__(self) -> str:
         return f"Partition({', '.join(map(repr, self.optimizers))})"
@@ -87,8 +108,10 @@ def optimize(parameters: Any, *, llm: Any = None, **options: Any) -> Any:
     Evolve(['rate'])
     """
     found = collect(parameters)
-    tensors = [p for p in found.values() if p.kind.name == "tensor"]
-    others = {name: p for name, p in found.items() if p.kind.name != "tensor"}
+    tensors = [p for p in found.values() if is_tensor(p._data)]
+    others = {name: p for name, p in found.items() if not is_tensor(p._data)}
+    if llm is None and "OptoPrime" in options:
+        raise OptimizerError("options for OptoPrime were given and no model; give llm= as well")
     made = []
     if tensors:
         made.append(_named("AdamW")(tensors, **options.pop("AdamW", {})))
@@ -109,10 +132,22 @@ def _named(name: str) -> Any:
     return getattr(importlib.import_module("optimizers"), name)
 
 
+def _settled(optimizer: Optimizer, proposal: Proposal) -> Update:
+    with observed("step", optimizer=optimizer, bypassing=False) as facts:
+        update = optimizer.settle(proposal)
+        facts["update"] = update
+    return update
+
+
+def _searches(optimizer: Optimizer) -> bool:
+    """Whether proposing changes what an optimizer knows, so that it shall come last."""
+    return hasattr(optimizer, "tell")
+
+
 def _parameters(optimizer: Any) -> list[Any]:
     if hasattr(optimizer, "parameters"):
         return list(optimizer.parameters)
-    return [p for group in optimizer.param_groups for p in group["params"]]
+    return [p for group in getattr(optimizer, "param_groups", ()) for p in group["params"]]
 
 
 def _joined(updates: list[Update]) -> Update:

@@ -281,7 +281,7 @@ def check_names(parameters: Mapping[str, Parameter[Any]]) -> None:
         if name in taken and taken[name] is not parameter:
             raise DuplicateName(
                 f"two parameters are named {name!r}; feedback and replies go by name, so give each "
-                "its own (node(..., name=...)), or hand over the module that holds them"
+                "its own (node(..., name=...)), or hand over the module that holds them, or a dict of modules"
             )
         taken[name] = parameter
 
