@@ -7,6 +7,7 @@ read, every value is checked, and what was rejected and why goes into the next p
 
 from __future__ import annotations
 
+import difflib
 import logging
 from abc import abstractmethod
 from collections import Counter, deque
@@ -21,7 +22,7 @@ from tracegraph.errors import OptimizerError, Rejected, UnreadableReply
 from tracegraph.kinds import show
 from tracegraph.llm import LanguageModelLike, Message, Reply, Request, as_language_model
 from tracegraph.parameter import Parameter
-from tracegraph.problem import Problem
+from tracegraph.problem import Problem, Variable
 
 __all__ = ["Exchange", "ModelOptimizer", "added"]
 
@@ -75,7 +76,7 @@ class ModelOptimizer(Optimizer):
         self.objective = objective or self.default_objective
         self.budget = budget
         self.max_tokens = max_tokens
-        self.mask = tuple(mask)
+        self.mask = _sections(mask)
         self.ignore_extraction_error = ignore_extraction_error
         self.options = _options(options)
         if not isinstance(repairs, int) or not 0 <= repairs <= 2:
@@ -108,8 +109,11 @@ class ModelOptimizer(Optimizer):
 
     def schema(self, problem: Problem) -> Mapping[str, Any]:
         """The JSON schema of the reply."""
-        values: dict[str, Any] = {v.name: _value_schema(v) for v in problem.variables}
-        return {
+        values: dict[str, Any] = {}
+        shared: dict[str, Any] = {}
+        for number, variable in enumerate(problem.variables):
+            values[variable.name] = _moved(_value_schema(variable), f"v{number}_", shared)
+        whole: dict[str, Any] = {
             "type": "object",
             "properties": {
                 "reasoning": {"type": "string"},
@@ -122,6 +126,7 @@ class ModelOptimizer(Optimizer):
             "required": ["reasoning", "suggestion"],
             "additionalProperties": False,
         }
+        return {**whole, "$defs": shared} if shared else whole
 
     def propose(
         self, *, mask: Iterable[str] = (), verbose: bool = False, **options: Any
@@ -138,7 +143,7 @@ class ModelOptimizer(Optimizer):
             OptimizerError: the model could not be asked; the feedback stays for the next try.
         """
         problem = self.problem()
-        messages = self.messages(problem, (*self.mask, *mask))
+        messages = self.messages(problem, (*self.mask, *_sections(mask)))
         usage = Usage()
         for left in range(self.repairs, -1, -1):
             reply = self.exchange(messages, schema=self.schema(problem), verbose=verbose, **options)
@@ -268,11 +273,27 @@ _ELSEWHERE = {
 }
 
 
+_OWN = (
+    "parameters", "llm", "objective", "memory_size", "budget", "max_tokens", "mask",
+    "ignore_extraction_error", "repairs", "temperature", "top_p", "seed", "stop", "presence_penalty",
+    "frequency_penalty", "reasoning_effort", "timeout",
+)  # fmt: skip
+
+
 def _options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options for the provider; those of Microsoft Trace and misspelled ones are explained."""
     quiet = {"log", "use_json_object_format", "include_example"}
     for name in options.keys() & _ELSEWHERE.keys() - quiet:
         raise TypeError(f"there is no option {name!r} here: {_ELSEWHERE[name]}")
+    for name in options.keys() - _ELSEWHERE.keys() - set(_OWN):
+        near = difflib.get_close_matches(name, _OWN, 1, cutoff=0.8)
+        if near:
+            raise TypeError(f"there is no option {name!r} here; did you mean {near[0]!r}?")
     return {k: v for k, v in options.items() if k not in _ELSEWHERE}
+
+
+def _sections(mask: Iterable[str]) -> tuple[str, ...]:
+    return (mask,) if isinstance(mask, str) else tuple(mask)
 
 
 def added(first: Usage, second: Usage) -> Usage:
@@ -300,10 +321,12 @@ def _usage(reply: Reply) -> Usage:
     return Usage(1, reply.usage.prompt, reply.usage.completion, reply.cost)
 
 
-def _value_schema(variable: Any) -> Mapping[str, Any]:
+def _value_schema(variable: Variable) -> Mapping[str, Any]:
     if variable.json_schema is not None:
-        return dict(variable.json_schema)
-    return dict(_SCHEMAS.get(variable.kind, {}))
+        return variable.json_schema
+    if variable.kind == "choice" and variable.value in ("True", "False"):
+        return {"type": "boolean"}
+    return _SCHEMAS.get(variable.kind, {})
 
 
 _SCHEMAS: dict[str, Mapping[str, Any]] = {
@@ -311,3 +334,21 @@ _SCHEMAS: dict[str, Mapping[str, Any]] = {
     "code": {"type": "string"},
     "number": {"type": "number"},
 }
+_DEFINED = "#/$defs/"
+
+
+def _moved(schema: Any, prefix: str, shared: dict[str, Any]) -> Any:
+    """A schema as a part of a larger one: its definitions go to `shared`, under names of their own."""
+    if isinstance(schema, Mapping):
+        for name, defined in schema.get("$defs", {}).items():
+            shared[prefix + name] = _moved(defined, prefix, shared)
+        return {
+            key: _DEFINED + prefix + value.removeprefix(_DEFINED)
+            if key == "$ref" and isinstance(value, str)
+            else _moved(value, prefix, shared)
+            for key, value in schema.items()
+            if key != "$defs"
+        }
+    if isinstance(schema, list):
+        return [_moved(item, prefix, shared) for item in schema]
+    return schema

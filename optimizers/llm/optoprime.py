@@ -14,10 +14,12 @@ from optimizers.llm.asking import ModelOptimizer
 from optimizers.llm.memory import facts_of
 from tracegraph.kinds import show
 from tracegraph.llm import Message
+from tracegraph.llm.tokens import prefix
 from tracegraph.problem import Problem
 
 __all__ = ["OptoPrime"]
 
+_MOST_REJECTED = 20
 _SYSTEM = """\
 You improve a workflow by changing its variables. A problem has these sections:
 #Code: the operations that ran, in order. #Documentation: what they do.
@@ -57,7 +59,9 @@ class OptoPrime(ModelOptimizer):
         parts = [problem.text([name for name in mask if name.lstrip("#").casefold() not in own])]
         if self.rejected and "rejected" not in hidden:
             room = self.budget // max(4, len(self.rejected))
-            parts.append("#Rejected\n" + "\n".join(_refusal(r, room) for r in self.rejected))
+            parts.append(
+                "#Rejected\n" + "\n".join(_refusal(r, room) for r in self.rejected[:_MOST_REJECTED])
+            )
         if "past" not in hidden:
             room = self.budget * 4 - len(_SYSTEM) - sum(map(len, parts)) - 20
             past = self.memory.lines(room=room, without=facts_of(problem))
@@ -68,4 +72,4 @@ class OptoPrime(ModelOptimizer):
 
 def _refusal(rejection: Rejection, room: int) -> str:
     value = "" if rejection.value is None else f" = {show(rejection.value, room)}"
-    return f"{rejection.name}{value}: {rejection.reason}"
+    return prefix(f"{rejection.name}{value}: {rejection.reason}", max(room, 40))
