@@ -214,6 +214,7 @@ class Node(Generic[T]):
         weight: float = 1.0,
         strict: bool = False,
         create_graph: bool = False,
+        **former: Any,
     ) -> Mapping[Parameter[Any], Any]:
         """Carry `feedback` on this value back to the parameters behind it.
 
@@ -226,7 +227,9 @@ class Node(Generic[T]):
         Returns:
             What each parameter received, by parameter. The same is added to `Parameter.feedback`.
         """
-        return _walk[0]([(self, feedback, weight)], strict=strict, create_graph=create_graph)
+        return _walk[0](
+            [(self, feedback, weight)], strict=strict, create_graph=create_graph, **former
+        )
 
     def create_feedback(self, style: str = "simple") -> str:
         """The failure as feedback: its message, or with ``style="full"`` the marked line too."""

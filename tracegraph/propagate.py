@@ -48,6 +48,7 @@ def backward(
     *,
     strict: bool = False,
     create_graph: bool = False,
+    **former: Any,
 ) -> Received:
     """Carry the feedback on several outputs back in one walk.
 
@@ -72,6 +73,7 @@ def backward(
     >>> backward([(shout, "not so loud")])[word][tg.Remark]
     Remark('not so loud')
     """
+    _check_former(former)
     walk = _Walk(strict, create_graph)
     for entry in outputs:
         walk.start(entry)
@@ -258,10 +260,30 @@ def _parameters_behind(nodes: list[Node[Any]]) -> list[Parameter[Any]]:
     return list(found)
 
 
+_ELSEWHERE = {
+    "visualize": "draw the graph with Graph.of(node).render('trace.svg'), or show Graph.of(node) in a "
+    "notebook",
+    "propagator": "rules belong to operations: register_rule or @bundle(rules=...)",
+}
+_QUIET = frozenset({"retain_graph", "simple_visualization", "reverse_plot", "print_limit"})
+"""Nothing is written onto a graph, so it can always be walked again; pictures are drawn elsewhere."""
+
+
+def _check_former(options: Mapping[str, Any]) -> None:
+    """Options of Microsoft Trace: those that change nothing here pass, the others are explained."""
+    for name, value in options.items():
+        if name not in _ELSEWHERE and name not in _QUIET:
+            raise TypeError(
+                f"backward has no option {name!r}; it has weight, strict and create_graph"
+            )
+        if name in _ELSEWHERE and value is not None and value is not False:
+            raise TypeError(f"backward has no option {name!r}: {_ELSEWHERE[name]}")
+
+
 def _from_node(
-    outputs: list[tuple[Any, ...]], *, strict: bool, create_graph: bool
+    outputs: list[tuple[Any, ...]], *, strict: bool, create_graph: bool, **former: Any
 ) -> Mapping[Any, Any]:
-    return backward(outputs, strict=strict, create_graph=create_graph)
+    return backward(outputs, strict=strict, create_graph=create_graph, **former)
 
 
 _walk.append(_from_node)
