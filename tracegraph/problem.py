@@ -10,9 +10,12 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
+from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import to_json
 
 from tracegraph.failure import Failure
 from tracegraph.feedback import Feedback, Score
@@ -184,7 +187,8 @@ def _shown(variable: Variable) -> str:
         f"# {variable.description}\n" if variable.description and variable.kind != "code" else ""
     )
     mark = "\n" if "\n" in variable.value else " "
-    return f"{about}({variable.kind}) {variable.name} ={mark}{variable.value}"
+    value = variable.value.rstrip("\n") if variable.kind == "code" else variable.value
+    return f"{about}({variable.kind}) {variable.name} ={mark}{value}"
 
 
 def _fact(fact: Fact) -> str:
@@ -501,9 +505,18 @@ def _failure(failure: Failure, room: int) -> str:
 
 def _text(parameter: Parameter[Any], budget: int) -> str:
     """The value of a parameter as the problem writes it."""
+    value = parameter._data
     if parameter.kind.name in ("text", "code"):
-        return str(parameter._data)
-    return _steady(show(parameter._data, budget * 4))
+        return str(value)
+    if isinstance(value, Enum):
+        return value.name
+    if parameter.constraint.annotation is not None and _has_fields(value):
+        return to_json(value, fallback=show).decode()  # as the reply shall write it
+    return _steady(show(value, budget * 4))
+
+
+def _has_fields(value: object) -> bool:
+    return isinstance(value, BaseModel) or is_dataclass(value)
 
 
 def _about(parameter: Parameter[Any], budget: int) -> tuple[str, str]:
