@@ -415,3 +415,19 @@ def test_a_weight_is_a_finite_number(weight):
     with pytest.raises(ValueError, match="weight"):
         backward([(a + "b", "x", weight)])
     assert not a.feedback
+
+
+def test_options_of_microsoft_trace_pass_or_say_what_to_use():
+    a, b = two()
+    assert a in (a + b).backward("again", retain_graph=True)
+    for option, hint in (
+        ("visualize", "Graph.of"),
+        ("propagator", "register_rule"),
+        ("stict", "strict"),
+    ):
+        a.zero_feedback()
+        with pytest.raises(TypeError, match=hint):
+            (a + b).backward("no", **{option: True})
+        with pytest.raises(TypeError, match=option):
+            backward([(a + b, "no")], **{option: True})
+        assert not a.feedback
