@@ -114,6 +114,8 @@ class _Packer:
         about: dict[str, Any] = {"$tensor": name}
         if is_tensor(value) and value.requires_grad:
             about["grad"] = True
+        elif is_array(value) and not value.dtype.isnative:
+            about["dtype"] = value.dtype.str
         return about
 
 
@@ -127,7 +129,7 @@ def _copied(value: Any, path: str) -> Any:
         return value.detach().clone().contiguous()
     if value.dtype.hasobject or value.dtype.names or value.dtype.kind not in "biufc":
         raise HistoryError(f"{path} is an array of {value.dtype}; only numbers can be kept")
-    return value.copy(order="C")
+    return value.astype(value.dtype.newbyteorder("="), order="C", copy=True)
 
 
 def _names(value: Any) -> list[str] | None:
@@ -156,7 +158,7 @@ def unpack(data: Any, tensors: Mapping[str, Any], like: Any = None) -> Any:
         return {key: unpack(item, tensors, _field(like, key)) for key, item in data.items()}
     try:
         return _READERS[tag](data[tag], tensors, like, data)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         if isinstance(error, HistoryError):
             raise
         raise HistoryError(
@@ -173,6 +175,8 @@ def _tuple(content: Any, tensors: Any, like: Any, _: Any) -> Any:
 
 def _tensor(content: Any, tensors: Any, like: Any, data: Any) -> Any:
     found = tensors[content]
+    if "dtype" in data:
+        return found.astype(data["dtype"])
     return found.requires_grad_() if data.get("grad") else found
 
 
