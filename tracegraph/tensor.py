@@ -12,7 +12,7 @@ from typing import Any
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
 
-__all__ = ["differentiate"]
+__all__ = ["devices", "differentiate"]
 
 
 def differentiate(
@@ -51,3 +51,17 @@ def differentiate(
             tensor.grad = grad if tensor.grad is None else tensor.grad + grad
             added[parameter] = grad
     return added
+
+
+def devices() -> dict[str, str]:
+    """The accelerators that torch finds, by device; empty where there is none.
+
+    Raises:
+        ImportError: torch is not installed.
+    """
+    import torch
+
+    found = {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+    if torch.backends.mps.is_available():
+        found["mps"] = "Apple GPU"
+    return found

@@ -1,10 +1,11 @@
 """Keep runs in one file, read them back, compare them, go on from a checkpoint.
 
-`tracegraph.run` keeps a run, `History` reads what was kept, `Facts` is a dict on disk, and
+`tracegraph.run` keeps a run, `History` reads what was kept, `Facts` is a dict on disk,
+`State` the state of a loop, and
 `tracegraph.history.checkpoint` saves and restores parameters and optimizers.
 """
 
-from tracegraph.history.facts import Facts
+from tracegraph.history.facts import Facts, State
 from tracegraph.history.kept_graph import KeptGraph, KeptNode
 from tracegraph.history.live import Run, automatic_run, run
 from tracegraph.history.reading import (
@@ -32,6 +33,7 @@ __all__ = [
     "KeptStep",
     "KeptValue",
     "Run",
+    "State",
     "automatic_run",
     "differences",
     "run",
