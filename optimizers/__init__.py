@@ -39,12 +39,16 @@ if TYPE_CHECKING:
     )
     from optimizers.partition import Partition, optimize
     from optimizers.search import Evolve, RandomSearch
+    from optimizers.training.budget import Budget
+    from optimizers.training.loop import afit, fit
 
 _HOMES = {
     "optimizers.base": ("Change", "Optimizer", "Proposal", "Rejection", "Update", "Usage"),
     "optimizers.partition": ("Partition", "optimize"),
     "optimizers.llm.optoprime": ("OptoPrime",),
     "optimizers.search": ("Evolve", "RandomSearch"),
+    "optimizers.training.budget": ("Budget",),
+    "optimizers.training.loop": ("afit", "fit"),
     "optimizers.numeric": (
         "SAM", "SGD", "SGDP", "SOAP", "SPAM", "AdaBelief", "AdaHessian", "Adafactor", "Adam",
         "AdamP", "AdamW", "EXAdam", "Fira", "GaLore", "Lion", "LionK", "Muon", "NadamW",
@@ -65,6 +69,7 @@ __all__ = [
     "Adam",
     "AdamP",
     "AdamW",
+    "Budget",
     "Change",
     "EXAdam",
     "Evolve",
@@ -86,6 +91,8 @@ __all__ = [
     "StableSPAM",
     "Update",
     "Usage",
+    "afit",
+    "fit",
     "optimize",
 ]
 

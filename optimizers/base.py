@@ -189,7 +189,9 @@ class Optimizer(ABC):
             tuple(changes), tuple(rejections), proposal.reasoning, proposal.usage, proposal.note
         )
 
-    def refuse(self, proposal: Proposal, reason: str) -> None:  # noqa: B027 - most need not know
+    def refuse(  # noqa: B027 - most need not know
+        self, proposal: Proposal, reason: str, *, score: float | None = None
+    ) -> None:
         """Take note that a proposal was tried and is not kept; the parameters stay."""
 
     def state_dict(self) -> dict[str, Any]:

@@ -24,9 +24,17 @@ from tracegraph.llm import LanguageModelLike, Message, Reply, Request, as_langua
 from tracegraph.parameter import Parameter
 from tracegraph.problem import Problem, Variable
 
-__all__ = ["Exchange", "ModelOptimizer", "added"]
+__all__ = ["FORM", "Exchange", "ModelOptimizer", "added", "usage_of"]
 
 logger = logging.getLogger("optimizers")
+
+FORM = """\
+Answer with one JSON object:
+{"reasoning": "in a few sentences", "suggestion": {"variable name": new value, ...}}
+Name only variables that shall change, as they are named. A value is whole: text as a JSON string, a
+number as a number, code as its whole source with the same name and arguments. When nothing should
+change, leave the suggestion empty."""
+"""The form of the reply that every optimizer here asks for."""
 
 _LONGEST_REPLY = 1_000_000
 
@@ -147,7 +155,7 @@ class ModelOptimizer(Optimizer):
         usage = Usage()
         for left in range(self.repairs, -1, -1):
             reply = self.exchange(messages, schema=self.schema(problem), verbose=verbose, **options)
-            usage = added(usage, _usage(reply))
+            usage = added(usage, usage_of(reply))
             try:
                 read = self.read(reply)
             except UnreadableReply as error:
@@ -162,8 +170,12 @@ class ModelOptimizer(Optimizer):
             if not rejections:
                 break
             messages = [*messages, Message("assistant", reply.text), _mend(rejections)]
-        self.memory.learn(problem)
+        self.learn(problem)
         return proposal
+
+    def learn(self, problem: Problem) -> None:
+        """Keep what a problem taught for the next one."""
+        self.memory.learn(problem)
 
     def exchange(
         self,
@@ -211,7 +223,7 @@ class ModelOptimizer(Optimizer):
         self._rejected = update.rejections
         return update
 
-    def refuse(self, proposal: Proposal, reason: str) -> None:
+    def refuse(self, proposal: Proposal, reason: str, *, score: float | None = None) -> None:
         """Keep a proposal that was tried and not kept, for the next problem."""
         self._rejected = tuple(
             Rejection(name, proposal.values[p], reason)
@@ -315,7 +327,8 @@ def _mend(rejections: Iterable[Rejection]) -> Message:
     )
 
 
-def _usage(reply: Reply) -> Usage:
+def usage_of(reply: Reply) -> Usage:
+    """What a reply cost."""
     if reply.usage is None:
         return Usage(calls=1, cost=reply.cost)
     return Usage(1, reply.usage.prompt, reply.usage.completion, reply.cost)

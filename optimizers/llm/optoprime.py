@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import final
 
 from optimizers.base import Rejection
-from optimizers.llm.asking import ModelOptimizer
+from optimizers.llm.asking import FORM, ModelOptimizer
 from optimizers.llm.memory import facts_of
 from tracegraph.kinds import show
 from tracegraph.llm import Message
@@ -20,7 +20,8 @@ from tracegraph.problem import Problem
 __all__ = ["OptoPrime"]
 
 _MOST_REJECTED = 20
-_SYSTEM = """\
+_SYSTEM = (
+    """\
 You improve a workflow by changing its variables. A problem has these sections:
 #Code: the operations that ran, in order. #Documentation: what they do.
 #Variables: what you may change. #Constraints: the values that are taken.
@@ -28,11 +29,9 @@ You improve a workflow by changing its variables. A problem has these sections:
 #Feedback: what was said of the outputs. #Past: what was said before, of other inputs; still true.
 #Rejected: what was tried last and refused, and why.
 Find out which variables caused the feedback, and change them so that all of it is answered, without
-losing what is right already. Answer with one JSON object:
-{"reasoning": "in a few sentences", "suggestion": {"variable name": new value, ...}}
-Name only variables that shall change, as they are named. A value is whole: text as a JSON string, a
-number as a number, code as its whole source with the same name and arguments. When nothing should
-change, leave the suggestion empty."""
+losing what is right already. """
+    + FORM
+)
 
 
 @final

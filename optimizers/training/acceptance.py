@@ -37,7 +37,7 @@ def p_value(differences: Sequence[float]) -> float:
     if len(changed) <= _EXACT:
         signed = itertools.product(*((d, -d) for d in changed))
         most = total - 1e-9 * math.fsum(map(abs, changed))
-        return sum(math.fsum(signs) >= most for signs in signed) / 2 ** len(changed)
+        return sum(math.fsum(signs) >= most for signs in signed) / float(1 << len(changed))
     deviation = math.sqrt(math.fsum(d * d for d in changed))
     smallest = min(abs(d) for d in changed)
     return 0.5 * math.erfc((total - smallest / 2) / deviation / math.sqrt(2))
@@ -48,9 +48,9 @@ def p_value(differences: Sequence[float]) -> float:
 class Paired:
     """Accepts what is better on the same examples with a p-value of at most `alpha`.
 
-    A candidate with no larger sum is rejected at once: one that changes nothing can never be
-    accepted, because accepting equals can go round in circles for ever. What is better, but perhaps
-    by luck, is undecided, and the training scores both on more examples.
+    A candidate that is not better is rejected: accepting equals can go round in circles for ever.
+    Where every score is the same, or what is better may be luck, it is undecided; the training then
+    scores both on more examples, and rejects what stays undecided.
 
     Args:
         alpha: between 0 and 1. 1 accepts every larger sum, for scores without noise.
@@ -70,6 +70,8 @@ class Paired:
     def decide(self, before: Sequence[float], after: Sequence[float]) -> Decision:
         """Compare scores of the present values and of a candidate, example by example."""
         differences = [b - a for a, b in zip(before, after, strict=True)]
+        if not any(differences):
+            return "undecided"
         if not math.fsum(differences) > 0:
             return "reject"
         return "accept" if p_value(differences) <= self.alpha else "undecided"

@@ -86,6 +86,7 @@ class Training:
         budget: Budget | int | None = None,
         batch_size: int = 10,
         proposals: int = 1,
+        tries: int = 3,
         acceptance: Any = None,
         validate_every: int = 1,
         patience: int | None = None,
@@ -104,12 +105,13 @@ class Training:
         self.validation = None if validation is None else _examples(validation, "validation")
         self.budget = as_budget(budget)
         for name, number in (
-            ("batch_size", batch_size), ("proposals", proposals), ("validate_every", validate_every),
+            ("batch_size", batch_size), ("proposals", proposals), ("tries", tries),
+            ("validate_every", validate_every),
         ):  # fmt: skip
             if not isinstance(number, int) or number < 1:
                 raise OptimizerError(f"{name} must be a whole number from 1, got {number!r}")
         self.batch_size = min(batch_size, len(self.train))
-        self.proposals, self.validate_every = proposals, validate_every
+        self.proposals, self.tries, self.validate_every = proposals, tries, validate_every
         self.optimizer = _optimizer(optimizer, workflow)
         self.members = (
             list(self.optimizer.optimizers)
@@ -183,8 +185,7 @@ class Training:
             event = self._tell("skipped", "every example is right", before=before)
         else:
             self._send(traced)
-            challengers = self._challengers()
-            event = self._compare(batch, before, challengers)
+            event = self._improve(batch, before)
         self._since += 1
         if self._since >= self.validate_every:
             self._validate()
@@ -255,11 +256,24 @@ class Training:
             return
         self.optimizer.backward(entries)
 
+    def _improve(self, batch: dict[int, Any], before: list[float]) -> Event:
+        """Ask, and ask again by the same feedback while nothing is accepted and tries are left."""
+        for member in self.steppers:
+            member.step()
+        for left in range(self.tries - 1, -1, -1):
+            event = self._compare(batch, list(before), self._challengers())
+            again = self._room() >= self.batch_size * self.proposals and not self.budget.spent(
+                self.spend
+            )
+            if event.kind == "accepted" or not left or not again:
+                break
+        self._idle = 0 if event.kind == "accepted" else self._idle + 1
+        self.optimizer.zero_feedback()
+        return event
+
     def _challengers(self) -> list[_Challenger]:
         """The candidates that the optimizers suggest, without those that were tried before."""
         found: list[_Challenger] = []
-        for member in self.steppers:
-            member.step()
         for member in self.proposers:
             asked = self._asked if hasattr(member, "ask") else self._proposed
             found += asked(member)
@@ -318,8 +332,6 @@ class Training:
     ) -> Event:
         """Score the challengers on the batch and let the best one try."""
         if not challengers:
-            self._idle += 1
-            self.optimizer.zero_feedback()
             return self._tell("skipped", "nothing new was proposed", before=before)
         challengers = self._affordable(challengers)
         for challenger in challengers:
@@ -333,13 +345,11 @@ class Training:
                 challenger.member.tell(challenger.asked, _mean(challenger.after))
         best = max(challengers, key=lambda c: sum(c.after))
         decision = self._decided(batch, before, best)
-        self.optimizer.zero_feedback()
         for challenger in challengers:
             if challenger is not best or decision != "accept":
                 self._refuse(challenger, before)
         if decision == "accept":
             return self._accept(best, before)
-        self._idle += 1
         return self._tell(
             "rejected", "no better on the same examples", candidate=best.candidate,
             score=best.after, before=before,
@@ -379,7 +389,6 @@ class Training:
         self.present = best.candidate
         self._kept[best.candidate.id] = best.candidate
         self._last_score = _mean(best.after)
-        self._idle = 0
         reasoning = "" if best.proposal is None else show(best.proposal.reasoning, 200)
         return self._tell(
             "accepted", reasoning, candidate=best.candidate, score=best.after, before=before
@@ -391,6 +400,7 @@ class Training:
                 challenger.proposal,
                 f"it was tried on the same examples and scored {_mean(challenger.after):.3g}, the "
                 f"present values score {_mean(before[: len(challenger.after)]):.3g}",
+                score=_mean(challenger.after),
             )
 
     # Validation
@@ -572,6 +582,7 @@ class Training:
             "validation": None if self.validation is None else len(self.validation),
             "batch_size": self.batch_size,
             "proposals": self.proposals,
+            "tries": self.tries,
             "seed": self.seed,
         }
 
@@ -586,6 +597,7 @@ def fit(
     budget: Budget | int | None = None,
     batch_size: int = 10,
     proposals: int = 1,
+    tries: int = 3,
     acceptance: Any = None,
     validate_every: int = 1,
     patience: int | None = None,
@@ -619,7 +631,9 @@ def fit(
             `optimize` chooses. Give an instance where the workflow is a plain function.
         budget: a `Budget`, or how often the workflow may run; 20 steps by default.
         batch_size: how many examples a step has.
-        proposals: how many candidates a step compares; the best one is tested.
+        proposals: how many candidates are compared at a time; the best one is tested.
+        tries: how often a step asks while nothing is accepted. The feedback is there already, so
+            another try costs no other run of the present values.
         acceptance: what has ``decide(before, after)``; `Paired` by default.
         validate_every: at most every so many steps is the validation set run.
         patience: stop after so many steps without an accepted proposal.
@@ -657,7 +671,7 @@ def fit(
         on = (*on, Progress())
     training = Training(
         workflow, train, guide, validation=validation, optimizer=optimizer, budget=budget,
-        batch_size=batch_size, proposals=proposals, acceptance=acceptance,
+        batch_size=batch_size, proposals=proposals, tries=tries, acceptance=acceptance,
         validate_every=validate_every, patience=patience, target=target, perfect=perfect, call=call,
         executor=executor, workers=workers, timeout=timeout, failure_score=failure_score, seed=seed,
         on=on, store=store,

@@ -60,7 +60,7 @@ class HiddenRules:
         length: int = 5,
         masked: bool = False,
         sabotage: float = 0.0,
-        bound: int = 4,
+        bound: int = 2,
         sizes: tuple[int, int, int] = (40, 30, 200),
     ) -> None:
         random = Random(f"hidden rules {seed}")
@@ -232,7 +232,7 @@ def _refuted(word: str, label: str, facts: Sequence[Fact]) -> bool:
 
 
 def _induced(facts: Sequence[Fact]) -> list[tuple[str, str]]:
-    """Rules that explain the facts, the best supported first."""
+    """Rules that explain the facts: the certain ones first, then in the order of the facts."""
     labels: dict[str, set[str]] = defaultdict(set)
     texts: dict[str, list[set[str]]] = defaultdict(list)
     for fact in facts:
@@ -245,7 +245,7 @@ def _induced(facts: Sequence[Fact]) -> list[tuple[str, str]]:
         possible = sorted(word for word in shared if labels[word] == {label})
         if possible:
             guess = Random(f"{label} {possible}").choice(possible)
-            found.append((len(possible), -len(of_label), guess, label))
+            found.append((len(possible), len(found), guess, label))
     return [(word, label) for _, _, word, label in sorted(found)]
 
 

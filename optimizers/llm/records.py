@@ -1,0 +1,74 @@
+"""What happened around one parameter: each operation that used it, and what was said of the outcome.
+
+Credit goes by the identity of nodes: two operations of the same name and signature with two
+parameters never share a record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tracegraph.feedback import Score
+from tracegraph.graph import Graph
+from tracegraph.kinds import show
+from tracegraph.node import Node
+from tracegraph.parameter import Parameter
+
+__all__ = ["Record", "records_of", "said_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One use of a parameter: the other inputs, what came out, and what was said of the end result."""
+
+    operation: str
+    inputs: tuple[tuple[str, str], ...]
+    output: str
+    remarks: tuple[str, ...]
+    score: float | None = None
+    node: Node[Any] | None = None
+
+    def __str__(self) -> str:
+        given = "\n".join(f"{name} = {value}" for name, value in self.inputs)
+        said = "\n".join(self.remarks) or f"score {self.score:g}"
+        return f"{given}\n{self.operation} gave: {self.output}\nfeedback: {said}"
+
+
+def records_of(parameter: Parameter[Any], room: int = 1_000) -> list[Record]:
+    """The records of the feedback that has arrived at a parameter, output by output.
+
+    Args:
+        parameter: it has received feedback.
+        room: how many characters each value may take.
+    """
+    arrived = parameter.feedback
+    found = []
+    for number, output in sorted(arrived.outputs.items()):
+        remarks, score = said_of(parameter, number)
+        if not remarks and score is None:
+            continue
+        for node in Graph.of(output).between([parameter]).nodes:
+            if not any(source.parameter is parameter for source in node._inputs):
+                continue
+            inputs = tuple(
+                (name, show(source._data, room))
+                for name, source in zip(node._names, node._inputs, strict=True)
+                if source.parameter is not parameter
+            )
+            said = node.failure.text() if node.failure is not None else show(node._data, room)
+            found.append(Record(node.op or "", inputs, said, remarks, score, node))
+    return found
+
+
+def said_of(parameter: Parameter[Any], output: int) -> tuple[tuple[str, ...], float | None]:
+    """What was said in words of an output, by its id, and its score."""
+    remarks: dict[str, None] = {}
+    score = None
+    for message in parameter.feedback.values():
+        for _, said in getattr(message, "outputs", {}).get(output, ()):
+            if isinstance(message, Score):
+                score = float(said)
+            else:
+                remarks[str(said)] = None
+    return tuple(remarks), score

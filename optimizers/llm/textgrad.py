@@ -1,0 +1,219 @@
+"""TextGrad: one critique per edge, carried back operation by operation, then one call for new values.
+
+Source: Yuksekgonul et al., "TextGrad: Automatic 'Differentiation' via Text", 2024 (arXiv 2406.07496),
+sections 2 and 3. Operations that are no model calls pass a critique on as it is, as in Yin and Wang,
+"LLM-AutoDiff", 2025 (arXiv 2501.16673). Memory and momentum reach the prompt here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, final
+
+from optimizers.base import Proposal, Usage
+from optimizers.llm.asking import FORM, ModelOptimizer, added, usage_of
+from optimizers.llm.records import said_of
+from tracegraph.errors import OptimizerError
+from tracegraph.graph import Graph
+from tracegraph.kinds import show
+from tracegraph.llm import Message
+from tracegraph.node import Node
+from tracegraph.parameter import Parameter
+from tracegraph.problem import Problem
+
+__all__ = ["TextGrad"]
+
+_CRITIC = """\
+You criticise one input of one operation in a workflow. Say in a few sentences what about this input led to
+the criticism of the operation's result, and how it should change. Give every concrete fact that is needed
+for that (examples, right answers), because whoever changes the input sees only your words. Do not write the
+new input."""
+
+_SYSTEM = (
+    """\
+You change variables of a workflow so that the criticism of them is answered, and keep what is right already.
+#Criticism is of the present values; #Past criticism is of earlier runs and still true; #Earlier shows
+the values before, the latest last.
+"""
+    + FORM
+)
+
+
+@final
+class TextGrad(ModelOptimizer):
+    """Criticises edge by edge, from the outputs to the parameters, then asks for new values.
+
+    Edges that lead to no parameter are not criticised, and neither are outputs of which nothing was said
+    in words. Several critiques of one node are merged, each once. A second step by the same feedback
+    uses the critiques that are there.
+
+    Args:
+        momentum: how many earlier values of each parameter the model is shown.
+        criticised: which operations the model criticises; the others pass a critique on. By default
+            bundles are criticised, and operators and methods are not.
+        parameters: see `ModelOptimizer`, as for the other options. ``memory_size`` counts critiques.
+
+    >>> import tracegraph as tg
+    >>> from tracegraph.llm import Scripted
+    >>> @tg.bundle
+    ... def answer(prompt):
+    ...     return "Hi"
+    >>> prompt = tg.node("Greet.", trainable=True, name="prompt")
+    >>> llm = Scripted(["It does not say how.", '{"suggestion": {"prompt": "Greet politely."}}'])
+    >>> textgrad = TextGrad([prompt], llm=llm)
+    >>> _ = textgrad.backward(answer(prompt).upper(), "Too short.")
+    >>> print(textgrad.step())
+    prompt: 'Greet.' -> 'Greet politely.'
+    """
+
+    def __init__(
+        self,
+        parameters: Any,
+        *args: Any,
+        momentum: int = 2,
+        criticised: Callable[[Node[Any]], bool] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(parameters, *args, **options)
+        if not isinstance(momentum, int) or momentum < 0:
+            raise OptimizerError(
+                f"momentum must be a whole number from 0, got {show(momentum, 40)}"
+            )
+        self.criticised = criticised or _is_bundle
+        self.earlier: dict[str, deque[str]] = {
+            name: deque(maxlen=momentum) for name in self.named_parameters
+        }
+        self._critiques: dict[tuple[int, ...], dict[str, dict[str, None]]] = {}
+        self._present: dict[str, dict[str, None]] = {}
+
+    def propose(
+        self, *, mask: Iterable[str] = (), verbose: bool = False, **options: Any
+    ) -> Proposal:
+        """Criticise what was not criticised yet, then ask for new values."""
+        outputs = {i: n for p in self.parameters for i, n in p.feedback.outputs.items()}
+        key = tuple(sorted(outputs))
+        usage = Usage()
+        if key not in self._critiques:
+            found, usage = self._backward([outputs[i] for i in key], options)
+            self._critiques = {key: found}
+        self._present = self._critiques[key]
+        proposal = super().propose(mask=mask, verbose=verbose, **options)
+        for name, critiques in self._present.items():
+            self.memory.add(f"{name}: {' '.join(text.split())}" for text in critiques)
+        return Proposal(
+            proposal.values, proposal.reasoning, proposal.rejections,
+            added(usage, proposal.usage), proposal.note,
+        )  # fmt: skip
+
+    def settle(self, proposal: Proposal, *, bypassing: bool = False) -> Any:
+        """Assign, and keep the values before as momentum."""
+        update = super().settle(proposal, bypassing=bypassing)
+        if not bypassing:
+            for change in update.changes:
+                self.earlier[change.name].append(show(change.before, self.budget))
+        return update
+
+    def messages(self, problem: Problem, mask: tuple[str, ...]) -> list[Message]:
+        """The variables, the critiques of each, past ones, and the values before."""
+        hidden = ["Code", "Documentation", "Inputs", "Others", "Outputs", "Feedback"]
+        parts = [problem.text(hidden)]
+        now = [f"{name}: {text}" for name, critiques in self._present.items() for text in critiques]
+        parts.append("#Criticism\n" + "\n".join(now))
+        moved = [f"{name} = {value}" for name, kept in self.earlier.items() for value in kept]
+        if moved:
+            parts.append("#Earlier\n" + "\n".join(moved))
+        if self.rejected:
+            parts.append("#Refused\n" + "\n".join(f"{r.name}: {r.reason}" for r in self.rejected))
+        room = self.budget * 4 - len(_SYSTEM) - sum(map(len, parts)) - 30
+        flat = [" ".join(line.split()) for line in now]
+        past = self.memory.lines(room=room, without=flat)
+        if past:
+            parts.append("#Past criticism\n" + "\n".join(past))
+        return [Message("system", _SYSTEM), Message("user", "\n\n".join(parts))]
+
+    def learn(self, problem: Problem) -> None:
+        """Facts are not kept here: critiques are."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """As for every optimizer that asks, and the values before."""
+        return {**super().state_dict(), "earlier": {n: list(v) for n, v in self.earlier.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember what `state_dict` gave."""
+        super().load_state_dict(state)
+        for name, values in dict(state.get("earlier", {})).items():
+            if name in self.earlier:
+                self.earlier[name].clear()
+                self.earlier[name].extend(map(str, values))
+
+    # The walk
+
+    def _backward(
+        self, outputs: list[Node[Any]], options: Mapping[str, Any]
+    ) -> tuple[dict[str, dict[str, None]], Usage]:
+        """Carry critiques from the outputs to the parameters; one visit for each node."""
+        names = {id(p): name for name, p in self.named_parameters.items() if p.trainable}
+        own = [p for p in self.parameters if p.trainable]
+        graph = Graph.of(outputs).between(own)
+        onpath = {n.id for n in graph.nodes}
+        waiting: dict[int, dict[str, None]] = {}
+        for output in outputs:
+            waiting.setdefault(output.id, {}).update(dict.fromkeys(_remarks(own, output.id)))
+        arrived: dict[str, dict[str, None]] = {}
+        usage = Usage()
+        for node in reversed(graph.nodes):
+            critiques = waiting.pop(node.id, {})
+            if not critiques:
+                continue
+            parameter = node.parameter
+            if parameter is not None and id(parameter) in names:
+                arrived.setdefault(names[id(parameter)], {}).update(critiques)
+                continue
+            sent: set[int] = set()
+            for name, source in zip(node._names, node._inputs, strict=True):
+                if source.id not in onpath or source.id in sent:
+                    continue
+                sent.add(source.id)
+                if self.criticised(node):
+                    text, cost = self._criticise(node, name, source, critiques, options)
+                    usage = added(usage, cost)
+                    passed = {text: None} if text else {}
+                else:
+                    passed = critiques
+                waiting.setdefault(source.id, {}).update(passed)
+        return arrived, usage
+
+    def _criticise(
+        self,
+        node: Node[Any],
+        name: str,
+        source: Node[Any],
+        critiques: Mapping[str, None],
+        options: Mapping[str, Any],
+    ) -> tuple[str, Usage]:
+        """What is wrong with one input of one operation."""
+        room = max(200, self.budget)
+        beside = "\n".join(
+            f"{other} = {show(given._data, room)}"
+            for other, given in zip(node._names, node._inputs, strict=True)
+            if given is not source
+        )
+        operation = node.operation
+        about = "" if operation is None else f"{operation.signature}: {operation.doc}"
+        said = node.failure.text() if node.failure is not None else show(node._data, room)
+        text = (
+            f"Operation {about}\n{beside}\nresult = {said}\ncriticism of the result: "
+            + "\n".join(critiques)
+            + f"\n\nThe input to criticise:\n{name} = {show(source._data, room)}"
+        )
+        reply = self.exchange([Message("system", _CRITIC), Message("user", text)], **options)
+        return reply.text.strip(), usage_of(reply)
+
+
+def _is_bundle(node: Node[Any]) -> bool:
+    return node.operation is not None and node.operation.code is not None
+
+
+def _remarks(parameters: list[Parameter[Any]], output: int) -> list[str]:
+    return list(dict.fromkeys(r for p in parameters for r in said_of(p, output)[0]))
