@@ -112,12 +112,22 @@ def _inputs_behind(
         argument, name = todo.pop()
         if name in steps and name not in seen:
             seen.add(name)
-            todo += reversed(steps[name].arguments)
+            todo += reversed(_single(steps[name].arguments))
         elif name in inputs:
             found[name] = inputs[name]
         elif name not in steps and name not in variables and argument:
             found[argument] = name  # a constant, written in place
     return found
+
+
+def _single(arguments: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+    """The arguments without those that show a container whose elements are told one by one."""
+    names = [name for name, _ in arguments]
+    return [
+        (name, value)
+        for name, value in arguments
+        if name != "..." and not any(n.startswith((f"{name}[", f"{name}.")) for n in names)
+    ]
 
 
 def _bare(name: str) -> str:

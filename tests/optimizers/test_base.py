@@ -252,6 +252,6 @@ def test_an_optimizer_that_raises_has_changed_nothing() -> None:
 def test_rejected_carries_the_parameter_and_the_reason() -> None:
     n = node(1, trainable=True, name="n")
     with pytest.raises(Rejected) as caught:
-        n.assign("two")
+        n.assign("two")  # type: ignore[arg-type]
     assert caught.value.parameter is n
     assert isinstance(caught.value, ValueError)

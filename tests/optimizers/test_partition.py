@@ -35,7 +35,7 @@ class Mixed:
         )
 
     def feed(self, feedback: Any) -> None:
-        ((self.weight - 1) ** 2).sum().backward()
+        ((self.weight - 1) ** 2).sum().backward()  # type: ignore[no-untyped-call]
         self.partition.backward(answer(self.prompt, self.rate), feedback)
 
     @property
@@ -104,7 +104,7 @@ def test_zero_feedback_reaches_all() -> None:
 
 def test_tensors_behind_the_graph_and_texts_learn_from_one_walk() -> None:
     prompt = node("old", trainable=True, name="prompt")
-    weight = node(torch.zeros(2), trainable=True, name="weight")
+    weight = node(torch.zeros(2, requires_grad=True), trainable=True, name="weight")
     partition = Partition(AdamW([weight], lr=0.1), OptoPrime([prompt], llm=Scripted([NEW])))
     loss = ((weight - 1) ** 2).sum()
     partition.zero_feedback()
@@ -168,7 +168,7 @@ def test_options_go_to_the_optimizer_of_their_name() -> None:
         [weight, prompt], llm=Scripted([]), AdamW={"lr": 0.5}, OptoPrime={"memory_size": 1}
     )
     assert both.optimizers[0].param_groups[0]["lr"] == 0.5
-    assert both.optimizers[1].memory.maxlen == 1
+    assert both.optimizers[1].memory.size == 1
 
 
 @pytest.mark.parametrize(

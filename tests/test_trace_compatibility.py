@@ -1,0 +1,223 @@
+"""Programs in the manner of Microsoft Trace's tutorials: only the imports differ."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+import tracegraph
+from optimizers import OptoPrime
+from tracegraph import ExecutionError, Module, bundle, model, node, stop_tracing
+from tracegraph.llm import Scripted
+
+
+def suggested(**values: Any) -> str:
+    return json.dumps({"reasoning": "r", "answer": "a", "suggestion": values})
+
+
+# Basics
+
+
+def test_nodes_and_operators() -> None:
+    a = node(4, name="a")
+    b = node("text", name="b", description="some words")
+    total = a + 3
+    assert (total.data, a.name.partition(":")[0], b.description) == (7, "a", "some words")
+    assert [parent.data for parent in total.parents] == [4, 3]
+    assert (a.is_root, total.is_root, a.trainable) == (True, False, False)
+    assert node(b).id == b.id
+    assert a.py_name.isidentifier()
+    assert a.py_name.startswith("a")
+    assert [item.data for item in node([1, 2])] == [1, 2]
+    assert node({"k": 1})["k"].data == 1
+    assert b.upper().data == "TEXT"
+    assert node("{} {}").format(a, b).data == "4 text"
+
+
+def test_a_bundle_named_in_its_description() -> None:
+    @bundle("[double] Multiply by two.")
+    def twice(x: int) -> int:
+        return 2 * x
+
+    @bundle(description="[triple] Multiply by three.", traceable_code=True)
+    def thrice(x: Any) -> Any:
+        return 3 * x
+
+    made = twice(node(2))
+    assert (made.data, made.name.partition(":")[0]) == (4, "double")
+    assert made.description is not None
+    assert "Multiply by two." in made.description
+    assert (thrice(node(2)).data, thrice(node(2)).op) == (6, "triple")
+
+
+def test_feedback_reaches_parameters_and_can_be_given_again() -> None:
+    x = node(1.0, trainable=True, name="x")
+    y = x * 2
+    y.backward("too small", retain_graph=True)
+    y.backward("still too small", retain_graph=True, visualize=False, print_limit=10)
+    assert "too small" in str(x.feedback)
+    assert "still too small" in str(x.feedback)
+    x.zero_feedback()
+    assert not x.feedback
+
+
+def test_drawing_has_another_place_and_the_error_names_it() -> None:
+    x = node(1.0, trainable=True, name="x")
+    with pytest.raises(TypeError, match=r"Graph\.of\(node\)\.render"):
+        (x * 2).backward("no", visualize=True)
+    with pytest.raises(TypeError, match="register_rule"):
+        (x * 2).backward("no", propagator=object())
+    assert not x.feedback
+    assert "<svg" in tracegraph.Graph.of(x * 2).to_svg()
+
+
+def test_tracing_can_be_stopped() -> None:
+    x = node(1, trainable=True, name="x")
+    with stop_tracing():
+        y = x + 1
+    assert y.data == 2
+    assert y.parents == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("GRAPH", "stop_tracing"),
+        ("ParameterNode", "called Parameter"),
+        ("MessageNode", "every node is a Node"),
+        ("ExceptionNode", "node.failure"),
+        ("FunModule", "called Bundle"),
+        ("apply_op", "called apply"),
+    ],
+)
+def test_names_that_are_gone_say_what_to_use(name: str, said: str) -> None:
+    with pytest.raises(ImportError, match=said):
+        exec(f"from tracegraph import {name}")
+    with pytest.raises(AttributeError):
+        tracegraph.no_such_name
+
+
+def test_what_nodes_no_longer_have_says_where_it_is() -> None:
+    with pytest.raises(AttributeError, match="Graph"):
+        node(1).children
+    with pytest.raises(AttributeError, match="zero_feedback"):
+        (node(1) + 1).zero_feedback()
+
+
+def test_values_are_written_by_hand() -> None:
+    x = node("old", trainable=True, name="x")
+    x._set("new")
+    assert x.data == "new"
+
+
+# Optimizing
+
+
+def test_a_number_is_improved_by_words() -> None:
+    x = node(-1.0, trainable=True, name="x")
+    optimizer = OptoPrime([x], llm=Scripted([suggested(x=2.0), suggested(x=3.0)]))
+    for _ in range(2):
+        target = bundle(lambda v: v * v)(x)
+        optimizer.zero_feedback()
+        optimizer.backward(target, "Make it larger.")
+        optimizer.step(verbose=True)
+    assert x.data == 3.0
+
+
+def test_a_trainable_function_is_rewritten() -> None:
+    @bundle(description="[opposite] The opposite of a word.", trainable=True, trust=True)
+    def opposite(word: str) -> str:
+        """The opposite of a word."""
+        return word
+
+    code = 'def opposite(word):\n    """Other."""\n    return {"hot": "cold"}[word]'
+    optimizer = OptoPrime(opposite.parameters(), llm=Scripted([suggested(opposite=code)]))
+    out = opposite("hot")
+    optimizer.zero_feedback()
+    optimizer.backward(out, "It should be cold.")
+    optimizer.step()
+    assert opposite("hot").data == "cold"
+    assert opposite.parameter is not None
+    assert "cold" in opposite.parameter.data
+
+
+def test_the_error_of_a_function_is_feedback() -> None:
+    @bundle(trainable=True, trust=True)
+    def pick(items: list[int]) -> int:
+        """The first item."""
+        return items[5]
+
+    model_ = Scripted([suggested(pick="def pick(items):\n    return items[0]\n")])
+    optimizer = OptoPrime(pick.parameters(), llm=model_)
+    try:
+        target = pick([1, 2])
+        feedback: Any = "fine"
+    except ExecutionError as error:
+        target = error.exception_node
+        feedback = target.create_feedback("full")
+    assert "IndexError" in str(target.data)
+    optimizer.zero_feedback()
+    optimizer.backward(target, feedback)
+    optimizer.step()
+    assert pick([1, 2]).data == 1
+    assert "<--- (IndexError)" in model_.requests[0].messages[-1].text
+
+
+def test_an_agent_of_prompts_and_methods() -> None:
+    @model
+    class Agent:
+        def __init__(self) -> None:
+            self.instruction = node("Greet.", trainable=True, name="instruction")
+
+        def __call__(self, name: str) -> Any:
+            return self.say(self.instruction, name)
+
+        @bundle(trainable=True, trust=True)
+        def say(self, instruction: str, name: str) -> str:
+            """Say something to somebody."""
+            return f"{instruction} {name}"
+
+    agent: Any = Agent()
+    assert isinstance(agent.parameters(), list)
+    assert len(agent.parameters()) == 2
+    code = 'def say(self, instruction, name):\n    return f"{instruction}, {name}!"'
+    llm = Scripted([suggested(instruction="Hello", say=code)])
+    optimizer = OptoPrime(agent.parameters(), llm=llm, memory_size=0)
+    out = agent("Ann")
+    optimizer.zero_feedback()
+    optimizer.backward(out, "Be kinder.")
+    optimizer.step()
+    assert agent("Ann").data == "Hello, Ann!"
+    assert Agent()("Bob").data == "Greet. Bob"
+
+
+def test_a_module_is_saved_loaded_and_copied(tmp_path: Any) -> None:
+    class Net(Module):
+        def __init__(self) -> None:
+            self.prompt = node("a", trainable=True, name="prompt")
+
+        def forward(self, x: str) -> Any:
+            return self.prompt + x
+
+    net = Net()
+    net.save(tmp_path / "net.json")
+    net.prompt._set("changed")
+    twin = net.copy()
+    assert twin.prompt is net.prompt
+    net.load(tmp_path / "net.json")
+    assert net("!").data == "a!"
+    assert net.state_dict() == {"prompt": "a"}
+    assert list(net.parameters_dict()) == ["prompt"]
+
+
+def test_several_outputs_at_once() -> None:
+    x = node("a", trainable=True, name="x")
+    llm = Scripted([suggested(x="b")])
+    optimizer = OptoPrime([x], llm=llm)
+    for number in range(3):
+        optimizer.backward(x + str(number), f"remark {number}")
+    optimizer.step()
+    asked = llm.requests[0].messages[-1].text
+    assert all(f"remark {number}" in asked for number in range(3))
