@@ -71,6 +71,8 @@ def test_when_the_model_is_down_nothing_moves_and_the_feedback_stays() -> None:
     assert mixed.rate.feedback
     mixed.partition.step()
     assert mixed.prompt.data == "new"
+    search = mixed.partition.optimizers[1]
+    assert [trial.scores for trial in search.history] == [(0.3,)]  # it was asked last: once
 
 
 def test_when_the_search_has_no_score_nothing_moves() -> None:
