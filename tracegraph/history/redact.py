@@ -33,11 +33,14 @@ _KNOWN = re.compile(
     r"|\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}(?:\.[A-Za-z0-9_-]*)?"  # JSON web tokens
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[^-]|-(?!----END))*"
 )
+_MARKS = ("sk-", "pk-", "rk-", "AKIA", "ASIA", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_",
+          "hf_", "gsk_", "xox", "AIza", "eyJ", "-----BEGIN")  # fmt: skip
 _NAMED = re.compile(
     r"""(?i)((?:api[_-]?key|x-api-key|authorization|proxy-authorization|cookie|access[_-]?token|"""
     r"""client[_-]?secret|password|passwd)\\?["']?\s*[:=]\s*\\?["']?(?:(?:bearer|basic)\s+)?)"""
     r"""(?!None\b|null\b|\[secret)([^\s"'\\,})\]]{6,})"""
 )
+_NAMES_IN_TEXT = ("key", "authorization", "cookie", "token", "secret", "passw")
 
 
 class Redactor:
@@ -63,8 +66,12 @@ class Redactor:
         """`text` with every secret replaced by ``[secret]``."""
         if self._heads is not None:
             text = self._replaced(text, self._heads)
-        text = _KNOWN.sub("[secret]", text)
-        return _NAMED.sub(r"\1[secret]", text)
+        if any(mark in text for mark in _MARKS):  # far faster than the expression itself
+            text = _KNOWN.sub("[secret]", text)
+        lower = text.lower()
+        if any(name in lower for name in _NAMES_IN_TEXT):
+            text = _NAMED.sub(r"\1[secret]", text)
+        return text
 
     def _replaced(self, text: str, heads: re.Pattern[str]) -> str:
         parts: list[str] = []
