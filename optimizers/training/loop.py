@@ -28,6 +28,7 @@ from optimizers.training.guide import BadVerdict, Guide
 from optimizers.training.progress import Progress
 from optimizers.training.result import Event, Kind, Listener, Result
 from tracegraph.errors import BudgetExceeded, ModelError, OptimizerError
+from tracegraph.events import observe, observed
 from tracegraph.kinds import show
 from tracegraph.module import named_parameters
 
@@ -185,7 +186,8 @@ class Training:
             event = self._tell("skipped", "every example is right", before=before)
         else:
             self._send(traced)
-            event = self._improve(batch, before)
+            with observed("step", optimizer=self, members=self.members) as facts:
+                facts["event"] = event = self._improve(batch, before)
         self._since += 1
         if self._since >= self.validate_every:
             self._validate()
@@ -503,6 +505,12 @@ class Training:
             replace(self.spend, seconds=0.0),
         )
         self.history.append(event)
+        observe("training", event=kind, note=note, score=event.score, before=event.before)
+        if candidate is not None:
+            observe(
+                "candidate", id=candidate.id, parents=candidate.parents, score=event.score,
+                status=kind, values=dict(candidate.values),
+            )  # fmt: skip
         for listener in self.listeners:
             listener(event)
         return event

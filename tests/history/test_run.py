@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tracegraph as tg
-from optimizers import Evolve, OptoPrime
+from optimizers import Evolve, OptoPrime, fit
+from optimizers.training.budget import Budget
 from tracegraph.errors import HistoryError, NoSuchRun
 from tracegraph.events import observe
-from tracegraph.history import HistoryWarning
+from tracegraph.history import HistoryWarning, State
 from tracegraph.history import capture as capture_module
 from tracegraph.history.capture import capture
 from tracegraph.history.kept_graph import KeptGraph
@@ -149,7 +150,7 @@ def test_a_tensor_changed_in_place_later_is_kept_as_it_was(tmp_path: Path) -> No
     with tg.run("in place", store=tmp_path) as run:
         for _ in range(3):
             run.step(parameters={"weight": weight})
-            weight._data.add_(1)
+            weight._data.detach().add_(1)
             weight.bump()
     kept = tg.History(tmp_path).run()
     assert [kept.parameters(n)["weight"].value.tolist() for n in (1, 2, 3)] == [
@@ -360,3 +361,46 @@ def test_a_run_is_begun_once(tmp_path: Path) -> None:
         pass
     with pytest.raises(HistoryError, match="name is a text"):
         tg.run("  ")
+
+
+def test_a_training_is_kept_step_by_step(tmp_path: Path) -> None:
+    word = tg.node("a", trainable=True, name="word")
+    replies = [f'{{"suggestion": {{"word": "{value}"}}}}' for value in ("aaaa", "bb", "aaaaaaaa")]
+    optimizer = OptoPrime([word], llm=Scripted(replies))
+    with tg.run("training", store=tmp_path):
+        result = fit(
+            lambda x: word + x, ["x", "yy"], lambda x, output: (float(len(output)), "longer"),
+            optimizer=optimizer, budget=Budget(steps=3), tries=1, workers=1,
+            store=State("training", tmp_path),
+        )  # fmt: skip
+    kept = tg.History(tmp_path).run("training")
+    events = [e for e in result.history if e.kind in ("accepted", "rejected")]
+    assert [s.note for s in kept.steps] == [str(e) for e in events]
+    assert [s.calls for s in kept.steps] == [1, 1, 1]
+    assert [s.optimizer for s in kept.steps] == ["Training"] * 3
+    assert [v.value for v in kept.versions("word")] == ["a", "aaaa", "aaaaaaaa"]
+    assert kept.details(1)["changes"] == ["word"]
+    assert kept.details(2)["rejections"][0]["reason"]
+    assert {f["text"] for f in kept.details(1)["feedback"]} >= {"longer"}
+    assert kept.graph(1).nodes
+    assert {c.status for c in kept.candidates} >= {"accepted", "rejected"}
+    assert [e.facts["event"] for e in kept.events if e.kind == "training"] == [
+        e.kind for e in result.history
+    ]
+
+
+def test_a_training_goes_on_from_its_state(tmp_path: Path) -> None:
+    def trained(steps: int, replies: list[str], store: Any) -> Any:
+        word = tg.node("a", trainable=True, name="word")
+        optimizer = OptoPrime([word], llm=Scripted(replies))
+        result = fit(
+            lambda x: word + x, ["x", "yy"], lambda x, output: (float(len(output)), "longer"),
+            optimizer=optimizer, budget=Budget(steps=steps), tries=1, workers=1, store=store,
+        )  # fmt: skip
+        return word.data, [str(e) for e in result.history]
+
+    replies = [f'{{"suggestion": {{"word": "{value}"}}}}' for value in ("aaaa", "aaaaaaaa")]
+    whole = trained(2, replies, None)
+    first = trained(1, replies[:1], State("halves", tmp_path))
+    assert first != whole
+    assert trained(2, replies[1:], State("halves", tmp_path))[0] == whole[0]

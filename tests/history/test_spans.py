@@ -11,8 +11,6 @@ import tracegraph as tg
 from optimizers import OptoPrime
 from tracegraph.llm import Scripted
 
-pytest.importorskip("opentelemetry.sdk")
-
 
 def spans(run: Any, **options: Any) -> list[Any]:
     from opentelemetry.sdk.trace import TracerProvider

@@ -248,11 +248,14 @@ class Run:
 
     def _step_started(self, facts: dict[str, Any]) -> None:
         optimizer = facts["optimizer"]
-        draft = _Draft(dict(optimizer.named_parameters))
+        members = facts.get("members", [optimizer])
+        named = [dict(getattr(m, "named_parameters", {})) for m in members]
+        draft = _Draft({name: p for found in named for name, p in found.items()})
         draft.optimizer = type(optimizer).__name__
-        self._learn(getattr(optimizer, "llm", None))
-        log = getattr(optimizer, "log", None)
-        draft.last_exchange = log[-1] if log else None
+        for member in members:
+            self._learn(getattr(member, "llm", None))
+            log = getattr(member, "log", None)
+            draft.last_exchanges.append((member, log[-1] if log else None))
         arrived = [p.feedback for p in draft.parameters.values()]
         ends = {i: node for feedback in arrived for i, node in feedback.outputs.items()}
         if ends and self._graphs:
@@ -270,7 +273,7 @@ class Run:
         if draft is None:
             return
         draft.seconds = time.perf_counter() - draft.clock
-        draft.details["exchanges"] = _exchanges(optimizer, draft.last_exchange)
+        draft.asked([e for member, last in draft.last_exchanges for e in _exchanges(member, last)])
         update, error = facts.get("update"), facts.get("error")
         if error is not None:
             draft.status = "failed"
@@ -278,6 +281,7 @@ class Run:
         elif facts.get("bypassing"):
             draft.status = "bypassed"
         draft.updated(update)
+        draft.tested(facts.get("event"))
         number = self._finish(draft)
         if update is not None:
             self._last = (update, number)
@@ -290,6 +294,9 @@ class Run:
             self._number += 1
             number = self._number
         self._take_parameters(draft, before=False)
+        if draft.after and not draft.changes:
+            draft.changes = len(draft.after)
+            draft.details["changes"] = [taken.name for taken in draft.after]
         self._put(lambda connection, path: self._write(connection, path, number, draft))
         return number
 
@@ -449,7 +456,32 @@ class _Draft:
         self.captured: Captured | None = None
         self.before: list[Taken] = []
         self.after: list[Taken] = []
-        self.last_exchange: Any = None
+        self.last_exchanges: list[tuple[Any, Any]] = []
+
+    def asked(self, exchanges: list[dict[str, Any]]) -> None:
+        """Take what models were asked; it is the cost, until an ``Update`` says more."""
+        self.details["exchanges"] = exchanges
+        if exchanges:
+            tokens = [e["usage"] for e in exchanges if e["usage"] is not None]
+            costs = [e["cost"] for e in exchanges if e["cost"] is not None]
+            self.usage = (
+                len(exchanges),
+                sum(prompt for prompt, _ in tokens),
+                sum(completion for _, completion in tokens),
+                sum(costs) if costs else None,
+            )
+
+    def tested(self, event: Any) -> None:
+        """Take what became of a training's step, read by its attributes."""
+        if event is None:
+            return
+        self.note = str(event)
+        self.score = event.before if event.score is None else event.score
+        if event.kind == "rejected":
+            self.rejections = 1
+            self.details["rejections"] = [
+                {"name": event.candidate, "value": None, "reason": event.note}
+            ]
 
     def updated(self, update: Any) -> None:
         """Take what an ``Update`` says, read by its attributes."""
@@ -546,11 +578,14 @@ def _exchanges(optimizer: Any, last: Any) -> list[dict[str, Any]]:
     for exchange in reversed(getattr(optimizer, "log", None) or ()):
         if exchange is last:
             break
+        used = getattr(exchange.reply, "usage", None)
         new.append(
             {
                 "prompt": [[m.role, cut(m.text, _LONGEST)] for m in exchange.messages],
                 "reply": cut(exchange.reply.text, _LONGEST),
                 "model": getattr(exchange.reply, "model", None),
+                "usage": None if used is None else [used.prompt, used.completion],
+                "cost": getattr(exchange.reply, "cost", None),
             }
         )
     return new[::-1]
