@@ -34,7 +34,7 @@ def double(x: int) -> int:
 
 def made() -> dict[str, Any]:
     return {
-        "prompt": tg.node("Say “hello”.\n\ud800", trainable=True, name="prompt"),
+        "prompt": tg.node("Say “hello”.\n\x00", trainable=True, name="prompt"),
         "rate": tg.node(0.1 + 0.2, trainable=True, name="rate"),
         "flag": tg.node(True, trainable=True, name="flag"),
         "tools": tg.node(["a", ("b", 2)], trainable=True, name="tools"),
