@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optimizers.base import Change, Optimizer, Proposal, Rejection, Update, Usage
+    from optimizers.llm.exemplars import Exemplars
+    from optimizers.llm.opro import OPRO
     from optimizers.llm.optoprime import OptoPrime
+    from optimizers.llm.patch import Patch
+    from optimizers.llm.reflect import Reflect
+    from optimizers.llm.spo import SPO
+    from optimizers.llm.textgrad import TextGrad
     from optimizers.numeric import (
         SAM,
         SGD,
@@ -45,7 +51,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "optimizers.base": ("Change", "Optimizer", "Proposal", "Rejection", "Update", "Usage"),
     "optimizers.partition": ("Partition", "optimize"),
+    "optimizers.llm.exemplars": ("Exemplars",),
+    "optimizers.llm.opro": ("OPRO",),
     "optimizers.llm.optoprime": ("OptoPrime",),
+    "optimizers.llm.patch": ("Patch",),
+    "optimizers.llm.reflect": ("Reflect",),
+    "optimizers.llm.spo": ("SPO",),
+    "optimizers.llm.textgrad": ("TextGrad",),
     "optimizers.search": ("Evolve", "RandomSearch"),
     "optimizers.training.budget": ("Budget",),
     "optimizers.training.loop": ("afit", "fit"),
@@ -58,11 +70,13 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "OPRO",
     "SAM",
     "SGD",
     "SGDP",
     "SOAP",
     "SPAM",
+    "SPO",
     "AdaBelief",
     "AdaHessian",
     "Adafactor",
@@ -73,6 +87,7 @@ __all__ = [
     "Change",
     "EXAdam",
     "Evolve",
+    "Exemplars",
     "Fira",
     "GaLore",
     "Lion",
@@ -82,13 +97,16 @@ __all__ = [
     "Optimizer",
     "OptoPrime",
     "Partition",
+    "Patch",
     "Proposal",
     "RandomSearch",
+    "Reflect",
     "Rejection",
     "ScheduleFreeAdamW",
     "Shampoo",
     "Sophia",
     "StableSPAM",
+    "TextGrad",
     "Update",
     "Usage",
     "afit",

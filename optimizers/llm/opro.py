@@ -79,7 +79,14 @@ class OPRO(ModelOptimizer):
         facts = [*facts_of(problem), *self.memory.lines(room=self.budget)][: self.exemplars]
         if facts:
             parts.append("#Examples of the task\n" + "\n".join(facts))
-        tried = [f"score {score:.3g}:\n{values}" for values, score in self._best()]
+        room = self.budget * 4 - len(_SYSTEM) - sum(map(len, parts)) - 50
+        tried: list[str] = []
+        for values, score in reversed(self._best()):
+            entry = f"score {score:.3g}:\n{values}"
+            room -= len(entry) + 2
+            if tried and room < 0:
+                break
+            tried.insert(0, entry)
         parts.append("#Tried, from the worst to the best\n\n" + "\n\n".join(tried))
         return [Message("system", _SYSTEM), Message("user", "\n\n".join(parts))]
 

@@ -1,0 +1,151 @@
+"""SPO: improve by comparing outputs in pairs, without any right answers.
+
+Source: Xiang et al., "Self-Supervised Prompt Optimization", 2025 (arXiv 2502.06855): a model writes a new
+prompt by the present one and its outputs, both are run on a few examples, and a judge compares the outputs.
+Each comparison is made in both orders, so that a judge that prefers a place counts for nothing, and the
+new values are kept only if THEY win the majority.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from optimizers.base import Proposal, Update, Usage
+from optimizers.llm.asking import FORM, ModelOptimizer, added, usage_of
+from tracegraph.errors import OptimizerError
+from tracegraph.kinds import show
+from tracegraph.llm import Message
+from tracegraph.node import unwrap
+from tracegraph.overlay import Overlay
+from tracegraph.problem import Problem
+from tracegraph.recorder import stop_tracing
+
+__all__ = ["SPO", "Duel"]
+
+_SYSTEM = (
+    """\
+You improve variables of a workflow so that its outputs meet the requirements better. You see the present
+values and outputs that they gave; nobody knows right answers. Change what keeps the outputs from being
+better.
+"""
+    + FORM
+)
+
+_JUDGE = """\
+Compare two outputs for the same input by the requirements. Answer with one letter: A if the first is better,
+B if the second is better, T if neither is."""
+
+Judge = Callable[[Any, Any, Any], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """How proposed values did against the present ones: comparisons won, lost and drawn."""
+
+    won: int
+    lost: int
+    drawn: int
+
+    @property
+    def better(self) -> bool:
+        """Whether the proposed values won more comparisons than they lost."""
+        return self.won > self.lost
+
+
+@final
+class SPO(ModelOptimizer):
+    """Proposes values and keeps them if their outputs win against the present ones.
+
+    Args:
+        requirements: what good outputs are, in words; for the proposals and for the judge.
+        judge: ``judge(example, first, second)`` gives a number, above 0 if the first is better, below 0 if
+            the second is, 0 for a draw. By default the model judges.
+        parameters: see `ModelOptimizer`, as for the other options.
+
+    >>> import tracegraph as tg
+    >>> from tracegraph.llm import Scripted
+    >>> word = tg.node("hi", trainable=True, name="word")
+    >>> spo = SPO([word], llm=Scripted(['{"suggestion": {"word": "hello"}}']), requirements="long",
+    ...           judge=lambda example, first, second: len(first) - len(second))
+    >>> update, duel = spo.improve(lambda name: word + name, ["Ann", "Bob", "Cem"])
+    >>> word.data, duel
+    ('hello', Duel(won=3, lost=0, drawn=0))
+    """
+
+    def __init__(
+        self,
+        parameters: Any,
+        *args: Any,
+        requirements: str,
+        judge: Judge | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(parameters, *args, **options)
+        if not isinstance(requirements, str) or not requirements.strip():
+            raise OptimizerError(
+                "requirements say what good outputs are; without them nothing can be compared"
+            )
+        self.requirements = requirements
+        self.judge = judge or self._judged
+        self._shown: list[tuple[Any, Any]] = []
+        self._judging = Usage()
+
+    def improve(self, workflow: Any, examples: Sequence[Any]) -> tuple[Update, Duel | None]:
+        """One round: propose, run both on the examples, compare, and keep what wins.
+
+        Raises:
+            OptimizerError: there is no example.
+        """
+        if not examples:
+            raise OptimizerError("examples is empty: there is nothing to compare outputs on")
+        present = {p: p.data for p in self.parameters}
+        before = self._outputs(workflow, examples, present)
+        self._shown = list(zip(examples, before, strict=True))
+        proposal = self.propose()
+        if proposal.rejections or all(present[p] == v for p, v in proposal.values.items()):
+            return self.settle(proposal), None
+        after = self._outputs(workflow, examples, {**present, **proposal.values})
+        self._judging = Usage()
+        duel = self._compared(examples, before, after)
+        usage = added(proposal.usage, self._judging)
+        proposal = Proposal(proposal.values, proposal.reasoning, usage=usage, note=str(duel))
+        if duel.better:
+            return self.settle(proposal), duel
+        self.refuse(proposal, f"its outputs won {duel.won} comparisons and lost {duel.lost}")
+        return Update(reasoning=proposal.reasoning, usage=usage, note=str(duel)), duel
+
+    def messages(self, problem: Problem, mask: tuple[str, ...]) -> list[Message]:
+        """The requirements, the present values, and the outputs that they gave."""
+        hidden = ["Instruction", "Code", "Documentation", "Inputs", "Others", "Outputs", "Feedback"]
+        room = max(200, self.budget * 2 // max(len(self._shown), 1))
+        runs = [f"input: {show(e, room)}\noutput: {show(o, room)}" for e, o in self._shown]
+        parts = [f"#Requirements\n{self.requirements}", problem.text(hidden)]
+        if self.rejected:
+            parts.append("#Refused\n" + "\n".join(f"{r.name}: {r.reason}" for r in self.rejected))
+        return [Message("system", _SYSTEM), Message("user", "\n\n".join([*parts, "#Runs", *runs]))]
+
+    def _outputs(self, workflow: Any, examples: Sequence[Any], values: Any) -> list[Any]:
+        with Overlay(values), stop_tracing():
+            return [unwrap(workflow(example)) for example in examples]
+
+    def _compared(self, examples: Sequence[Any], before: list[Any], after: list[Any]) -> Duel:
+        won = lost = drawn = 0
+        for example, old, new in zip(examples, before, after, strict=True):
+            verdict = _sign(self.judge(example, new, old)) - _sign(self.judge(example, old, new))
+            won, lost, drawn = won + (verdict > 0), lost + (verdict < 0), drawn + (verdict == 0)
+        return Duel(won, lost, drawn)
+
+    def _judged(self, example: Any, first: Any, second: Any) -> float:
+        text = (
+            f"Requirements: {self.requirements}\n\nInput: {show(example, 1_000)}\n\nA: "
+            f"{show(first, 2_000)}\n\nB: {show(second, 2_000)}"
+        )
+        reply = self.exchange([Message("system", _JUDGE), Message("user", text)])
+        self._judging = added(self._judging, usage_of(reply))
+        return {"A": 1.0, "B": -1.0}.get(reply.text.strip(" .*:\n")[:1].upper(), 0.0)
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
