@@ -12,12 +12,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Fact", "facts_in", "variables_in"]
+__all__ = ["Fact", "between_in", "facts_in", "variables_in"]
 
 _TEXT = re.compile(r"'([a-z]+(?: [a-z]+){2,})'")
 _ANSWER = re.compile(r'answer is "([a-z]+)"')
 _VALUE = re.compile(r"^(\w+) = '([a-z]+(?: [a-z]+){2,})'", re.M)
 _STEP = re.compile(r"^(\w+) = \w+\((.*)\)$", re.M)
+_WORD = re.compile(r"^(\w+) = '([a-z]+)'$", re.M)
 _REMARK = re.compile(r"^(\w+)(?: \(weight [^)]*\))?: (.*)$", re.M)
 _VARIABLE = re.compile(r"^\(text\) (\w+) =[ \n](.*?)(?=\n\n|\n\(\w+\) \w+ =|\n#|\Z)", re.M | re.S)
 
@@ -34,6 +35,23 @@ def facts_in(request: str) -> list[Fact]:
     """Every fact that a request states, once, in the order of its first mention."""
     found = dict.fromkeys([*_named(request), *_beside(request)])
     return list(found)
+
+
+def between_in(request: str) -> dict[str, str]:
+    """For the text of each fact that names tie together, the one word that was computed on the way."""
+    words = dict(_WORD.findall(request))
+    texts, behind = dict(_VALUE.findall(request)), {}
+    for name, inside in _STEP.findall(request):
+        behind[name] = re.findall(r"=(\w+)", inside)
+        for text in _TEXT.findall(inside):
+            texts.setdefault(name, text)
+    found = {}
+    for name, _ in _REMARK.findall(request):
+        for source in behind.get(name, []):
+            text = _text_behind(source, behind, texts, 5)
+            if source in words and text:
+                found[text] = words[source]
+    return found
 
 
 def variables_in(request: str) -> list[tuple[str, str]]:

@@ -25,10 +25,21 @@ import tracegraph as tg
 from tests.worlds.facts import Fact, facts_in, variables_in
 from tests.worlds.server import Answer
 
-__all__ = ["Case", "HiddenRules"]
+__all__ = [
+    "NOTHING",
+    "START",
+    "Case",
+    "HiddenRules",
+    "followed",
+    "induced",
+    "proposal",
+    "rules_of",
+    "words_of",
+    "written",
+]
 
 _RULE = re.compile(r'"([a-z]+)" means "([a-z]+)"')
-_START = "Answer with one word."
+START = "Answer with one word."
 NOTHING = "unknown"
 
 
@@ -64,7 +75,7 @@ class HiddenRules:
         sizes: tuple[int, int, int] = (40, 30, 200),
     ) -> None:
         random = Random(f"hidden rules {seed}")
-        words = _words(random, 2 * rules + fillers)
+        words = words_of(random, 2 * rules + fillers)
         self.seed = seed
         self.rules = dict(zip(words[:rules], words[rules : 2 * rules], strict=True))
         self._fillers = words[2 * rules :]
@@ -92,7 +103,7 @@ class HiddenRules:
 
     def workflow(self, model: Any = None) -> tuple[Any, tg.Parameter[str]]:
         """A workflow of one prompt, and the prompt; `model` is asked, by default this world itself."""
-        prompt = tg.node(_START, trainable=True, name="prompt")
+        prompt = tg.node(START, trainable=True, name="prompt")
         ask = self.ask if model is None else model
 
         @tg.bundle
@@ -120,7 +131,7 @@ class HiddenRules:
 
     def accuracy(self, prompt: str) -> float:
         """The share of the test cases that are answered right with a prompt."""
-        right = [_followed(prompt, case.text) == case.answer for case in self.test]
+        right = [followed(prompt, case.text) == case.answer for case in self.test]
         return sum(right) / len(right)
 
     # The models
@@ -130,7 +141,7 @@ class HiddenRules:
         text = "\n\n".join(message["content"] for message in messages)
         if messages[-1]["content"].startswith("Text: "):
             self._count("task", 0)
-            return _followed(messages[0]["content"], messages[-1]["content"])
+            return followed(messages[0]["content"], messages[-1]["content"])
         self._count("optimizer", len(text))
         random = Random(f"{self.seed} {self._occurrence(text)} {text}")
         if '"suggestion"' not in text:
@@ -138,7 +149,7 @@ class HiddenRules:
             return _spoiled_words(reply, random) if random.random() < self.sabotage else reply
         if random.random() < self.sabotage:
             return self._sabotaged(text, random)
-        return _proposal({name: self._improved(old, text) for name, old in variables_in(text)})
+        return proposal({name: self._improved(old, text) for name, old in variables_in(text)})
 
     def answer(self, request: dict[str, Any]) -> Answer:
         """The same for a `Server`."""
@@ -159,16 +170,16 @@ class HiddenRules:
     def _improved(self, prompt: str, request: str) -> str:
         """A prompt with the rules that the facts in a request support."""
         facts = facts_in(request)
-        rules = _rules(prompt)
+        rules = rules_of(prompt)
         kept = {word: label for word, label in rules.items() if not _refuted(word, label, facts)}
         added = 0
-        for word, label in _induced(facts):
+        for word, label in induced(facts):
             if added == self.bound:
                 break
             if kept.get(word) != label and label not in kept.values():
                 kept[word] = label
                 added += 1
-        return _written(kept)
+        return written(kept)
 
     def _criticism(self, request: str) -> str:
         """What is wrong, fact by fact: what a reader of this alone could learn from it."""
@@ -180,10 +191,10 @@ class HiddenRules:
         """A reply that is malformed, or reads well and does harm."""
         named = variables_in(request)
         good = {name: self._improved(old, request) for name, old in named}
-        whole = _proposal(good)
-        rules = {name: _rules(old) for name, old in named}
+        whole = proposal(good)
+        rules = {name: rules_of(old) for name, old in named}
         turned = {
-            name: _written(dict(zip(old, [*old.values()][1:] + [*old.values()][:1], strict=True)))
+            name: written(dict(zip(old, [*old.values()][1:] + [*old.values()][:1], strict=True)))
             for name, old in rules.items()
         }
         return random.choice(
@@ -191,16 +202,17 @@ class HiddenRules:
                 whole[: len(whole) * 2 // 3],
                 "I am sorry, I cannot see what to change here.",
                 "",
-                _proposal(dict.fromkeys(good, _START)),
-                _proposal(turned),
-                _proposal({name + "_x": text for name, text in good.items()}),
-                _proposal({name: [1, 2] for name in good}),
+                proposal(dict.fromkeys(good, START)),
+                proposal(turned),
+                proposal({name + "_x": text for name, text in good.items()}),
+                proposal({name: [1, 2] for name in good}),
                 "{'reasoning': 'because', 'suggestion': " + repr(good)[:-3],
             ]
         )
 
 
-def _words(random: Random, count: int) -> list[str]:
+def words_of(random: Random, count: int) -> list[str]:
+    """So many words that nobody has seen before."""
     found: dict[str, None] = {}
     while len(found) < count:
         syllables = (
@@ -213,25 +225,27 @@ def _words(random: Random, count: int) -> list[str]:
     return list(found)
 
 
-def _rules(prompt: str) -> dict[str, str]:
+def rules_of(prompt: str) -> dict[str, str]:
+    """The rules that stand in a prompt."""
     return dict(_RULE.findall(prompt))
 
 
-def _written(rules: Mapping[str, str]) -> str:
-    return "\n".join([_START, *(f'"{word}" means "{label}"' for word, label in rules.items())])
+def written(rules: Mapping[str, str]) -> str:
+    """A prompt with rules."""
+    return "\n".join([START, *(f'"{word}" means "{label}"' for word, label in rules.items())])
 
 
-def _followed(prompt: str, text: str) -> str:
+def followed(prompt: str, text: str) -> str:
     """What follows from the rules of a prompt: the first rule whose word stands in the text."""
     words = set(re.findall(r"[a-z]+", text))
-    return next((label for word, label in _rules(prompt).items() if word in words), NOTHING)
+    return next((label for word, label in rules_of(prompt).items() if word in words), NOTHING)
 
 
 def _refuted(word: str, label: str, facts: Sequence[Fact]) -> bool:
     return any(word in fact.text.split() and fact.label != label for fact in facts)
 
 
-def _induced(facts: Sequence[Fact]) -> list[tuple[str, str]]:
+def induced(facts: Sequence[Fact]) -> list[tuple[str, str]]:
     """Rules that explain the facts: the certain ones first, then in the order of the facts."""
     labels: dict[str, set[str]] = defaultdict(set)
     texts: dict[str, list[set[str]]] = defaultdict(list)
@@ -249,7 +263,8 @@ def _induced(facts: Sequence[Fact]) -> list[tuple[str, str]]:
     return [(word, label) for _, _, word, label in sorted(found)]
 
 
-def _proposal(values: Mapping[str, Any]) -> str:
+def proposal(values: Mapping[str, Any]) -> str:
+    """The reply that suggests values."""
     return json.dumps({"reasoning": "by the facts", "suggestion": dict(values)})
 
 
