@@ -360,6 +360,7 @@ def test_frozen_and_detached_parameters_get_none():
 
 def test_a_tensor_without_requires_grad_receives_no_gradient_and_says_so_by_absence():
     w = node(torch.ones(2), trainable=True)
+    w.data.requires_grad_(False)
     assert w.sum().backward(1.0) == {}
 
 

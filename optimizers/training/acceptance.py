@@ -58,7 +58,7 @@ class Paired:
     >>> Paired().decide([0, 0, 0], [1, 1, 0]), Paired().decide([0, 0], [0, 1])
     ('accept', 'undecided')
     >>> Paired().decide([0, 1], [0, 1])
-    'reject'
+    'undecided'
     """
 
     alpha: float = 0.25

@@ -12,11 +12,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from optimizers.candidate import identity
 from pydantic import Field
 
 import tracegraph as tg
 from optimizers import Evolve
+from optimizers.candidate import identity
 from optimizers.search import Candidate, RandomSearch, Search
 from tracegraph.errors import OptimizerError, Rejected
 from tracegraph.feedback import UnknownFeedback
@@ -54,7 +54,7 @@ def worth(values: Any) -> float:
         + values["loud"]
         - len(values["prompt"]) / 30
         + sum(values["plan"]["k"])
-        - float(values["weight"].abs().sum())
+        - float(values["weight"].detach().abs().sum())
         + ("x + 1" in values["gain"])
     )
 
