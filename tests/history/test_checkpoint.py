@@ -266,7 +266,7 @@ def test_nothing_is_pickled(tmp_path: Path) -> None:
 
 KILLED = """
 import os, sys, random, numpy
-from tracegraph.history.checkpoint import save, load
+from tracegraph.history.checkpoint import checkpoints, load, save
 import tracegraph as tg
 last = 0
 for number in range(int(sys.argv[2])):
@@ -292,6 +292,7 @@ for number in range(int(sys.argv[2])):
     found = load(sys.argv[1])
     assert found.step >= last and found.data["step"] == found.step, (found.step, last)
     assert (found.data["a"] == found.step).all()
+    for path in checkpoints(sys.argv[1]): load(path)  # those that were being deleted, too
 print("whole")
 """
 
