@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import re
 from pathlib import Path
 
@@ -33,7 +34,11 @@ def exists(test: str, root: Path) -> bool:
     file = root / path
     if not file.is_file() or not names:
         return False
-    scope: ast.AST = ast.parse(file.read_text(encoding="utf-8"))
+    gc.disable()  # a collection that parses spoils the parser before CPython 3.11.8 (gh-106905)
+    try:
+        scope: ast.AST = ast.parse(file.read_text(encoding="utf-8"))
+    finally:
+        gc.enable()
     for name in names.split("::"):
         inside = {
             child.name: child

@@ -253,7 +253,7 @@ def induced(facts: Sequence[Fact]) -> list[tuple[str, str]]:
         texts[fact.label].append(set(fact.text.split()))
         for word in fact.text.split():
             labels[word].add(fact.label)
-    found = []
+    found: list[tuple[int, int, str, str]] = []
     for label, of_label in texts.items():
         shared = set.intersection(*of_label)
         possible = sorted(word for word in shared if labels[word] == {label})
