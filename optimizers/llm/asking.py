@@ -292,15 +292,30 @@ _OWN = (
 )  # fmt: skip
 
 
+_SENT = frozenset(
+    {
+        "extra_body", "frequency_penalty", "logit_bias", "max_completion_tokens", "min_p",
+        "presence_penalty", "reasoning_effort", "repetition_penalty", "seed", "service_tier", "stop",
+        "temperature", "timeout", "top_k", "top_p", "user", "verbosity",
+    }
+)  # fmt: skip
+"""Options that go to the provider with every request."""
+
+
 def _options(options: dict[str, Any]) -> dict[str, Any]:
     """The options for the provider; those of Microsoft Trace and misspelled ones are explained."""
     quiet = {"log", "use_json_object_format", "include_example"}
     for name in options.keys() & _ELSEWHERE.keys() - quiet:
         raise TypeError(f"there is no option {name!r} here: {_ELSEWHERE[name]}")
     for name in options.keys() - _ELSEWHERE.keys() - set(_OWN):
-        near = difflib.get_close_matches(name, _OWN, 1, cutoff=0.8)
-        if near:
-            raise TypeError(f"there is no option {name!r} here; did you mean {near[0]!r}?")
+        if name in _SENT:
+            continue
+        near = difflib.get_close_matches(name, (*_OWN, *_SENT), 1, cutoff=0.6)
+        raise TypeError(
+            f"there is no option {name!r} here"
+            + (f"; did you mean {near[0]!r}?" if near else ".")
+            + " An option of the model belongs to the model: llm=LiteLLM(name, option=...)"
+        )
     return {k: v for k, v in options.items() if k not in _ELSEWHERE}
 
 
