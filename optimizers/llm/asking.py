@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from optimizers.base import Optimizer, Proposal, Rejection, Update, Usage
+from optimizers.encoding import decoded, encoded
 from optimizers.llm.memory import Memory
 from optimizers.llm.reply import ReadReply, read_reply
 from tracegraph.errors import OptimizerError, Rejected, UnreadableReply
@@ -235,7 +236,7 @@ class ModelOptimizer(Optimizer):
         """The memory, what was rejected, and which questions were asked how often."""
         return {
             "memory": self.memory.state_dict(),
-            "rejected": [[r.name, show(r.value, 400), r.reason] for r in self._rejected],
+            "rejected": [[r.name, _stored(r.value), r.reason] for r in self._rejected],
             "asked": dict(self._asked),
         }
 
@@ -246,7 +247,10 @@ class ModelOptimizer(Optimizer):
             OptimizerError: the state is none, or is damaged; nothing has changed.
         """
         try:
-            rejected = tuple(Rejection(name, value, why) for name, value, why in state["rejected"])
+            rejected = tuple(
+                Rejection(name, self._restored(name, value), why)
+                for name, value, why in state["rejected"]
+            )
             asked = Counter({str(key): int(count) for key, count in state["asked"].items()})
             self.memory.load_state_dict(state["memory"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -254,6 +258,10 @@ class ModelOptimizer(Optimizer):
                 f"this is no state of {type(self).__name__}: {show(state, 80)}"
             ) from error
         self._rejected, self._asked = rejected, asked
+
+    def _restored(self, name: str, value: Any) -> Any:
+        owner = self.named_parameters.get(name)
+        return decoded(value, None if owner is None else owner.initial)
 
     @property
     def rejected(self) -> tuple[Rejection, ...]:
@@ -317,6 +325,13 @@ def _options(options: dict[str, Any]) -> dict[str, Any]:
             + " An option of the model belongs to the model: llm=LiteLLM(name, option=...)"
         )
     return {k: v for k, v in options.items() if k not in _ELSEWHERE}
+
+
+def _stored(value: Any) -> Any:
+    try:
+        return encoded(value)
+    except OptimizerError:  # it holds what cannot be written down
+        return None
 
 
 def _sections(mask: Iterable[str]) -> tuple[str, ...]:

@@ -218,6 +218,14 @@ def test_textgrad_doubles_nothing_and_merges_what_comes_by_two_ways(prompt: Any)
     assert llm.requests[0].messages[1].text.count("Too long.") == 1
 
 
+def test_textgrad_criticises_a_value_once_that_is_given_twice(prompt: Any) -> None:
+    llm = Scripted(["critique", NOTHING])
+    textgrad = TextGrad([prompt], llm=llm)
+    textgrad.backward(answer(prompt, prompt), "wrong")
+    textgrad.propose()
+    assert len(llm.requests) == 2
+
+
 def test_textgrad_shows_the_whole_value_past_criticism_and_earlier_values() -> None:
     text = " ".join(f"word{n}" for n in range(100))
     prompt = tg.node(text, trainable=True, name="prompt")

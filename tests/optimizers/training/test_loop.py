@@ -71,8 +71,9 @@ def test_the_better_is_kept_and_the_worse_and_the_equal_are_refused(word: Any) -
 
 
 def test_a_proposal_that_was_refused_is_not_paid_for_again(word: Any) -> None:
-    _, result = run(word, "bad", "bad", "bad")
+    optimizer, result = run(word, "bad", "bad", "bad")
     assert result.spend.runs == 3 * 3 + 3
+    assert "tried before" in optimizer.refused[1]
 
 
 def test_one_walk_carries_the_feedback_of_the_whole_batch(word: Any) -> None:
@@ -215,6 +216,9 @@ def test_the_budget_of_runs_is_never_exceeded(runs: int) -> None:
         optimizer=OptoPrime([prompt], llm=world.ask), batch_size=5,
     )  # fmt: skip
     assert result.spend.runs == world.calls["task"] <= runs
+    kept = [event.candidate for event in result.history if event.kind == "accepted"]
+    validated = {event.candidate for event in result.history if event.kind == "validated"}
+    assert set(kept[-1:]) <= validated  # there is always room left to validate the last one
 
 
 def test_patience_and_target_end_it(word: Any) -> None:
@@ -324,6 +328,15 @@ def test_a_stopped_training_goes_on_exactly_and_repeats_no_run(seed: int, stop: 
     assert facts(second.run()) == facts(expected)
     assert resumed.data == prompt.data
     assert cut_world.calls == whole_world.calls
+
+
+def test_a_state_comes_back_whole() -> None:
+    one, _ = hidden(0, HiddenRules(0, sabotage=0.3))
+    one.run()
+    state = json.loads(json.dumps(one.state_dict()))
+    other, _ = hidden(0, HiddenRules(0))
+    other.load_state_dict(state)
+    assert other.state_dict() == state
 
 
 def test_a_state_of_something_else_is_refused(word: Any) -> None:
