@@ -179,7 +179,7 @@ class Training:
         batch = self._batch()
         traced = self.evaluator.traced(self.present, batch)
         self._count()
-        before = [t.evaluation.score for t in traced]
+        before = self._scores([t.evaluation for t in traced])
         self._last_score = _mean(before)
         self.spend = replace(self.spend, steps=self.spend.steps + 1)
         if self.perfect is not None and min(before) >= self.perfect:
@@ -338,7 +338,7 @@ class Training:
         challengers = self._affordable(challengers)
         for challenger in challengers:
             done = self.evaluator.scores(challenger.candidate, batch)
-            challenger.after = [e.score for e in done]
+            challenger.after = self._scores(done)
             self._count()
             self._tried.add(challenger.candidate.id)
             self._tell("proposed", candidate=challenger.candidate, score=challenger.after)
@@ -368,8 +368,8 @@ class Training:
             if not more:
                 return "reject"
             examples = {number: self.train[number] for number in more}
-            before += [e.score for e in self.evaluator.scores(self.present, examples)]
-            best.after += [e.score for e in self.evaluator.scores(best.candidate, examples)]
+            before += self._scores(self.evaluator.scores(self.present, examples))
+            best.after += self._scores(self.evaluator.scores(best.candidate, examples))
             self._count()
             numbers += more
 
@@ -405,6 +405,14 @@ class Training:
                 score=_mean(challenger.after),
             )
 
+    def _scores(self, done: Sequence[Evaluation]) -> list[float]:
+        """The scores; a run that failed never counts more than the worst that the guide has given."""
+        if all(e.error is None for e in done):
+            return [e.score for e in done]
+        known = self.evaluator.cache.values()
+        worst = min((e.score for e in known if e.error is None), default=0.0)
+        return [e.score if e.error is None else min(e.score, worst) for e in done]
+
     # Validation
 
     def _validate(self, *, final: bool = False) -> None:
@@ -417,9 +425,10 @@ class Training:
             return
         done = self.evaluator.scores(self.present, examples, "validation")
         self._count()
-        self._validated[self.present.id] = _mean([e.score for e in done])
+        scores = self._scores(done)
+        self._validated[self.present.id] = _mean(scores)
         self._since = 0
-        self._tell("validated", candidate=self.present, score=[e.score for e in done])
+        self._tell("validated", candidate=self.present, score=scores)
 
     def _best(self) -> Candidate:
         """The best on the validation set, of equals the last; without one the present values."""
@@ -652,7 +661,8 @@ def fit(
         executor: runs the examples; threads of its own by default.
         workers: how many examples run at once; it does not change the result.
         timeout: seconds that one example may take.
-        failure_score: the score of a run that failed; choose it below what the guide gives.
+        failure_score: the score of a run that failed; it never counts more than the worst that the
+            guide has given.
         seed: of all chance.
         on: listeners, called with each `Event`.
         progress: show what happens; by default on a terminal.

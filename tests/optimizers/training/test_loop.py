@@ -92,6 +92,22 @@ def test_code_and_numbers_are_candidates_as_text_is() -> None:
     assert number.data == 5
 
 
+def test_failing_is_never_better_than_the_worst_that_the_guide_gives() -> None:
+    number = tg.node(1, trainable=True, name="number")
+
+    @tg.bundle
+    def divided(number: int, by: int) -> float:
+        """Fails at zero."""
+        return by / number
+
+    optimizer = Says(number, 0, 2)
+    fit(
+        lambda by: divided(number, by), [1, 2, 3], lambda e, o: o - 100.0, optimizer=optimizer,
+        budget=Budget(steps=1), tries=1,
+    )  # fmt: skip
+    assert number.data == 1
+
+
 def test_noise_is_not_taken_for_progress(word: Any) -> None:
     from random import Random
 
