@@ -14,15 +14,16 @@ import inspect
 import re
 import types
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextvars import Token
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
 
+from tracegraph.codechecks import CodeCheck, PassesTests
 from tracegraph.constraint import Constraint
 from tracegraph.errors import ParameterError
 from tracegraph.failure import failed_node, original
-from tracegraph.isolation import isolated
+from tracegraph.isolation import apart, isolated
 from tracegraph.kinds import ATOMS, KINDS, show
 from tracegraph.node import Node, distinct, failed, leaf, lower, next_id, raise_failed, record
 from tracegraph.operators import Operation
@@ -568,6 +569,7 @@ def bundle(
     trainable: bool = False,
     traceable: bool = False,
     constraint: Any = None,
+    checks: Iterable[Callable[..., Any]] = (),
     rules: Mapping[type, Callable[..., Any]] | None = None,
     trust: bool = False,
     sandbox: Any = "isolated",
@@ -586,6 +588,7 @@ def bundle(
     trainable: bool = False,
     traceable: bool = False,
     constraint: Any = None,
+    checks: Iterable[Callable[..., Any]] = (),
     rules: Mapping[type, Callable[..., Any]] | None = None,
     trust: bool = False,
     sandbox: Any = "isolated",
@@ -607,6 +610,9 @@ def bundle(
         traceable: run the body on nodes and keep the graph inside (`Node.inner`); parameters used
             there receive feedback.
         constraint: what texts the code may have, see `Constraint`; for trainable bundles.
+        checks: what new code must pass before it is taken: a `CodeCheck` of its text, or a test that
+            is given the function, calls it, and raises or returns ``False`` to refuse it. The tests run
+            here and the function where it would run: in the sandbox, unless ``trust=True``.
         rules: how feedback goes from the result to the inputs, by feedback type:
             ``rule(node, feedback) -> {input name: feedback}``.
         trust: run code that an optimizer wrote in this process, without asking. By default it runs
@@ -640,6 +646,7 @@ def bundle(
             description=description,
             trainable=trainable,
             constraint=constraint,
+            checks=checks,
             rules=rules,
             way=_Way(
                 traceable or options.get("traceable", False),
@@ -660,7 +667,7 @@ _FORMER: dict[str, str] = {
 
 
 _OPTIONS = (
-    "name", "description", "trainable", "traceable", "constraint", "rules", "trust", "sandbox",
+    "name", "description", "trainable", "traceable", "constraint", "checks", "rules", "trust", "sandbox",
     "host", "catch_execution_error",
 )  # fmt: skip
 
@@ -697,13 +704,14 @@ def _bundled(
     description: str | None,
     trainable: bool,
     constraint: Any,
+    checks: Iterable[Callable[..., Any]],
     rules: Any,
     way: _Way,
 ) -> Any:
     if _descriptor(target):
         inside = _bundled(
             target.__func__, name=name, description=description, trainable=trainable,
-            constraint=constraint, rules=rules, way=way,
+            constraint=constraint, checks=checks, rules=rules, way=way,
         )  # fmt: skip
         return type(target)(inside)
     if isinstance(target, Bundle):
@@ -734,7 +742,8 @@ def _bundled(
         source = Source.of(target, lambda found: found is bundle)
     except BadSource as error:
         raise ParameterError(str(error)) from error
-    parameter = _code_parameter(source, constraint, said)
+    conditions = [constraint, *_conditions(checks, source, target, way)]
+    parameter = _code_parameter(source, conditions, said)
     return Bundle(target, operation, parameter=parameter, source=source, way=way)
 
 
@@ -753,6 +762,26 @@ def _code_parameter(source: Source, constraint: Any, description: str) -> Parame
         constraint=made,
         kind=KINDS["code"],
     )
+
+
+def _conditions(checks: Any, source: Source, target: Any, way: _Way) -> list[Any]:
+    """The checks as parts of a constraint: those of the text first, then the tests together."""
+    found = list(checks) if isinstance(checks, Iterable) and not isinstance(checks, str) else None
+    if found is None or not all(callable(check) for check in found):
+        raise TypeError(
+            "checks= takes a list of checks of the text (AllowedImports, MaxSize, ...) and of tests, "
+            f"functions that are given the function; got {show(checks, 80)}"
+        )
+
+    def made(text: str) -> Callable[..., Any]:
+        new = source.replaced(text)
+        if way.trust:
+            return new.compile(target)
+        return apart(new, target, way.sandbox, way.host)
+
+    tests = [check for check in found if not isinstance(check, CodeCheck)]
+    texts: list[Any] = [check for check in found if isinstance(check, CodeCheck)]
+    return texts + ([PassesTests(tests, made, source.text)] if tests else [])
 
 
 def _checked_rules(rules: Any) -> Any:

@@ -17,6 +17,7 @@ from dataclasses import is_dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from tracegraph.kinds import KINDS, Kind, kind_of, show
+from tracegraph.source import BadSource
 
 __all__ = ["Constraint"]
 
@@ -272,6 +273,8 @@ def _plain(choice: Any) -> str:
 def _refusal(predicate: Callable[[Any], Any], value: Any) -> str | None:
     try:
         accepted = predicate(value)
+    except BadSource as error:  # it names the line and shows the code itself
+        return str(error)
     except Exception as error:  # a predicate may say no by raising, with the reason
         return f"{_name(predicate)} refused {show(value, 120)}: {error}"
     return None if accepted or accepted is None else _said(predicate) + f", got {show(value, 120)}"
@@ -282,6 +285,9 @@ def _name(predicate: Callable[[Any], Any]) -> str:
 
 
 def _said(predicate: Callable[[Any], Any]) -> str:
+    describe = getattr(predicate, "describe", None)
+    if describe is not None:
+        return str(describe())
     doc = (getattr(predicate, "__doc__", None) or "").strip().splitlines()
     return doc[0] if doc else f"must pass the check {_name(predicate)!r}"
 

@@ -22,7 +22,7 @@ from tracegraph.source import Source
 if TYPE_CHECKING:
     from tracegraph.sandbox import Result, Runner
 
-__all__ = ["isolated"]
+__all__ = ["apart", "isolated"]
 
 _LONGEST_CONSTANT = 10_000
 
@@ -38,13 +38,7 @@ def isolated(
     Arguments and results are values: numbers, texts, lists, dicts, arrays. What the code raises is
     raised here as the builtin exception of its type, with the line of the code marked.
     """
-    lines = _prelude(source, original)
-    text = "".join(f"{line}\n" for line in lines) + source.text
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        result = _box(sandbox).call(text, source.entry, args, kwargs, host=host)
-        return _value(result, source, len(lines))
-
+    run = apart(source, original, sandbox, host)
     if not inspect.iscoroutinefunction(inspect.unwrap(original)):
         return run
 
@@ -54,6 +48,23 @@ def isolated(
         return await asyncio.to_thread(run, *args, **kwargs)
 
     return run_async
+
+
+def apart(
+    source: Source,
+    original: Callable[..., Any],
+    sandbox: str | Runner = "isolated",
+    host: Mapping[str, Callable[..., Any]] | None = None,
+) -> Callable[..., Any]:
+    """As `isolated`, but every call waits for its result, also where `original` is async."""
+    lines = _prelude(source, original)
+    text = "".join(f"{line}\n" for line in lines) + source.text
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        result = _box(sandbox).call(text, source.entry, args, kwargs, host=host)
+        return _value(result, source, len(lines))
+
+    return run
 
 
 def _value(result: Result, source: Source, shift: int) -> Any:

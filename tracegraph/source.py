@@ -24,7 +24,25 @@ _Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class BadSource(ValueError):
-    """A text that is no replacement for an entry; the message marks the line where it can."""
+    """A text that is no replacement for an entry; the message shows the code with the line marked.
+
+    Attributes:
+        reason: why, without the code.
+        line: where, counted from 1; ``None`` where it is no one line.
+
+    >>> print(BadSource("too wide", text="def f():\\n    return 1", line=2))
+    too wide
+       1 | def f():
+       2 |     return 1  <--- too wide
+    """
+
+    def __init__(
+        self, reason: str, *, text: str = "", line: int | None = None, mark: str = ""
+    ) -> None:
+        shown = "" if line is None else _marked(text, line, mark or reason)
+        super().__init__(f"{reason}\n{shown}" if shown else reason)
+        self.reason = reason
+        self.line = line if shown else None
 
 
 class Source:
@@ -64,7 +82,10 @@ class Source:
         if _signature(definition) != self.signature:
             raise BadSource(
                 f"the signature of {entry!r} must stay {self.signature}, it became "
-                f"{_signature(definition)}; other code calls it as it was"
+                f"{_signature(definition)}; other code calls it as it was",
+                text=text,
+                line=definition.lineno,
+                mark=f"must be {self.signature}:",
             )
         self.free = free
         self.flags = flags
@@ -255,15 +276,20 @@ def _parsed(text: str) -> ast.Module:
 
 
 def _unparsable(text: str, error: SyntaxError) -> BadSource:
-    return BadSource(f"the code does not parse: {error.msg}\n{_marked(text, error)}")
+    reason = f"the code does not parse: {error.msg}"
+    return BadSource(reason, text=text, line=max(error.lineno or 1, 1), mark=error.msg)
 
 
-def _marked(text: str, error: SyntaxError) -> str:
+def _marked(text: str, line: int, mark: str) -> str:
+    """The lines around `line`, which has `mark` behind it."""
     lines = text.splitlines()
-    number = min(max(error.lineno or 1, 1), max(len(lines), 1))
+    if not lines:
+        return ""
+    number = min(line, len(lines))
     around = range(max(1, number - 2), min(len(lines), number + 2) + 1)
+    head = mark.splitlines()[0][:200] if mark else ""
     return "\n".join(
-        f"{n:>4} | {lines[n - 1]}{f'  <--- {error.msg}' if n == number else ''}" for n in around
+        f"{n:>4} | {lines[n - 1][:200]}{f'  <--- {head}' if n == number else ''}" for n in around
     )
 
 

@@ -1,0 +1,322 @@
+"""What the text of code must be before it becomes a parameter's value.
+
+Checks compose: give any number of them as ``constraint=``, or with property tests as ``checks=`` of
+`bundle`. They keep code readable and to the point; they are no wall. What code may *do* is for
+the sandbox alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NamedTuple, final
+
+from tracegraph.kinds import show
+from tracegraph.source import BadSource
+
+__all__ = ["AllowedImports", "CodeCheck", "Fault", "MaxComplexity", "MaxSize", "PassesTests"]
+
+_MOST_REMEMBERED = 64
+_SHOWN = 200
+_DECISIONS = (
+    ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.Assert,
+    ast.comprehension, ast.match_case,
+)  # fmt: skip
+
+
+class Fault(NamedTuple):
+    """What is wrong with a text: the reason, and the line that it is about."""
+
+    reason: str
+    line: int | None = None
+
+
+class CodeCheck(ABC):
+    """A condition on the text of code; derive from it and say what is wrong with a text.
+
+    >>> class NoLoops(CodeCheck):
+    ...     def describe(self):
+    ...         return "has no while loop"
+    ...     def fault(self, tree, text):
+    ...         loops = [n for n in ast.walk(tree) if isinstance(n, ast.While)]
+    ...         return Fault("a while loop may not end", loops[0].lineno) if loops else None
+    >>> NoLoops()("def f():\\n    while True:\\n        pass")
+    Traceback (most recent call last):
+    tracegraph.source.BadSource: a while loop may not end
+       1 | def f():
+       2 |     while True:  <--- a while loop may not end
+       3 |         pass
+    """
+
+    @abstractmethod
+    def fault(self, tree: ast.Module, text: str) -> Fault | None:
+        """The first thing that is wrong with the code, or ``None``."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The condition in words, for a person and a model: "imports only math"."""
+
+    def __call__(self, text: str) -> bool:
+        """True for a text that meets the condition.
+
+        Raises:
+            BadSource: it does not; with the line marked.
+        """
+        try:
+            tree = ast.parse(text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            line = getattr(error, "lineno", None)
+            raise BadSource(f"the code does not parse: {error}", text=text, line=line) from error
+        found = self.fault(tree, text)
+        if found is not None:
+            raise BadSource(found.reason, text=text, line=found.line)
+        return True
+
+
+@final
+class AllowedImports(CodeCheck):
+    """Code may import these modules and what is below them, and no others; given none, nothing.
+
+    >>> AllowedImports("math")("import math\\nx = math.pi")
+    True
+    """
+
+    def __init__(self, *modules: str) -> None:
+        for name in modules:
+            if not (isinstance(name, str) and all(part.isidentifier() for part in name.split("."))):
+                raise TypeError(f"AllowedImports takes names of modules, got {name!r}")
+        self._modules = modules
+
+    def describe(self) -> str:
+        """The condition in words."""
+        return f"imports only {', '.join(self._modules)}" if self._modules else "imports nothing"
+
+    def fault(self, tree: ast.Module, text: str) -> Fault | None:
+        """The first thing that is wrong with the code, or ``None``."""
+        for node in ast.walk(tree):
+            for name in _imported(node):
+                if not any(name == m or name.startswith(f"{m}.") for m in self._modules):
+                    line = getattr(node, "lineno", None)
+                    return Fault(f"may not import {name!r}: the code {self.describe()}", line)
+        return None
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """The modules that one node of a tree imports; ``from . import x`` is the module ``.``."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{'.' * node.level}{node.module or ''}"]
+    if isinstance(node, ast.Name) and node.id == "__import__":
+        return ["__import__"]
+    return []
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxSize(CodeCheck):
+    """Code has at most so many lines, characters, and nodes of its syntax tree.
+
+    >>> MaxSize(lines=2)("def f(x):\\n    return x\\n")
+    True
+    """
+
+    lines: int | None = None
+    characters: int | None = None
+    nodes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("lines", "characters", "nodes"):
+            _check_limit(f"MaxSize({name}=", getattr(self, name))
+
+    def describe(self) -> str:
+        """The condition in words."""
+        said = [
+            f"{getattr(self, name):,} {word}"
+            for name, word in (
+                ("lines", "lines"), ("characters", "characters"), ("nodes", "nodes of syntax"),
+            )
+            if getattr(self, name) is not None
+        ]  # fmt: skip
+        return f"has at most {', '.join(said)}"
+
+    def fault(self, tree: ast.Module, text: str) -> Fault | None:
+        """The first thing that is wrong with the code, or ``None``."""
+        lines = len(text.splitlines())
+        if self.lines is not None and lines > self.lines:
+            return Fault(f"has {lines:,} lines, more than {self.lines:,}", self.lines + 1)
+        if self.characters is not None and len(text) > self.characters:
+            line = text.count("\n", 0, self.characters) + 1
+            return Fault(f"has {len(text):,} characters, more than {self.characters:,}", line)
+        count = sum(1 for _ in ast.walk(tree))
+        if self.nodes is not None and count > self.nodes:
+            return Fault(f"has {count:,} nodes of syntax, more than {self.nodes:,}; simplify it")
+        return None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MaxComplexity(CodeCheck):
+    """Each function has at most `paths` independent ways through it.
+
+    The cyclomatic number of T. J. McCabe, "A complexity measure", IEEE Transactions on Software
+    Engineering 2 (1976): one more than the decisions, where every ``and``, ``or``, loop, handler
+    and case is one. A function inside another counts for itself.
+
+    >>> MaxComplexity(2)("def f(x):\\n    return 1 if x else 2")
+    True
+    """
+
+    paths: int
+
+    def __post_init__(self) -> None:
+        _check_limit("MaxComplexity(paths=", self.paths)
+
+    def describe(self) -> str:
+        """The condition in words."""
+        return f"each function has a cyclomatic complexity of at most {self.paths}"
+
+    def fault(self, tree: ast.Module, text: str) -> Fault | None:
+        """The first thing that is wrong with the code, or ``None``."""
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                found = _paths(node)
+                if found > self.paths:
+                    reason = (
+                        f"{node.name!r} has a cyclomatic complexity of {found}, more than "
+                        f"{self.paths}; split it or simplify it"
+                    )
+                    return Fault(reason, node.lineno)
+        return None
+
+
+def _paths(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    count = 1
+    todo: list[ast.AST] = list(function.body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        count += isinstance(node, _DECISIONS)
+        if isinstance(node, ast.BoolOp):
+            count += len(node.values) - 1
+        elif isinstance(node, ast.comprehension):
+            count += len(node.ifs)
+        todo += ast.iter_child_nodes(node)
+    return count
+
+
+def _check_limit(name: str, limit: object) -> None:
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise TypeError(f"{name}{limit!r}): a limit is a whole number from 1")
+
+
+@final
+class PassesTests:
+    """Property tests that the function of a text must pass before the text is taken.
+
+    A test is a function that is given the function and calls it. It says no by returning False or
+    by raising, as a test with ``assert`` does. The tests run here; only the function under test
+    runs where `made` puts it, so that what is expected never reaches the code that is tested.
+
+    Args:
+        tests: the tests; all must pass.
+        made: makes the function of a text.
+        first: a text that needs no test: it may be what is to be repaired.
+    """
+
+    def __init__(
+        self,
+        tests: Sequence[Callable[[Callable[..., Any]], Any]],
+        made: Callable[[str], Callable[..., Any]],
+        first: str,
+    ) -> None:
+        self._tests = tuple(tests)
+        self._made = made
+        self._first = first
+        self._known: dict[str, BadSource | None] = {}
+
+    def describe(self) -> str:
+        """The tests by what their documentation says, or by name."""
+        return f"passes the tests: {', '.join(_title(test) for test in self._tests)}"
+
+    def __call__(self, text: str) -> bool:
+        """True for a text whose function passes; each text is tested once.
+
+        Raises:
+            BadSource: a test failed; with the call that it failed on.
+        """
+        if text == self._first:
+            return True
+        if text not in self._known:
+            if len(self._known) >= _MOST_REMEMBERED:
+                self._known.clear()
+            self._known[text] = self._verdict(text)
+        verdict = self._known[text]
+        if verdict is not None:
+            raise verdict.with_traceback(None)
+        return True
+
+    def _verdict(self, text: str) -> BadSource | None:
+        function = _Watched(self._made(text))
+        for test in self._tests:
+            try:
+                passed = test(function)
+            except Exception as error:
+                return BadSource(function.told(_title(test), error, test))
+            if passed is not None and not passed:
+                return BadSource(function.told(_title(test), None, test))
+        return None
+
+
+class _Watched:
+    """A function that remembers its last call, so that a failed test can tell it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._call = "it was not called"
+        self._raised: BaseException | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        given = [show(arg, _SHOWN) for arg in args] + [
+            f"{k}={show(v, _SHOWN)}" for k, v in kwargs.items()
+        ]
+        self._call = f"the last call was f({', '.join(given)})"
+        try:
+            result = self._function(*args, **kwargs)
+        except Exception as error:
+            self._raised = error
+            raise
+        self._call += f" = {show(result, _SHOWN)}"
+        return result
+
+    def told(self, title: str, error: Exception | None, test: Any) -> str:
+        """Why a test failed, for a model and a person alike."""
+        if error is None:
+            return f"the test {title!r} said no; {self._call}"
+        said = f"({type(error).__name__}) {error}"[:2_000].strip()
+        if error is self._raised:
+            marked = error.__dict__.get("marked", "")
+            return f"the test {title!r} failed: {self._call}, which raised {said}\n{marked}".strip()
+        where = _failing_line(error.__traceback__, test)
+        return f"the test {title!r} failed: {said}{where}; {self._call}"
+
+
+def _failing_line(step: TracebackType | None, test: Any) -> str:
+    """The line of the test that failed: ``assert`` without words says nothing itself."""
+    found = ""
+    while step is not None:
+        code = step.tb_frame.f_code
+        if code is getattr(test, "__code__", None):
+            found = linecache.getline(code.co_filename, step.tb_lineno).strip()
+        step = step.tb_next
+    return f" at `{found[:_SHOWN]}`" if found else ""
+
+
+def _title(test: Any) -> str:
+    doc = (getattr(test, "__doc__", None) or "").strip().splitlines()
+    return doc[0] if doc else str(getattr(test, "__name__", type(test).__name__))
