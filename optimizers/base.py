@@ -90,6 +90,10 @@ class Update:
 class Optimizer(ABC):
     """Turns the feedback that arrived at some parameters into new values.
 
+    Attributes:
+        trust: whether code that it writes may run in place without being looked at; by default it
+            runs in the sandbox. Set it before `step`.
+
     Args:
         parameters: a parameter, a list or dict of them, bundles, or a `Module`; at least one.
 
@@ -97,6 +101,8 @@ class Optimizer(ABC):
         OptimizerError: there is no parameter, or something else stands among them.
         DuplicateName: two parameters have the same given name.
     """
+
+    trust: bool = False
 
     def __init__(self, parameters: Any) -> None:
         self.named_parameters: dict[str, Parameter[Any]] = collect(parameters)
@@ -181,7 +187,7 @@ class Optimizer(ABC):
                     continue
                 before = parameter._data
                 if not bypassing:
-                    parameter.assign(value, origin="optimizer")
+                    parameter.assign(value, origin="optimizer", trusted=self.trust)
                 changes.append(Change(name, parameter, before, value, parameter.version))
             if not bypassing:
                 self.zero_feedback()

@@ -28,7 +28,7 @@ from tracegraph.kinds import ATOMS, KINDS, show
 from tracegraph.node import Node, distinct, failed, leaf, lower, next_id, raise_failed, record
 from tracegraph.operators import Operation
 from tracegraph.parameter import Parameter
-from tracegraph.recorder import Frame, Policy, current, enter_frame, leave
+from tracegraph.recorder import Frame, Policy, beside, current, enter_frame, leave
 from tracegraph.source import BadSource, Source
 
 __all__ = ["Bundle", "bundle"]
@@ -191,7 +191,9 @@ class Bundle(Generic[P, R]):
         if parameter is None:
             return self._function
         cell = parameter._cell()
-        trusted = cell.trusted or self._way.trust
+        if self._way.trust:
+            cell.trusted = True
+        trusted = cell.trusted
         known = self._compiled.get((cell.version, trusted))
         if known is not None:
             return known
@@ -201,7 +203,8 @@ class Bundle(Generic[P, R]):
         if trusted:
             function = source.compile(self._function)
         else:
-            function = isolated(source, self._function, self._way.sandbox, self._way.host)
+            host = {name: _bridged(function) for name, function in (self._way.host or {}).items()}
+            function = isolated(source, self._function, self._way.sandbox, host)
         self._source = source
         if len(self._compiled) >= _MOST_COMPILED:
             self._compiled = {}
@@ -377,6 +380,8 @@ class _Call:
             return leaf(result)
         if inner is not None:
             self.extra = {**(self.extra or {}), "inner": inner}
+        if self.frame.ran is not None:
+            self.extra = {**(self.extra or {}), "ran": self.frame.ran}
         return record(
             self.bundle.operation, distinct(self.names), tuple(self.inputs), result, self.extra
         )
@@ -392,6 +397,8 @@ class _Call:
                 self.extra = {**(self.extra or {}), "inner": inner}
         elif self.frame.captured:
             self._capture(self.frame.captured)
+        if self.frame.ran is not None:
+            self.extra = {**(self.extra or {}), "ran": self.frame.ran}
         quiet = self.policy is not None and not self.policy.active
         function = self.function
         return failed(
@@ -419,6 +426,28 @@ class _Call:
         if names:
             self.names = [*self.names, *names]
             self.extra = {**(self.extra or {}), "captured": tuple(names)}
+
+
+def _bridged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A host function for code that runs apart; what it records becomes an input of that call."""
+
+    def ask(*args: Any, **kwargs: Any) -> Any:
+        policy = current()
+        frame = None if policy is None else policy.frame
+        found: list[Node[Any]] = []
+        try:
+            with beside():
+                return lower(function(*args, **kwargs), "", found, [])
+        except Exception as error:
+            refused = failed_node(error)
+            found += [] if refused is None else [refused]
+            raise
+        finally:
+            if frame is not None:
+                for node in found:
+                    frame.read(node)
+
+    return ask
 
 
 def _fail(error: Exception, /, *args: Any, **kwargs: Any) -> NoReturn:
@@ -617,9 +646,10 @@ def bundle(
             ``rule(node, feedback) -> {input name: feedback}``.
         trust: run code that an optimizer wrote in this process, without asking. By default it runs
             in the sandbox until `Parameter.trust`.
-        sandbox: where code that is not trusted runs: ``"isolated"``, ``"bwrap"``, ``"none"``, or a
-            `Sandbox` of your own with its limits.
-        host: functions of this process that such code may call, by name; they run here.
+        sandbox: where code that is not trusted runs: ``"isolated"``, ``"bwrap"``, ``"none"``, the
+            limits as a `tracegraph.sandbox.Policy`, or a `Sandbox` of your own.
+        host: functions of this process that such code may call, by name; they run here, and the
+            nodes of their calls become inputs of the call that asked.
         catch_execution_error: ``False`` raises what the function raises, without recording it.
 
     Raises:

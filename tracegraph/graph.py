@@ -250,17 +250,31 @@ def _box(node: Node[Any], ends: set[int], path: set[int], hidden: set[int]) -> v
         if source.id in hidden
     ]
     value = node.failure.text() if node.failure is not None else node.preview
+    said = () if owner is None or owner.kind.name != "code" else _provenance(node)
+    apart = () if node.info.get("ran") is None else ("ran isolated",)
     arrived = "" if owner is None else " | ".join(map(str, owner.feedback.values()))
     return view.Box(
         key=node.id,
         title=node.label,
-        lines=(*constants, str(node.failure) if node.failure is not None else value),
+        lines=(
+            *constants,
+            str(node.failure) if node.failure is not None else value,
+            *said,
+            *apart,
+        ),
         role=role,
         kind="" if owner is None else owner.kind.name,
         feedback=arrived,
         on_path=node.id in path,
         tooltip="\n".join(filter(None, (node.name, node.description, value))),
     )
+
+
+def _provenance(node: Node[Any]) -> tuple[str, ...]:
+    """Who wrote the code of this version and how it runs, where it was no person."""
+    if node.info.get("origin", "person") == "person":
+        return ()
+    return (f"by an optimizer, {'trusted' if node.info.get('trusted') else 'isolated'}",)
 
 
 def _node(value: Any) -> Node[Any]:

@@ -14,57 +14,118 @@ import inspect
 import os
 import threading
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tracegraph.recorder import current
 from tracegraph.source import Source
 
 if TYPE_CHECKING:
-    from tracegraph.sandbox import Result, Runner
+    from tracegraph.sandbox import Policy, Result, Runner
 
-__all__ = ["apart", "isolated"]
+__all__ = ["Ran", "apart", "isolated"]
 
 _LONGEST_CONSTANT = 10_000
+_MOST_PRINTED = 10_000
+_MOST_TOLD = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What is known of a call that ran apart: ``node.info["ran"]``.
+
+    Attributes:
+        stdout, stderr: what was printed, its last 10,000 characters.
+        seconds: wall clock, without the time in host functions.
+        cpu_seconds, max_rss: processor time, and the most memory in bytes, where they are known.
+    """
+
+    stdout: str
+    stderr: str
+    seconds: float
+    cpu_seconds: float | None
+    max_rss: int | None
 
 
 def isolated(
     source: Source,
     original: Callable[..., Any],
-    sandbox: str | Runner = "isolated",
+    sandbox: str | Policy | Runner = "isolated",
     host: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
     """The function that `source` defines, run in a sandbox in place of `original`.
 
     Arguments and results are values: numbers, texts, lists, dicts, arrays. What the code raises is
-    raised here as the builtin exception of its type, with the line of the code marked.
+    raised here as the builtin exception of its type, with the line of the code marked. A generator
+    runs to its end before its first item is given, and cannot be sent anything.
     """
     run = apart(source, original, sandbox, host)
-    if not inspect.iscoroutinefunction(inspect.unwrap(original)):
-        return run
+    raw = inspect.unwrap(original)
+    if inspect.isgeneratorfunction(raw):
+
+        def items(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            yield from run(*args, **kwargs)
+
+        return items
 
     async def run_async(*args: Any, **kwargs: Any) -> Any:
         import asyncio  # costs 30 ms; who awaits this has it loaded
 
         return await asyncio.to_thread(run, *args, **kwargs)
 
-    return run_async
+    if inspect.isasyncgenfunction(raw):
+
+        async def items_async(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            for item in await run_async(*args, **kwargs):
+                yield item
+
+        return items_async
+    return run_async if inspect.iscoroutinefunction(raw) else run
 
 
 def apart(
     source: Source,
     original: Callable[..., Any],
-    sandbox: str | Runner = "isolated",
+    sandbox: str | Policy | Runner = "isolated",
     host: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
-    """As `isolated`, but every call waits for its result, also where `original` is async."""
+    """As `isolated`, but every call waits for its result, and the items of a generator are a list."""
     lines = _prelude(source, original)
     text = "".join(f"{line}\n" for line in lines) + source.text
+    entry, collector = _collecting(source.entry, inspect.unwrap(original))
+    text += collector
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        result = _box(sandbox).call(text, source.entry, args, kwargs, host=host)
+        result = _box(sandbox).call(text, entry, args, kwargs, host=host)
+        _tell(result)
         return _value(result, source, len(lines))
 
     return run
+
+
+def _collecting(entry: str, raw: Any) -> tuple[str, str]:
+    """What to call in the sandbox, and the code that it needs: the items of a generator as a list."""
+    name = f"_items_of_{entry}"
+    if inspect.isgeneratorfunction(raw):
+        return name, f"\ndef {name}(*args, **kwargs):\n    return list({entry}(*args, **kwargs))\n"
+    if inspect.isasyncgenfunction(raw):
+        items = f"[item async for item in {entry}(*args, **kwargs)]"
+        return name, f"\nasync def {name}(*args, **kwargs):\n    return {items}\n"
+    return entry, ""
+
+
+def _tell(result: Result) -> None:
+    """Leave the facts of a call with the recorded call that is open, if one is."""
+    policy = current()
+    if policy is not None and policy.frame is not None:
+        policy.frame.ran = Ran(
+            result.stdout[-_MOST_PRINTED:],
+            result.stderr[-_MOST_PRINTED:],
+            result.seconds,
+            result.cpu_seconds,
+            result.max_rss,
+        )
 
 
 def _value(result: Result, source: Source, shift: int) -> Any:
@@ -77,8 +138,16 @@ def _value(result: Result, source: Source, shift: int) -> Any:
         line = None if failure.line is None else failure.line - shift
         held = ", ".join(f"{name} = {value}" for name, value in failure.locals.items())
         marked = excerpt(source.text, line) if line is not None and line > 0 else ""
-        error.__dict__["marked"] = f"{marked}\nwhere {held}" if held and marked else marked
+        told = [marked, f"where {held}" if held and marked else "", _printed(result)]
+        error.__dict__["marked"] = "\n".join(filter(None, told))
     raise error
+
+
+def _printed(result: Result) -> str:
+    """The end of what was printed, for a reader who looks for the cause of a failure."""
+    text = (result.stdout + result.stderr).rstrip()
+    cut = "..." if len(text) > _MOST_TOLD else ""
+    return f"printed before: {cut}{text[-_MOST_TOLD:]}" if text else ""
 
 
 def _prelude(source: Source, original: Callable[..., Any]) -> list[str]:
@@ -115,20 +184,23 @@ def _is_plain(value: Any) -> bool:
         return False
 
 
-_boxes: dict[tuple[int, str], Runner] = {}
+_boxes: dict[tuple[int, str | Policy], Runner] = {}
 _opening = threading.Lock()
 
 
-def _box(sandbox: str | Runner) -> Runner:
-    """The sandbox of this process; a forked process opens its own."""
-    from tracegraph.sandbox import open_sandbox  # starts a process: only when code must run in it
+def _box(sandbox: str | Policy | Runner) -> Runner:
+    """The sandbox of this process for a name or for limits; a forked process opens its own."""
+    from tracegraph.sandbox import Policy, open_sandbox  # only when code must run in it
 
-    if not isinstance(sandbox, str):
+    if not isinstance(sandbox, str | Policy):
         return sandbox
     key = (os.getpid(), sandbox)
     with _opening:
         if key not in _boxes:
-            _boxes[key] = open_sandbox(sandbox)
+            if isinstance(sandbox, Policy):
+                _boxes[key] = open_sandbox("isolated", sandbox)
+            else:
+                _boxes[key] = open_sandbox(sandbox)
         return _boxes[key]
 
 

@@ -163,8 +163,15 @@ class Module:
         partial.write_text(text, encoding="utf-8")
         partial.replace(target)
 
-    def load(self, path: str | Path) -> None:
+    def load(self, path: str | Path, *, trust: bool = False) -> None:
         """Read what `save` wrote, all or none.
+
+        Code that this program does not hold itself runs isolated, whoever the file says wrote it.
+
+        Args:
+            path: the file.
+            trust: let code run as it was allowed to when it was saved; for files that nobody else
+                can write.
 
         Raises:
             ParameterError: the file is no such file, or does not fit these parameters.
@@ -180,10 +187,12 @@ class Module:
             name: _from_json(entry.get("value"), own[name]) if name in own else None
             for name, entry in entries.items()
         }
+        held = {name for name, p in own.items() if _holds(p, state.get(name))}
         self.load_state_dict(state)
         for name, entry in entries.items():
             own[name].origin = "optimizer" if entry.get("origin") == "optimizer" else "person"
-            own[name].trusted = bool(entry.get("trusted")) and own[name].origin == "person"
+            allowed = trust or own[name].kind.name != "code"
+            own[name].trusted = name in held or (allowed and bool(entry.get("trusted")))
 
     def copy(self) -> Any:
         """A copy of the object that shares the parameters."""
@@ -284,6 +293,13 @@ def check_names(parameters: Mapping[str, Parameter[Any]]) -> None:
                 "its own (node(..., name=...)), or hand over the module that holds them, or a dict of modules"
             )
         taken[name] = parameter
+
+
+def _holds(parameter: Parameter[Any], value: Any) -> bool:
+    """Whether the program itself has this very code: it was decorated with it, or trusts it now."""
+    if parameter.kind.name != "code":
+        return False
+    return bool(value == parameter.initial or (parameter.trusted and value == parameter._data))
 
 
 def _to_json(value: Any, name: str) -> Any:

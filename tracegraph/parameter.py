@@ -196,6 +196,8 @@ class Parameter(Node[T]):
                 **(self._extra or {}),
                 "parameter": self,
                 "version": cell.version,
+                "origin": cell.origin,
+                "trusted": cell.trusted,
             }
             cell.leaf = ref(now)
         return now
@@ -289,6 +291,7 @@ class Parameter(Node[T]):
     def trust(self) -> None:
         """Let the current value run in place: someone has looked at it."""
         self.trusted = True
+        self._cell().leaf = None  # the next call shows it
 
     def bump(self) -> None:
         """Begin a new version: the value was changed in place."""

@@ -21,6 +21,7 @@ __all__ = [
     "Frame",
     "Horizon",
     "Policy",
+    "beside",
     "current",
     "enter_frame",
     "leave",
@@ -35,13 +36,15 @@ Observer = Callable[["Node[Any]"], object]
 class Frame:
     """One open call of a bundle, and the nodes that were read inside it.
 
-    In an opaque frame operations give plain values; in a traceable one they are recorded.
+    In an opaque frame operations give plain values; in a traceable one they are recorded. `ran` has
+    the facts of a call that ran apart from this process.
     """
 
-    __slots__ = ("captured", "first_id", "outer", "traceable")
+    __slots__ = ("captured", "first_id", "outer", "ran", "traceable")
 
     def __init__(self, outer: Frame | None, traceable: bool, first_id: int) -> None:
         self.captured: dict[int, Node[Any]] | None = None
+        self.ran: Any = None
         self.outer = outer
         self.traceable = traceable
         self.first_id = first_id
@@ -165,6 +168,14 @@ class stop_tracing(Change):
 
     def _changed(self, policy: Policy) -> Policy:
         return policy.changed(active=False)
+
+
+@final
+class beside(Change):
+    """Run a block as if the open call had not begun: what it does is recorded beside that call."""
+
+    def _changed(self, policy: Policy) -> Policy:
+        return policy.changed(frame=None if policy.frame is None else policy.frame.outer)
 
 
 @final

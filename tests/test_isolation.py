@@ -1,0 +1,275 @@
+"""Code of an optimizer runs apart, and its call looks like any other."""
+
+import asyncio
+import json
+
+import pytest
+
+import tracegraph as tg
+from optimizers import OptoPrime
+from tracegraph import Graph, bundle, failed_node, node
+from tracegraph.isolation import Ran
+from tracegraph.llm import Scripted
+from tracegraph.sandbox import Policy
+
+
+def rewritten(function, body, *, header=None):
+    """`function` with a body that an optimizer wrote."""
+    head = header or function._source.header
+    text = f"{head}\n" + "".join(f"    {line}\n" for line in body.splitlines())
+    function.parameter.assign(text, origin="optimizer")
+    return function
+
+
+def test_what_is_known_of_the_run_stays_on_the_node():
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    assert "ran" not in f(1).info
+    rewritten(f, "import sys\nprint('hello')\nprint('there', file=sys.stderr)\nreturn x + 1")
+    result = f(1)
+    ran = result.info["ran"]
+    assert result.data == 2
+    assert isinstance(ran, Ran)
+    assert (ran.stdout, ran.stderr) == ("hello\n", "there\n")
+    assert ran.seconds > 0
+    f.parameter.trust()
+    assert "ran" not in f(1).info
+
+
+def test_a_failure_marks_the_line_and_tells_variables_and_output():
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    rewritten(f, "half = x / 2\nprint('half is', half)\nreturn half / 0")
+    with pytest.raises(ZeroDivisionError) as caught:
+        f(3)
+    failed = failed_node(caught.value)
+    feedback = failed.create_feedback("full")
+    for part in ("> 4 |     return half / 0", "half = 1.5", "printed before: half is 1.5"):
+        assert part in feedback
+    assert failed.info["ran"].stdout == "half is 1.5\n"
+    assert f.parameter in failed.backward("x")
+
+
+def test_what_is_printed_is_bounded():
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    rewritten(f, "print('a' * 50_000 + 'end')\nraise ValueError('no')")
+    with pytest.raises(ValueError, match="no") as caught:
+        f(1)
+    failed = failed_node(caught.value)
+    assert len(failed.info["ran"].stdout) == 10_000
+    assert len(failed.failure.source) < 1_500
+    assert failed.failure.source.endswith("end")
+
+
+def test_a_policy_says_the_limits():
+    @bundle(trainable=True, sandbox=Policy(timeout=0.3, preload=()))
+    def f(x):
+        return x
+
+    rewritten(f, "while True:\n    x += 1")
+    with pytest.raises(tg.TimedOut, match=r"0\.3 s") as caught:
+        f(1)
+    assert isinstance(caught.value, TimeoutError)
+    rewritten(f, "return x + 1")
+    assert f(1).data == 2
+
+
+@pytest.fixture
+def answering():
+    prompt = node("Be kind.", trainable=True, name="prompt")
+
+    @bundle
+    def ask(question):
+        if question == "bad":
+            raise KeyError(question)
+        return f"{prompt} {question}"
+
+    @bundle(trainable=True, host={"ask": ask})
+    def answer(question):
+        return ask(question)
+
+    return prompt, answer
+
+
+def test_a_host_function_is_recorded_and_feedback_reaches_what_it_read(answering):
+    prompt, answer = answering
+    rewritten(answer, "return ask(question).upper() + ask('why')")
+    result = answer("who")
+    assert result.data == "BE KIND. WHOBe kind. why"
+    calls = [n for n in result.parents if n.op == "ask"]
+    assert [n.data for n in calls] == ["Be kind. who", "Be kind. why"]
+    assert set(result.captured) == {name for name, n in result.inputs.items() if n.op == "ask"}
+    assert all(n.id < result.id for n in calls)
+    received = result.backward("too long")
+    assert set(received) == {prompt, answer.parameter}
+
+
+def test_a_host_function_that_fails_is_found_behind_the_failure(answering):
+    _, answer = answering
+    rewritten(answer, "return ask('bad')")
+    with pytest.raises(KeyError) as caught:
+        answer("who")
+    failed = failed_node(caught.value)
+    assert failed.op == "answer"
+    behind = [n for n in failed.parents if n.op == "ask"]
+    assert len(behind) == 1
+    assert behind[0].failure.type == "KeyError"
+
+
+def test_code_may_catch_what_a_host_function_raises(answering):
+    _, answer = answering
+    rewritten(answer, "try:\n    return ask('bad')\nexcept KeyError:\n    return 'sorry'")
+    result = answer("who")
+    assert result.data == "sorry"
+    assert [n.failure.type for n in result.parents if n.op == "ask"] == ["KeyError"]
+
+
+def test_inside_another_call_a_host_function_is_part_of_that_call(answering):
+    prompt, answer = answering
+    rewritten(answer, "return ask(question)")
+
+    @bundle
+    def outer(question):
+        return answer(question)
+
+    result = outer("who")
+    assert result.data == "Be kind. who"
+    assert {n.op for n in Graph.of(result).nodes} == {None, "outer"}
+    assert prompt in result.backward("x")
+
+    @bundle(traceable=True)
+    def open_call(question):
+        return answer(question)
+
+    result = open_call("who")
+    assert "ask" in {n.op for n in Graph.of(result.inner).nodes}
+    assert prompt in result.backward("x")
+
+
+def test_nothing_is_recorded_where_tracing_is_off(answering):
+    _, answer = answering
+    rewritten(answer, "return ask(question)")
+    with tg.stop_tracing():
+        assert answer("who").inputs == {}
+
+
+def test_generators_and_async_functions_run_apart():
+    @bundle(trainable=True)
+    def count(n):
+        yield from range(n)
+
+    @bundle(trainable=True)
+    async def later(x):
+        return x
+
+    @bundle(trainable=True)
+    async def stream(n):
+        for i in range(n):
+            yield i
+
+    rewritten(count, "for i in range(n):\n    yield i * 10")
+    assert [item.data for item in count(3)] == [0, 10, 20]
+    rewritten(later, "import asyncio\nawait asyncio.sleep(0)\nreturn x + 1")
+    rewritten(stream, "for i in range(n):\n    yield i + 1")
+
+    async def run():
+        return (await later(1)).data, [item.data async for item in stream(2)]
+
+    assert asyncio.run(run()) == (2, [1, 2])
+    rewritten(count, "while True:\n    yield 1")
+    with pytest.raises((tg.TimedOut, tg.OutOfMemory)):
+        list(count(3))
+
+
+# Who wrote it, and whether it is trusted
+
+
+def test_the_picture_tells_who_wrote_the_code_and_where_it_ran():
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    def lines(result):
+        return [line for box in Graph.of(result).picture().boxes for line in box.lines]
+
+    by_hand = f(1)
+    rewritten(f, "return x + 1")
+    by_model = f(1)
+    f.parameter.trust()
+    trusted = f(1)
+    assert not any("optimizer" in line or "isolated" in line for line in lines(by_hand))
+    assert "by an optimizer, isolated" in lines(by_model)
+    assert "ran isolated" in lines(by_model)
+    assert "by an optimizer, trusted" in lines(trusted)
+    assert "ran isolated" not in lines(trusted)
+    assert "by an optimizer, isolated" in Graph.of(by_model).to_svg()
+
+
+def test_an_optimizer_or_a_bundle_that_is_trusted():
+    reply = '{"reasoning": "r", "suggestion": {"f": "def f(x):\\n    return x + 1\\n"}}'
+
+    def run(*, bundle_trust, optimizer_trust):
+        @bundle(trainable=True, trust=bundle_trust)
+        def f(x):
+            return x
+
+        optimizer = OptoPrime(f, llm=Scripted([reply]))
+        optimizer.trust = optimizer_trust
+        optimizer.backward(f(1), "more")
+        optimizer.step()
+        result = f(1)
+        assert result.data == 2
+        assert f.parameter.origin == "optimizer"
+        return f.parameter.trusted, "ran" in result.info
+
+    assert run(bundle_trust=False, optimizer_trust=False) == (False, True)
+    assert run(bundle_trust=True, optimizer_trust=False) == (True, False)
+    assert run(bundle_trust=False, optimizer_trust=True) == (True, False)
+
+
+class Holder(tg.Module):
+    def __init__(self):
+        @bundle(trainable=True)
+        def f(x):
+            return x
+
+        self.f = f
+
+
+def test_trust_through_a_file(tmp_path):
+    path = tmp_path / "a.json"
+    one = Holder()
+    rewritten(one.f, "return x + 1")
+    one.f.parameter.trust()
+    one.save(path)
+    plain, trusting = Holder(), Holder()
+    plain.load(path)
+    trusting.load(path, trust=True)
+    assert (plain.f.parameter.origin, plain.f.parameter.trusted) == ("optimizer", False)
+    assert (trusting.f.parameter.origin, trusting.f.parameter.trusted) == ("optimizer", True)
+    one.load(path)  # it holds this very text, and trusts it
+    assert one.f.parameter.trusted
+
+
+def test_a_file_cannot_say_that_a_person_wrote_it(tmp_path):
+    path = tmp_path / "a.json"
+    Holder().save(path)
+    same = Holder()
+    same.load(path)
+    assert same.f.parameter.trusted  # the text that the program was written with
+    stored = json.loads(path.read_text())
+    stored["f"]["value"] = "def f(x):\n    return open('/etc/passwd').read()\n"
+    path.write_text(json.dumps(stored))
+    forged = Holder()
+    forged.load(path)
+    assert forged.f.parameter.origin == "person"
+    assert not forged.f.parameter.trusted
+    with pytest.raises(tg.Forbidden):
+        forged.f(1)
