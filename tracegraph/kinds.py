@@ -21,6 +21,8 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any, Final, final
 
+from tracegraph.edits import edited, read_edits
+
 __all__ = ["ATOMS", "KINDS", "Kind", "is_array", "is_tensor", "kind_of", "preview", "show"]
 
 ATOMS: Final = frozenset({int, float, str, bool, type(None), bytes, complex})
@@ -209,6 +211,10 @@ class Kind(ABC):
         """The value that a model meant by `raw`, a piece of JSON; raises ValueError if unclear."""
         return raw
 
+    def revised(self, raw: Any, now: Any) -> Any:
+        """What `raw` means where it describes a change of `now`; else `raw` itself."""
+        return raw
+
     def copy(self, value: Any) -> Any:
         """A copy that does not change when `value` does."""
         return copy.deepcopy(value)
@@ -232,7 +238,7 @@ class _Text(Kind):
 
 @final
 class _Code(Kind):
-    """The source text of a function."""
+    """The source text of a function; a model may answer with it whole, or with edits of it."""
 
     name = "code"
 
@@ -240,6 +246,10 @@ class _Code(Kind):
         if not isinstance(value, str):
             return f"expects source text, got {_described(value)}"
         return _unwritable(value)
+
+    def revised(self, raw: Any, now: Any) -> Any:
+        edits = read_edits(raw) if isinstance(raw, str) else ()
+        return edited(now, edits) if edits else raw
 
     def show(self, value: Any, limit: int = 400) -> str:
         if len(value) <= limit:

@@ -252,11 +252,14 @@ class Parameter(Node[T]):
     def read(self, raw: Any) -> T:
         """The value that a piece of JSON from a model means, checked.
 
+        For code also search/replace blocks that change the present text, see `tracegraph.edits`.
+
         Raises:
             Rejected: it is no value for this parameter; the reason says why.
         """
         try:
-            value = self.constraint.read(self.kind.read(raw))
+            meant = self.kind.revised(self.kind.read(raw), self._data)
+            value = self.constraint.read(meant)
         except ValueError as error:
             raise Rejected(parameter=self, reason=str(error)) from error
         if isinstance(self.initial, (tuple, set, frozenset)) and isinstance(value, list):

@@ -1,0 +1,129 @@
+"""Search/replace blocks: each matches exactly once, or says why not."""
+
+import subprocess
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import tracegraph as tg
+from tracegraph import bundle
+from tracegraph.edits import Edit, diff, edited, read_edits
+from tracegraph.source import BadSource
+
+TEXT = "def f(x):\n    a = x\n    b = x\n    return a + b\n"
+LINES = st.lists(st.sampled_from(["a", "b", " c", "", "def f():", "=", "x = 1"]), max_size=8)
+
+
+def block(search, replace):
+    return f"<<<<<<< SEARCH\n{search}=======\n{replace}>>>>>>> REPLACE\n"
+
+
+def test_blocks_are_read_among_words():
+    first, second = block("    a = x\n", ""), block("b\n", "c\nd\n")
+    reply = f"First:\n{first}then\n{second}done"
+    assert read_edits(reply) == (Edit("    a = x\n", ""), Edit("b\n", "c\nd\n"))
+    assert read_edits(TEXT) == ()
+    assert read_edits("a << 3\nx == 2\n") == ()
+
+
+@pytest.mark.parametrize(
+    ("reply", "word"),
+    [
+        ("<<<<<<< SEARCH\na\n", "'======='"),
+        ("<<<<<<< SEARCH\na\n=======\nb\n", "'>>>>>>> REPLACE'"),
+        (block("a\n", "b\n") * 300, "300 blocks"),
+    ],
+)
+def test_blocks_without_an_end(reply, word):
+    with pytest.raises(BadSource, match=word):
+        read_edits(reply)
+
+
+@given(LINES, LINES, LINES, LINES)
+def test_one_match_is_replaced_and_the_rest_stays(before, search, after, replace):
+    assume(any(line.strip() for line in search))
+    lines = [*before, *search, *after]
+    places = [i for i in range(len(lines)) if lines[i : i + len(search)] == search]
+    text, wanted, new = ("".join(f"{line}\n" for line in part) for part in (lines, search, replace))
+    if len(places) == 1:
+        result = edited(text, [Edit(wanted, new)])
+        assert result == "".join(f"{line}\n" for line in [*before, *replace, *after])
+    else:
+        with pytest.raises(BadSource, match="matches at lines"):
+            edited(text, [Edit(wanted, new)])
+
+
+@given(LINES, LINES)
+def test_a_diff_is_one_that_patch_can_apply(before, after):
+    one, two = ("".join(f"{line}\n" for line in part) for part in (before, after))
+    said = diff(one, two)
+    assert bool(said) == (one != two)
+    if not said:
+        return
+    removed = [line[1:] for line in said.splitlines()[2:] if line.startswith("-")]
+    added = [line[1:] for line in said.splitlines()[2:] if line.startswith("+")]
+    assert len(removed) - len(added) == len(before) - len(after)
+
+
+def test_patch_itself_applies_a_diff(tmp_path):
+    path = tmp_path / "f.py"
+    path.write_text(TEXT)
+    new = edited(TEXT, [Edit("    a = x\n", "    a = 2 * x\n")])
+    try:
+        subprocess.run(
+            ["patch", "-s", str(path)], input=diff(TEXT, new), text=True, check=True, timeout=20
+        )
+    except FileNotFoundError:
+        pytest.skip("there is no patch here")
+    assert path.read_text() == new
+
+
+REFUSED = {
+    "nowhere": (Edit("    a = y\n", ""), "matches nothing"),
+    "spaces": (Edit("  a = x\n", ""), "spaces too"),
+    "nothing": (Edit("\n", "x\n"), "searches nothing"),
+    "twice": (Edit("    a = x\n", ""), "matches at lines 2, 4"),
+}
+
+
+@pytest.mark.parametrize(("edit", "word"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_does_not_match_once_is_told(edit, word):
+    text = "def f(x):\n    a = x\n    b = x\n    a = x\n" if "2, 4" in word else TEXT
+    with pytest.raises(BadSource, match=word):
+        edited(text, [edit])
+
+
+def test_the_nearest_line_is_marked():
+    with pytest.raises(BadSource) as caught:
+        edited(TEXT, [Edit("  a = x\n", "")])
+    assert "   2 |     a = x  <--- block 1 has '  a = x'" in str(caught.value)
+
+
+def test_edits_are_made_in_turn():
+    edits = [Edit("    a = x\n", "    a = 1\n"), Edit("    a = 1\n", "    a = 2\n")]
+    assert "a = 2" in edited(TEXT, edits)
+
+
+def test_a_code_parameter_reads_blocks_as_a_change_of_its_present_text():
+    @bundle(trainable=True)
+    def f(x):
+        a = x
+        return a + 1
+
+    before = f.parameter.data
+    assert f.parameter.read(block("    a = x\n", "    a = 2 * x\n")) == before.replace(
+        "a = x", "a = 2 * x"
+    )
+    for reply in (block("    c = x\n", ""), block("    return a + 1\n", "    return (\n")):
+        with pytest.raises(tg.Rejected) as caught:
+            f.parameter.read(reply)
+        assert "<---" in caught.value.reason
+    assert f.parameter.read(before) == before
+    assert f.parameter.data == before
+
+
+def test_a_prompt_may_hold_blocks():
+    words = block("a\n", "b\n")
+    prompt = tg.node("a\n", trainable=True)
+    assert prompt.read(words) == words
