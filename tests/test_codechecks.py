@@ -198,7 +198,7 @@ def test_a_failed_test_tells_the_call(order, body, word):
 def test_an_error_in_the_code_marks_its_line_and_tells_the_variables(order):
     with pytest.raises(tg.Rejected) as caught:
         order.parameter.assign("def order(items):\n    n = 9\n    return items[n]\n")
-    assert "> 3 |     return items[n]" in caught.value.reason
+    assert "   3 |     return items[n]  <--- (IndexError)" in caught.value.reason
     assert "n = 9" in caught.value.reason
 
 

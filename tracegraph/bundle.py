@@ -30,6 +30,7 @@ from tracegraph.operators import Operation
 from tracegraph.parameter import Parameter
 from tracegraph.recorder import Frame, Policy, beside, current, enter_frame, leave
 from tracegraph.source import BadSource, Source
+from tracegraph.variables import variables
 
 __all__ = ["Bundle", "bundle"]
 
@@ -400,14 +401,16 @@ class _Call:
         if self.frame.ran is not None:
             self.extra = {**(self.extra or {}), "ran": self.frame.ran}
         quiet = self.policy is not None and not self.policy.active
-        function = self.function
+        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        first = original(error)
         return failed(
             self.bundle.operation,
             () if quiet else distinct(self.names),
             () if quiet else tuple(self.inputs),
-            original(error),
-            getattr(inspect.unwrap(function), "__code__", None),
+            first,
+            code,
             self.extra,
+            variables(first, code) if self.bundle.trainable else "",
         )
 
     def _capture(self, captured: Mapping[int, Node[Any]]) -> None:

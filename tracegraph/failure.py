@@ -8,6 +8,7 @@ the original passes unchanged. `failed_node` finds the node in every case.
 from __future__ import annotations
 
 import linecache
+import re
 import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,19 @@ from tracegraph.errors import ExecutionError
 if TYPE_CHECKING:
     from tracegraph.node import Node
 
-__all__ = ["Failure", "failed_node", "joined"]
+__all__ = ["Failure", "failed_node", "frame_of", "joined", "masked"]
 
 _LIMIT = 2_000
+_SECRETS = frozenset(
+    ("key", "keys", "apikey", "token", "tokens", "secret", "secrets", "password", "passwords",
+     "passwd", "pwd", "passphrase", "credential", "credentials", "auth", "authorization", "bearer",
+     "cookie", "cookies")
+)  # fmt: skip
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
+_ENTRY = re.compile(
+    r"""(['"]?([\w-]+)['"]?\s*[:=]\s*)"""
+    r"""(?:b?'(?:[^'\\]|\\.)*'?|b?"(?:[^"\\]|\\.)*"?|[^\s,})\]]+)"""
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +42,13 @@ class Failure:
     source: str = ""
 
     @classmethod
-    def of(cls, error: BaseException, code: types.CodeType | None = None) -> Failure:
-        """Read `error`, and mark the line of `code` (or of the innermost frame) that raised it."""
+    def of(
+        cls, error: BaseException, code: types.CodeType | None = None, told: str = ""
+    ) -> Failure:
+        """Read `error`, and mark the line of `code` (or of the innermost frame) that raised it.
+
+        What is `told` beside it, such as the values of variables, stands below the lines.
+        """
         try:
             message = str(error)
         except Exception:  # an exception that cannot be shown is still an exception
@@ -40,7 +56,8 @@ class Failure:
         if len(message) > _LIMIT:
             message = f"{message[:_LIMIT]} (+{len(message) - _LIMIT:,} characters)"
         marked = getattr(error, "__dict__", {}).get("marked")
-        return cls(type(error).__name__, message, marked or _marked(error, code, message))
+        source = marked or "\n".join(filter(None, (_marked(error, code, message), told)))
+        return cls(type(error).__name__, message, source)
 
     def __str__(self) -> str:
         return f"({self.type}) {self.message}" if self.message else f"({self.type})"
@@ -147,22 +164,50 @@ def _made(both: type[Exception], first: Exception) -> Exception:
     return twin
 
 
-def _marked(error: BaseException, code: types.CodeType | None, message: str) -> str:
-    """The lines around the one that failed, with a mark behind it."""
-    place: tuple[str, int] | None = None
+def frame_of(error: BaseException, code: types.CodeType | None) -> types.FrameType | None:
+    """The innermost frame of `code` that `error` went through; ``None`` where there is none."""
+    step = None if code is None else _step(error, code)
+    return None if step is None else step.tb_frame
+
+
+def _step(error: BaseException, code: types.CodeType | None) -> types.TracebackType | None:
+    found = None
     step = error.__traceback__
     while step is not None:
         if code is None or step.tb_frame.f_code is code:
-            place = (step.tb_frame.f_code.co_filename, step.tb_lineno)
+            found = step
         step = step.tb_next
-    if place is None or code is None:
+    return found
+
+
+def masked(name: str, text: str) -> str:
+    """`text`, the value of a variable, without what goes by the name of a secret.
+
+    >>> masked("api_key", "'abc'"), masked("headers", "{'Authorization': 'abc', 'n': 3}")
+    ('[secret]', "{'Authorization': [secret], 'n': 3}")
+    """
+    if _says_secret(name):
+        return "[secret]"
+    return _ENTRY.sub(lambda m: f"{m[1]}[secret]" if _says_secret(m[2]) else m[0], text)
+
+
+def _says_secret(name: str) -> bool:
+    words = _WORDS.sub("_", name).lower().split("_")
+    return any(word in _SECRETS for word in words)
+
+
+def _marked(error: BaseException, code: types.CodeType | None, message: str) -> str:
+    """The lines around the one that failed, with a mark behind it."""
+    step = _step(error, code)
+    if step is None or code is None:
         return ""
-    filename, line = place
+    filename, line = code.co_filename, step.tb_lineno
     lines = linecache.getlines(filename)
     if not lines:
         return ""
     first = max(code.co_firstlineno, line - 10)
-    last = min(len(lines), line + 3)
+    ends = max((number for *_, number in code.co_lines() if number), default=line)
+    last = min(len(lines), line + 3, max(ends, line))
     head = message.splitlines()[0] if message else ""
     written = []
     for number in range(first, last + 1):

@@ -18,11 +18,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tracegraph.failure import masked
 from tracegraph.recorder import current
-from tracegraph.source import Source
+from tracegraph.source import Source, marked
 
 if TYPE_CHECKING:
-    from tracegraph.sandbox import Policy, Result, Runner
+    from tracegraph.sandbox import Failure, Policy, Result, Runner
 
 __all__ = ["Ran", "apart", "isolated"]
 
@@ -133,14 +134,17 @@ def _value(result: Result, source: Source, shift: int) -> Any:
         return result.value
     error, failure = result.error, result.failure
     if failure is not None:
-        from tracegraph.sandbox.result import excerpt
-
-        line = None if failure.line is None else failure.line - shift
-        held = ", ".join(f"{name} = {value}" for name, value in failure.locals.items())
-        marked = excerpt(source.text, line) if line is not None and line > 0 else ""
-        told = [marked, f"where {held}" if held and marked else "", _printed(result)]
+        line = 0 if failure.line is None else failure.line - shift
+        held = ", ".join(f"{n} = {masked(n, value)}" for n, value in failure.locals.items())
+        lines = marked(source.text, line, _mark(failure)) if line > 0 else ""
+        told = [lines, f"where {held}" if held and lines else "", _printed(result)]
         error.__dict__["marked"] = "\n".join(filter(None, told))
     raise error
+
+
+def _mark(failure: Failure) -> str:
+    head = failure.message.splitlines()[0] if failure.message else ""
+    return f"({failure.type}) {head}".strip()
 
 
 def _printed(result: Result) -> str:

@@ -524,9 +524,10 @@ def failed(
     error: Exception,
     code: Any = None,
     extra: dict[str, Any] | None = None,
+    told: str = "",
 ) -> Exception:
     """Record that a step raised `error`; gives the exception to raise in its place."""
-    failure = Failure.of(error, code)
+    failure = Failure.of(error, code, told)
     node = record(operation, names, inputs, str(failure), {**(extra or {}), "failure": failure})
     return joined(error, node)
 

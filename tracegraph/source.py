@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["BadSource", "Source"]
+__all__ = ["BadSource", "Source", "marked"]
 
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -39,7 +39,7 @@ class BadSource(ValueError):
     def __init__(
         self, reason: str, *, text: str = "", line: int | None = None, mark: str = ""
     ) -> None:
-        shown = "" if line is None else _marked(text, line, mark or reason)
+        shown = "" if line is None else marked(text, line, mark or reason)
         super().__init__(f"{reason}\n{shown}" if shown else reason)
         self.reason = reason
         self.line = line if shown else None
@@ -280,7 +280,7 @@ def _unparsable(text: str, error: SyntaxError) -> BadSource:
     return BadSource(reason, text=text, line=max(error.lineno or 1, 1), mark=error.msg)
 
 
-def _marked(text: str, line: int, mark: str) -> str:
+def marked(text: str, line: int, mark: str) -> str:
     """The lines around `line`, which has `mark` behind it."""
     lines = text.splitlines()
     if not lines:
