@@ -27,7 +27,7 @@ from tracegraph.isolation import apart, isolated
 from tracegraph.kinds import ATOMS, KINDS, show
 from tracegraph.node import Node, distinct, failed, leaf, lower, next_id, raise_failed, record
 from tracegraph.operators import Operation
-from tracegraph.parameter import Parameter
+from tracegraph.parameter import Cell, Parameter
 from tracegraph.recorder import Frame, Policy, beside, current, enter_frame, leave
 from tracegraph.source import BadSource, Source
 from tracegraph.variables import variables
@@ -78,6 +78,7 @@ class Bundle(Generic[P, R]):
         self._function = function
         self._source = source
         self._compiled: dict[tuple[int, bool], Callable[..., Any]] = {(0, True): function}
+        self._held: Node[Any] | None = None  # the code's leaf lives on, so that a call makes none
         self._method = method
         self._binding = _Binding(function)
         self._mode = _mode(function)
@@ -186,12 +187,8 @@ class Bundle(Generic[P, R]):
         finally:
             del failure
 
-    def _now(self) -> Callable[..., Any]:
+    def _now(self, cell: Cell) -> Callable[..., Any]:
         """The function to run: the one that was decorated, or the current text of it."""
-        parameter = self.parameter
-        if parameter is None:
-            return self._function
-        cell = parameter._cell()
         if self._way.trust:
             cell.trusted = True
         trusted = cell.trusted
@@ -271,19 +268,23 @@ class _Call:
         self.first = next_id() if traceable else 0
         self.frame = Frame(outer, traceable, self.first)
         self.args, self.kwargs = self._bind(args, kwargs)
-        self.function = self._function()
-        if bundle.parameter is not None:
-            self.inputs.append(bundle.parameter._leaf())
-            self.names = [*self.names, _CODE]
+        if bundle.parameter is None:
+            self.function = bundle._function
+        else:
+            cell = bundle.parameter._cell()
+            self.function = self._loaded(cell)
+            held = bundle._held = bundle.parameter._leaf(cell)
+            self.inputs.append(held)
+            self.names.append(_CODE)
         if self.opaque:
             for found in self.inputs:
                 if found._extra is None or "argument" not in found._extra:
                     cast(Frame, outer).read(found)
 
-    def _function(self) -> Callable[..., Any]:
+    def _loaded(self, cell: Cell) -> Callable[..., Any]:
         """What runs; code that fails when it is loaded fails as a call does."""
         try:
-            return self.bundle._now()
+            return self.bundle._now(cell)
         except ParameterError:
             raise
         except Exception as error:

@@ -186,8 +186,9 @@ class Parameter(Node[T]):
 
     # Reading
 
-    def _leaf(self) -> Node[T]:
-        cell = self._cell()
+    def _leaf(self, cell: Cell | None = None) -> Node[T]:
+        if cell is None:
+            cell = self._cell()
         now: Node[T] | None = None if cell.leaf is None else cell.leaf()
         if now is None:
             now = leaf(cell.data)
