@@ -14,6 +14,7 @@ import pytest
 
 import tracegraph as tg
 from tracegraph import Node, bundle, node
+from tracegraph.source import Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1131,6 +1132,33 @@ def test_trainable_text_may_bring_helpers_and_imports():
         "def f(x):\n    return help_(x) + int(PI)"
     )
     assert f(2.5).data == 7
+
+
+def test_a_version_is_compiled_once_however_often_it_runs(monkeypatch):
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    compiled = []
+    made = Source.compile
+    monkeypatch.setattr(Source, "compile", lambda *args: compiled.append(1) or made(*args))
+    for version in range(1, 4):
+        f.parameter.assign(f"def f(x):\n    return x + {version}")
+        assert [f(x).data for x in range(5)] == [x + version for x in range(5)]
+        assert len(compiled) == version
+
+
+def test_a_call_makes_no_new_leaf_for_its_text():
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    (first,) = [n for n in f(1).parents if n.parameter is not None]
+    number = first.id
+    del first
+    assert [n.id for n in f(2).parents if n.parameter is not None] == [number]
+    f.parameter.assign("def f(x):\n    return x + 1")
+    assert [n.id for n in f(3).parents if n.parameter is not None] != [number]
 
 
 def test_a_failure_in_new_code_shows_its_own_line():
