@@ -23,8 +23,10 @@ from tracegraph.codechecks import CodeCheck, PassesTests
 from tracegraph.constraint import Constraint
 from tracegraph.errors import ParameterError
 from tracegraph.failure import failed_node, original
+from tracegraph.feedback import Gradient
 from tracegraph.isolation import apart, isolated
 from tracegraph.kinds import ATOMS, KINDS, show
+from tracegraph.lifting import cut, is_cut
 from tracegraph.node import Node, distinct, failed, leaf, lower, next_id, raise_failed, record
 from tracegraph.operators import Operation
 from tracegraph.parameter import Cell, Parameter
@@ -384,6 +386,8 @@ class _Call:
             self.extra = {**(self.extra or {}), "inner": inner}
         if self.frame.ran is not None:
             self.extra = {**(self.extra or {}), "ran": self.frame.ran}
+        if is_cut(self.bundle.operation):
+            result = cut(result, self.inputs)
         return record(
             self.bundle.operation, distinct(self.names), tuple(self.inputs), result, self.extra
         )
@@ -768,6 +772,7 @@ def _bundled(
         doc=said,
         signature=signature.replace("<lambda>", "lambda"),
         rules=_checked_rules(rules),
+        cuts=rules is not None and Gradient in rules,
         code=getattr(inspect.unwrap(raw), "__code__", None),
     )
     if not trainable:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 from tracegraph import operators
 from tracegraph.errors import CyclicValue
 from tracegraph.failure import Failure, joined
-from tracegraph.kinds import ATOMS, preview, show
+from tracegraph.kinds import ATOMS, is_tensor, preview, show
+from tracegraph.lifting import CUT, can_lift, cut, lift
 from tracegraph.operators import Operation, changes, copied, named
 from tracegraph.recorder import Frame, Policy, current
 
@@ -214,8 +215,9 @@ class Node(Generic[T]):
         weight: float = 1.0,
         strict: bool = False,
         create_graph: bool = False,
+        inspect: Iterable[Node[Any]] = (),
         **former: Any,
-    ) -> Mapping[Parameter[Any], Any]:
+    ) -> Mapping[Node[Any], Any]:
         """Carry `feedback` on this value back to the parameters behind it.
 
         Args:
@@ -223,12 +225,18 @@ class Node(Generic[T]):
             weight: how much it counts beside other outputs.
             strict: raise `StaleFeedback` where a parameter changed since, instead of warning.
             create_graph: keep gradients differentiable, as torch does.
+            inspect: nodes on the way whose messages are wanted too.
 
         Returns:
-            What each parameter received, by parameter. The same is added to `Parameter.feedback`.
+            What each parameter received, by parameter, and what came to the nodes to inspect. What
+            a parameter received is added to `Parameter.feedback`.
         """
         return _walk[0](
-            [(self, feedback, weight)], strict=strict, create_graph=create_graph, **former
+            [(self, feedback, weight)],
+            strict=strict,
+            create_graph=create_graph,
+            inspect=inspect,
+            **former,
         )
 
     def create_feedback(self, style: str = "simple") -> str:
@@ -758,12 +766,16 @@ def apply(
     quiet = opaque or (policy is not None and not policy.active)
     known = operation.parameters
     values = []
+    numbers = False
     for position, arg in enumerate(args):
         name = known[position] if position < len(known) else f"args_{position}"
-        values.append(_operand(arg, name, nodes, names, quiet))
+        plain = _operand(arg, name, nodes, names, quiet)
+        numbers = numbers or (plain is not arg and can_lift(plain))
+        values.append(plain)
     named_values = {}
     for key, arg in (kwargs or {}).items():
-        named_values[key] = _operand(arg, key, nodes, names, quiet)
+        plain = named_values[key] = _operand(arg, key, nodes, names, quiet)
+        numbers = numbers or (plain is not arg and can_lift(plain))
     if opaque:
         frame = cast(Frame, cast(Policy, policy).frame)
         for found in nodes:
@@ -774,10 +786,32 @@ def apply(
         return value if opaque else leaf(value)
     if result is NotImplemented:
         try:
-            result = run(*values, **named_values)  # type: ignore[misc]
+            if numbers:
+                result = _lifting(run, args, values, kwargs or {}, named_values)
+            else:
+                result = run(*values, **named_values)  # type: ignore[misc]
         except Exception as error:
             raise_failed(error, failed(operation, distinct(names), tuple(nodes), error))
+    if CUT and operation.name in CUT:
+        result = cut(result, nodes)
     return record(operation, distinct(names), tuple(nodes), result)
+
+
+def _lifting(run: Any, args: Any, values: list[Any], kwargs: Any, named_values: Any) -> Any:
+    """Run on numbers lifted into torch; as they are, where torch takes nothing but plain numbers."""
+    given = [*args, *kwargs.values()]
+    plain = [*values, *named_values.values()]
+    operands = lift(
+        (value, arg._leaf() if isinstance(arg, Node) else None)
+        for arg, value in zip(given, plain, strict=True)
+    )
+    if operands is None:
+        return run(*values, **named_values)
+    count = len(values)
+    try:
+        return run(*operands[:count], **dict(zip(kwargs, operands[count:], strict=True)))
+    except TypeError:
+        return run(*values, **named_values)
 
 
 def _operand(arg: Any, name: str, nodes: list[Node[Any]], names: list[str], quiet: bool) -> Any:
@@ -822,10 +856,19 @@ def _binary(operation: Operation, *, swapped: bool = False) -> Callable[[Any, An
         else:
             return apply(operation, (other, self) if swapped else (self, other))
         left, right = (theirs, mine) if swapped else (mine, theirs)
+        first, second = left._data, right._data
+        if (
+            type(first) is not type(second)
+            and kind is Node
+            and ((is_tensor(first) and can_lift(second)) or (is_tensor(second) and can_lift(first)))
+        ):
+            first, second = lift(((first, left), (second, right))) or (first, second)
         try:
-            value = function(left._data, right._data)
+            value = function(first, second)
         except Exception as error:
             raise_failed(error, failed(operation, names, (left, right), error))
+        if CUT and operation.name in CUT:
+            value = cut(value, (left, right))
         made = new(Node)
         made._data = value
         made._operation = operation

@@ -30,9 +30,12 @@ __all__ = [
 
 
 class Operation:
-    """What one step of a trace did: `name`, `parameters` (argument names), `doc`, `rules`."""
+    """What one step of a trace did: `name`, `parameters` (argument names), `doc`, `rules`.
 
-    __slots__ = ("code", "doc", "function", "name", "parameters", "rules", "signature")
+    `cuts` says that one of the rules is for gradients: they go back by it, not by torch.
+    """
+
+    __slots__ = ("code", "cuts", "doc", "function", "name", "parameters", "rules", "signature")
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class Operation:
         signature: str = "",
         rules: Mapping[type, Callable[..., Any]] | None = None,
         code: Any = None,
+        cuts: bool = False,
     ) -> None:
         self.name = name
         self.function = function
@@ -52,6 +56,7 @@ class Operation:
         self.signature = signature
         self.rules = rules
         self.code = code
+        self.cuts = cuts
 
     def __repr__(self) -> str:
         return f"Operation({self.name!r})"

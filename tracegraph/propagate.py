@@ -3,6 +3,10 @@
 One reverse walk, largest id first, visits every node behind the outputs once: a message knows how to
 merge, a rule knows where it goes next, and the walk knows nothing else. Nothing is written onto the
 graph. Time and memory are linear in the edges, and there is no recursion.
+
+Gradients at tensors wait until torch's engine takes them, all at once: at the end of the walk, and
+before a rule of an operation that torch's record was cut at, for that rule needs the whole of what
+comes to it. So a walk without such operations is one engine call.
 """
 
 from __future__ import annotations
@@ -13,9 +17,11 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from tracegraph.arithmetic import is_real, like, pull_arithmetic, smooth
 from tracegraph.errors import FeedbackError, NoRule, StaleFeedback
 from tracegraph.feedback import Feedback, Gradient, as_feedback
-from tracegraph.kinds import is_tensor, show
+from tracegraph.kinds import is_array, is_tensor, show
+from tracegraph.lifting import CUT, leaf_of
 from tracegraph.node import Node, _walk
 from tracegraph.parameter import Parameter
 
@@ -23,7 +29,7 @@ __all__ = ["StaleFeedbackWarning", "backward", "register_rule"]
 
 Rule = Callable[[Node[Any], Any], Mapping[str, Any]]
 Messages = dict[type, Feedback]
-Received = dict[Parameter[Any], Messages]
+Received = dict[Node[Any], Messages]
 
 _rules: dict[tuple[str, type], Rule] = {}
 
@@ -38,9 +44,12 @@ def register_rule(operation: str, kind: type[Feedback], rule: Rule) -> None:
     Args:
         operation: the operation's name, such as ``"add"``. A rule that a bundle brings wins.
         kind: the type of feedback.
-        rule: ``rule(node, feedback) -> {input name: feedback}``; inputs left out receive none.
+        rule: ``rule(node, feedback) -> {input name: feedback}``; inputs left out receive none. A rule
+            for `Gradient` holds for what is recorded from now on, of tensors too.
     """
     _rules[operation, kind] = rule
+    if kind is Gradient:
+        CUT.add(operation)
 
 
 def backward(
@@ -48,6 +57,7 @@ def backward(
     *,
     strict: bool = False,
     create_graph: bool = False,
+    inspect: Iterable[Node[Any]] = (),
     **former: Any,
 ) -> Received:
     """Carry the feedback on several outputs back in one walk.
@@ -57,14 +67,17 @@ def backward(
         strict: raise where feedback is about a version of a parameter that is gone; by default it
             is discarded with a `StaleFeedbackWarning`.
         create_graph: keep gradients differentiable.
+        inspect: nodes on the way whose messages are wanted too; others cost nothing.
 
     Returns:
         The messages that arrived, by parameter and by type. They are added to `Parameter.feedback`
-        as well, where they stay until a step or `zero_feedback`.
+        as well, where they stay until a step or `zero_feedback`. The messages that came to the
+        nodes of `inspect` stand beside them, by node.
 
     Raises:
         UnknownFeedback: a value that is no feedback.
-        NoRule: a gradient met an operation that cannot carry one, before a parameter.
+        NoRule: a gradient met an operation that cannot carry one, before a parameter; or it came to
+            a whole number.
         FeedbackError: a rule gave what is no answer.
 
     >>> import tracegraph as tg
@@ -74,7 +87,7 @@ def backward(
     Remark('not so loud')
     """
     _check_former(former)
-    walk = _Walk(strict, create_graph)
+    walk = _Walk(strict, create_graph, inspect)
     for entry in outputs:
         walk.start(entry)
     walk.run()
@@ -84,14 +97,20 @@ def backward(
 class _Walk:
     """One reverse walk: messages waiting at nodes, and what has arrived."""
 
-    def __init__(self, strict: bool, create_graph: bool) -> None:
+    def __init__(self, strict: bool, create_graph: bool, inspect: Iterable[Node[Any]]) -> None:
         self.strict = strict
         self.create_graph = create_graph
         self.waiting: dict[int, tuple[Node[Any], Messages]] = {}
         self.heap: list[int] = []
         self.outputs: dict[int, Node[Any]] = {}
         self.arrived: dict[Parameter[Any], tuple[int, Messages]] = {}
-        self.seeds: list[tuple[Node[Any], Any]] = []
+        self.stale: set[Parameter[Any]] = set()
+        self.seeds: list[tuple[Node[Any], Any]] = []  # gradients that wait for torch's engine
+        self.leaves: list[tuple[Node[Any], Any]] = []  # where they leave torch
+        self.seen: set[int] = set()
+        self.cut = False  # whether some leaf has more behind it
+        self.inspected = _inspected(inspect)
+        self.noticed: dict[int, Messages] = {}
 
     def start(self, entry: tuple[Any, ...]) -> None:
         if not isinstance(entry, tuple) or len(entry) not in (2, 3):
@@ -122,11 +141,16 @@ class _Walk:
         messages[kind] = message if before is None else before.merge(message)
 
     def run(self) -> None:
-        heap, waiting, pop = self.heap, self.waiting, heapq.heappop
-        while heap:
+        heap, waiting, pop, inspected = self.heap, self.waiting, heapq.heappop, self.inspected
+        while heap or self.seeds:
+            if self.seeds and (not heap or self.due(-heap[0])):
+                self.flush()
+                continue
             visited, messages = waiting.pop(-pop(heap))
             extra = visited._extra
             parameter = None if extra is None else extra.get("parameter")
+            if inspected and visited.id in inspected:
+                self.notice(visited, messages)
             if parameter is not None:
                 self.reach(parameter, extra["version"], messages)  # type: ignore[index]
                 continue
@@ -139,13 +163,49 @@ class _Walk:
                 else:
                     self.spread(visited, kind, message)
 
+    def due(self, number: int) -> bool:
+        """Whether the node's rule is next and torch may have more to bring to it."""
+        visited, messages = self.waiting[number]
+        return self.cut and Gradient in messages and self.rule(visited, Gradient) is not None
+
     def rule(self, visited: Node[Any], kind: type) -> Rule | None:
         operation = visited._operation
         if operation is None:
             return None
         if operation.rules is not None and kind in operation.rules:
             return operation.rules[kind]
-        return _rules.get((operation.name, kind)) if _rules else None
+        known = _rules.get((operation.name, kind)) if _rules else None
+        if known is None and kind is Gradient and smooth(visited):
+            return _arithmetic
+        return known
+
+    def flush(self) -> None:
+        """Let torch's engine carry the gradients that wait, to where they leave torch."""
+        from tracegraph.tensor import pull
+
+        seeds, self.seeds = self.seeds, []
+        top = max(seed.id for seed, _ in seeds)
+        leaves = [(node, tensor) for node, tensor in self.leaves if node.id <= top]
+        found = pull(seeds, [tensor for _, tensor in leaves], self.create_graph)
+        for (node, _), gradient in zip(leaves, found, strict=True):
+            if gradient is None:
+                continue
+            message = Gradient(gradient)
+            if node.id in self.inspected and _within(node):
+                self.keep(node, message)
+            else:
+                self.send(node, message)
+
+    def notice(self, visited: Node[Any], messages: Messages) -> None:
+        """Keep what came to a node that was asked about; what torch brings is kept by `flush`."""
+        for kind, message in messages.items():
+            if kind is not Gradient or not _within(visited):
+                self.keep(visited, message)
+
+    def keep(self, visited: Node[Any], message: Feedback) -> None:
+        found = self.noticed.setdefault(visited.id, {})
+        kind = type(message)
+        found[kind] = found[kind].merge(message) if kind in found else message
 
     def spread(self, visited: Node[Any], kind: type, message: Feedback) -> None:
         """The default: the same message to every input."""
@@ -175,12 +235,23 @@ class _Walk:
                 )
             if part is not None:
                 target = inputs[name]
+                if isinstance(message, Gradient) and _numeric(part):
+                    part = Gradient(part)
                 for one in as_feedback(part, target):
                     self.send(target, one)
 
     def differentiate(self, visited: Node[Any], message: Feedback) -> None:
         if is_tensor(visited._data):
-            self.seeds.append((visited, message.value))  # type: ignore[attr-defined]
+            from tracegraph.tensor import fitted, leaves_behind
+
+            value = fitted(visited._data, message.value, visited.name)  # type: ignore[attr-defined]
+            self.seeds.append((visited, value))
+            found = leaves_behind(visited, self.seen, self.inspected)
+            self.leaves += found
+            self.cut = self.cut or any(
+                node.parameter is None and not (node.id in self.inspected and _within(node))
+                for node, _ in found
+            )
             return
         if visited._inputs and _parameters_behind([visited]):
             raise NoRule(
@@ -193,6 +264,9 @@ class _Walk:
         if not parameter.trainable:
             return
         if version != parameter.version:
+            if parameter in self.stale:
+                return
+            self.stale.add(parameter)
             said = (
                 f"feedback for version {version} of {parameter.label!r} came after version "
                 f"{parameter.version} began; run the workflow again with the new value"
@@ -201,17 +275,11 @@ class _Walk:
                 raise StaleFeedback(said)
             warnings.warn(f"{said} (discarded)", StaleFeedbackWarning, stacklevel=5)
             return
-        gradient = messages.pop(Gradient, None)
-        if gradient is not None:
-            self.gradient(parameter, gradient)
-        if messages:
-            self.arrive(parameter, version, messages)
-
-    def gradient(self, parameter: Parameter[Any], message: Any) -> None:
-        if is_tensor(parameter._data):
-            self.seeds.append((parameter._leaf(), message.value))
-        else:
-            self.arrive(parameter, parameter.version, {Gradient: message})
+        if Gradient in messages:
+            gradient: Any = messages[Gradient]
+            value = _value_for(parameter, gradient.value, self.create_graph)
+            messages = {**messages, Gradient: Gradient(value)}
+        self.arrive(parameter, version, messages)
 
     def arrive(self, parameter: Parameter[Any], version: int, messages: Messages) -> None:
         _, before = self.arrived.setdefault(parameter, (version, {}))
@@ -219,16 +287,77 @@ class _Walk:
             before[kind] = before[kind].merge(message) if kind in before else message
 
     def deliver(self) -> Received:
-        if self.seeds:
-            from tracegraph.tensor import differentiate
-
-            found = _parameters_behind([seed for seed, _ in self.seeds])
-            for parameter, gradient in differentiate(self.seeds, found, self.create_graph).items():
-                self.arrive(parameter, parameter.version, {Gradient: Gradient(gradient)})
+        self.accumulate()
         for parameter, (version, messages) in self.arrived.items():
             for message in messages.values():
                 parameter.receive(message, self.outputs, version)
-        return {parameter: messages for parameter, (_, messages) in self.arrived.items()}
+        received: Received = {p: messages for p, (_, messages) in self.arrived.items()}
+        for number, messages in self.noticed.items():
+            received.setdefault(self.inspected[number], messages)
+        return received
+
+    def accumulate(self) -> None:
+        """Add gradients to the tensors' ``.grad``, once where parameters share a tensor."""
+        done: set[int] = set()
+        for parameter, (_, messages) in self.arrived.items():
+            message: Any = messages.get(Gradient)
+            tensor = parameter._data
+            if message is not None and is_tensor(tensor) and id(tensor) not in done:
+                from tracegraph.tensor import accumulate
+
+                done.add(id(tensor))
+                accumulate(tensor, message.value)
+
+
+def _inspected(nodes: Iterable[Node[Any]]) -> dict[int, Node[Any]]:
+    found = {}
+    for node in [nodes] if isinstance(nodes, Node) else nodes:
+        if not isinstance(node, Node):
+            raise TypeError(f"inspect= takes nodes of the graph, got {show(node, 80)}")
+        leaf = node._leaf()
+        found[leaf.id] = leaf
+    return found
+
+
+def _within(node: Node[Any]) -> bool:
+    """Whether `node` is a tensor that torch recorded, and gradients do not leave torch there."""
+    return is_tensor(node._data) and node._data.requires_grad and leaf_of(node) is None
+
+
+def _numeric(value: Any) -> bool:
+    return (isinstance(value, (int, float)) and not isinstance(value, bool)) or (
+        is_tensor(value) or is_array(value) or type(value).__module__ == "numpy"
+    )
+
+
+def _value_for(parameter: Parameter[Any], value: Any, create_graph: bool) -> Any:
+    """A gradient as `parameter` keeps it: a tensor, an array or a number, as it is itself.
+
+    Raises:
+        NoRule: the parameter holds whole numbers: nothing lies between them.
+        FeedbackError: the gradient has another shape.
+    """
+    data = parameter._data
+    kind = parameter.kind.name
+    if kind not in ("tensor", "number"):
+        return value
+    if is_tensor(data):
+        if data.is_floating_point() or data.is_complex():
+            from tracegraph.tensor import fitted
+
+            return fitted(data, value, parameter.label)
+    elif is_real(data):
+        keep = create_graph and is_tensor(value) and value.requires_grad
+        return value if keep else like(data, value, parameter.label)
+    raise NoRule(
+        f"a gradient came to {parameter.label!r}, which holds {show(data, 40)}: whole numbers have "
+        f"no derivative; start from a floating number ({parameter.label}=1.0), or give the operation "
+        "feedback in words or as a Score and let a search change it"
+    )
+
+
+def _arithmetic(node: Node[Any], message: Any) -> Mapping[str, Any]:
+    return pull_arithmetic(node, message.value)
 
 
 def _weight(given: Any) -> float:
@@ -274,16 +403,14 @@ def _check_former(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if name not in _ELSEWHERE and name not in _QUIET:
             raise TypeError(
-                f"backward has no option {name!r}; it has weight, strict and create_graph"
+                f"backward has no option {name!r}; it has weight, strict, create_graph and inspect"
             )
         if name in _ELSEWHERE and value is not None and value is not False:
             raise TypeError(f"backward has no option {name!r}: {_ELSEWHERE[name]}")
 
 
-def _from_node(
-    outputs: list[tuple[Any, ...]], *, strict: bool, create_graph: bool, **former: Any
-) -> Mapping[Any, Any]:
-    return backward(outputs, strict=strict, create_graph=create_graph, **former)
+def _from_node(outputs: list[tuple[Any, ...]], **options: Any) -> Mapping[Any, Any]:
+    return backward(outputs, **options)
 
 
 _walk.append(_from_node)

@@ -1,0 +1,156 @@
+"""Where torch's record and the trace meet: numbers lifted into torch, and tensors cut from it.
+
+Torch records what is made of tensors. A number or an array that flows into a torch operation, and
+that a trainable parameter lies behind, goes in as a leaf of torch's record (it is lifted). A tensor
+that an operation with a gradient rule of its own gives comes out as such a leaf (it is cut): what
+lies behind it is the rule's to answer for. Gradients leave torch at these leaves, and the walk of
+`propagate` carries them on.
+
+Torch is never imported here: where no tensor is, there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from tracegraph.arithmetic import is_real, smooth
+from tracegraph.kinds import is_array, is_tensor
+
+if TYPE_CHECKING:
+    from tracegraph.node import Node
+    from tracegraph.operators import Operation
+
+__all__ = ["CUT", "can_lift", "cut", "is_cut", "leaf_of", "lift", "lifted"]
+
+CUT: set[str] = set()
+"""Names of the operations that were given a gradient rule by `register_rule`."""
+
+
+def is_cut(operation: Operation) -> bool:
+    """Whether gradients go back through `operation` by a rule, not by torch."""
+    return operation.cuts or operation.name in CUT
+
+
+def can_lift(value: Any) -> bool:
+    """Whether `value` is a number or an array with a derivative; quick for everything else."""
+    return type(value) is float or (not is_tensor(value) and is_real(value))
+
+
+def leaf_of(node: Node[Any]) -> Any:
+    """The tensor in torch's record at which gradients leave it for `node`, or ``None``."""
+    extra = node._extra
+    if extra is not None and extra.get("lifted") is not None:
+        return extra["lifted"]
+    data = node._data
+    if not is_tensor(data) or not data.requires_grad:
+        return None
+    if extra is not None and extra.get("parameter") is not None:
+        return data if extra["parameter"].trainable else None
+    operation = node._operation
+    return data if operation is not None and data.is_leaf and is_cut(operation) else None
+
+
+def lifted(node: Node[Any]) -> Any:
+    """The leaf of torch's record for `node`, made once; ``None`` where no gradient is wanted."""
+    while node._extra is not None and "argument" in node._extra:
+        node = node._extra["argument"]
+    extra = node._extra
+    if extra is not None and "lifted" in extra:
+        return extra["lifted"]
+    made = None
+    if _reaches(node):
+        torch = sys.modules["torch"]
+        data = node._data
+        dtype = None if is_array(data) else torch.float64
+        made = torch.tensor(data, dtype=dtype, requires_grad=True)
+    node._extra = {**(extra or {}), "lifted": made}
+    return made
+
+
+def lift(nodes: Iterable[tuple[Any, Node[Any] | None]]) -> list[Any] | None:
+    """The operands of an operation with their numbers lifted; ``None`` where that changes nothing.
+
+    A number goes in with the dtype that torch would have given it: that of the first floating
+    tensor beside it.
+
+    Args:
+        nodes: each operand's plain value, and its node where it has one.
+    """
+    pairs = list(nodes)
+    tensors = [value for value, _ in pairs if is_tensor(value)]
+    if not tensors:
+        return None
+    torch = sys.modules["torch"]
+    if not torch.is_grad_enabled():
+        return None
+    dtype = next((t.dtype for t in tensors if t.is_floating_point() or t.is_complex()), None)
+    dtype = (dtype or torch.get_default_dtype()).to_real()
+    changed = False
+    operands = []
+    for value, node in pairs:
+        made = None if node is None or _constant(node) or not can_lift(value) else lifted(node)
+        if made is None:
+            operands.append(value)
+            continue
+        changed = True
+        operands.append(made.to(device=tensors[0].device, dtype=None if made.dim() else dtype))
+    return operands if changed else None
+
+
+def _constant(node: Node[Any]) -> bool:
+    return node._operation is None and not ({"parameter", "argument"} & set(node._extra or ()))
+
+
+def cut(value: Any, inputs: Iterable[Node[Any]]) -> Any:
+    """`value` as a leaf of torch's record, where a gradient could go on behind it.
+
+    Tensors in a tuple, list or dict are cut one by one.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.is_grad_enabled():
+        return value
+    if not any(_differentiable(part) for part in _parts(value)):
+        return value
+    if not any(_reaches(node) for node in inputs):
+        return value
+    return _each(value, lambda t: t.detach().requires_grad_() if _differentiable(t) else t)
+
+
+def _differentiable(value: Any) -> bool:
+    return is_tensor(value) and (value.is_floating_point() or value.is_complex())
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    return (value,)
+
+
+def _each(value: Any, change: Any) -> Any:
+    return change(value)
+
+
+def _reaches(start: Node[Any]) -> bool:
+    """Whether a gradient at `start` could come to a trainable parameter."""
+    todo = [start]
+    seen: set[int] = set()
+    while todo:
+        node = todo.pop()
+        if node.id in seen:
+            continue
+        seen.add(node.id)
+        extra, data = node._extra or {}, node._data
+        if is_tensor(data):
+            if data.requires_grad:
+                return True
+        elif "argument" in extra:
+            todo.append(extra["argument"])
+        elif "lifted" in extra:
+            if extra["lifted"] is not None:
+                return True
+        elif "parameter" in extra:
+            if extra["parameter"].trainable and is_real(data):
+                return True
+        elif node._operation is not None and (is_cut(node._operation) or smooth(node)):
+            todo.extend(node._inputs)
+    return False
