@@ -18,6 +18,7 @@ from tracegraph.parameter import Parameter
 
 __all__ = [
     "accumulate",
+    "constant",
     "devices",
     "fitted",
     "hessian_vector",
@@ -185,6 +186,13 @@ def _leaf(value: Any) -> Any:
     if isinstance(value, float) or (is_array(value) and value.dtype.kind == "f"):
         return torch.tensor(value, dtype=torch.float64, requires_grad=True)
     return value
+
+
+def constant(value: Any) -> Any:
+    """`value` as a float64 tensor that torch does not follow."""
+    import torch
+
+    return torch.as_tensor(value).detach().double()
 
 
 def vector_jacobian(
