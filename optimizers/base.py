@@ -130,16 +130,7 @@ class Optimizer(ABC):
         Raises:
             NotReached: none of this optimizer's parameters lies behind any of the outputs.
         """
-        received = walk(outputs, feedback, self.parameters, options)
-        if any(p in received for p in self.parameters):
-            return received
-        ends = [outputs] if isinstance(outputs, Node) else [entry[0] for entry in outputs]
-        if ends and not any(_behind(end, self.parameters) for end in ends):
-            raise NotReached(
-                f"none of the parameters {', '.join(map(repr, self.named_parameters))} lies behind "
-                f"{_named(ends)}: were they read with .data outside a bundle, or was tracing off?"
-            )
-        return received
+        return reach(outputs, feedback, self.named_parameters, options)
 
     def step(self, *, bypassing: bool = False, **options: Any) -> Update:
         """Propose new values from the feedback that has arrived, and assign all or none.
@@ -252,6 +243,30 @@ def walk(
                 f"no parameter lies behind {_named(ends)}: were they read with .data outside a "
                 "bundle, or was tracing off?"
             )
+    return received
+
+
+def reach(
+    outputs: Any,
+    feedback: Any,
+    parameters: Mapping[str, Parameter[Any]],
+    options: Mapping[str, Any],
+) -> Mapping[Any, Any]:
+    """`walk`, which shall come to one of some parameters at least, given by name.
+
+    Raises:
+        NotReached: none of them lies behind any of the outputs.
+    """
+    wanted = list(parameters.values())
+    received = walk(outputs, feedback, wanted, options)
+    if any(p in received for p in wanted):
+        return received
+    ends = [outputs] if isinstance(outputs, Node) else [entry[0] for entry in outputs]
+    if ends and not any(_behind(end, wanted) for end in ends):
+        raise NotReached(
+            f"none of the parameters {', '.join(map(repr, parameters))} lies behind "
+            f"{_named(ends)}: were they read with .data outside a bundle, or was tracing off?"
+        )
     return received
 
 

@@ -211,6 +211,13 @@ def test_a_solver_by_the_implicit_function_theorem() -> None:
     assert value(right) == pytest.approx(b.grad.numpy(), rel=1e-9)
 
 
+def test_the_implicit_rule_keeps_the_precision_of_numbers() -> None:
+    root = bundle(rules={Gradient: implicit(lambda x, a: x * x - a)})(lambda a: math.sqrt(a))
+    a = node(0.3, trainable=True)
+    received = root(a).backward(Gradient(1.0))
+    assert received[a][Gradient].value == pytest.approx(0.5 / math.sqrt(0.3), rel=1e-14)
+
+
 def test_a_singular_or_crooked_residual_is_named() -> None:
     a = node(2.0, trainable=True)
     flat = bundle(rules={Gradient: implicit(lambda x, a: a * 1.0 + 0.0 * x)})(lambda a: a)

@@ -192,7 +192,7 @@ def constant(value: Any) -> Any:
     """`value` as a float64 tensor that torch does not follow."""
     import torch
 
-    return torch.as_tensor(value).detach().double()
+    return torch.as_tensor(value, dtype=torch.float64).detach()
 
 
 def vector_jacobian(
@@ -228,7 +228,7 @@ def solve_transposed(residual: Callable[[Any], Any], solution: Any, gradient: An
     """
     import torch
 
-    at = torch.as_tensor(solution).detach().double()
+    at = constant(solution)
     size = at.numel()
     jacobian = torch.autograd.functional.jacobian(residual, at)
     if jacobian.numel() != size * size:

@@ -6,7 +6,7 @@ What an optimizer adds is `update`, which is given the tensors of one group that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import is_
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizers.numeric.parameters import adapt
+from optimizers.base import reach
+from optimizers.numeric.parameters import adapt, forget
 from tracegraph.errors import NonFinite, OptimizerError, Rejected
 
 __all__ = ["Member", "NumericOptimizer", "check_betas", "check_nonnegative", "check_rate"]
@@ -279,6 +280,40 @@ class NumericOptimizer(Optimizer):
 
     # -- tracegraph parameters -----------------------------------------------------------------
 
+    @property
+    def parameters(self) -> list[Any]:
+        """The parameters in order: tracegraph's where they were given, tensors elsewhere."""
+        held = {id(binding.tensor): binding.parameter for binding in self._bindings}
+        return [held.get(id(p), p) for group in self.param_groups for p in group["params"]]
+
+    def backward(self, outputs: Any, feedback: Any = None, **options: Any) -> Mapping[Any, Any]:
+        """Carry feedback back: ``backward(node, feedback)`` or ``backward([(node, feedback), ...])``.
+
+        >>> import tracegraph as tg
+        >>> from optimizers import SGD
+        >>> rate = tg.node(1.0, trainable=True, name="rate")
+        >>> optimizer = SGD([rate], lr=0.1)
+        >>> received = optimizer.backward(rate * torch.tensor(3.0), 1.0)
+        >>> optimizer.step()
+        >>> round(rate.data, 6)
+        0.7
+
+        Raises:
+            NotReached: none of this optimizer's parameters lies behind any of the outputs.
+        """
+        mine = {binding.name: binding.parameter for binding in self._bindings}
+        return reach(outputs, feedback, mine, options)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the tensors' ``.grad`` and the feedback of tracegraph parameters."""
+        super().zero_grad(set_to_none=set_to_none)
+        for binding in self._bindings:
+            forget(binding.parameter)
+
+    def zero_feedback(self) -> None:
+        """The same as `zero_grad`, by the name that all optimizers have."""
+        self.zero_grad()
+
     def name_of(self, p: Tensor) -> str:
         """The name of a tensor in messages: its own, or its place in the groups."""
         for binding in self._bindings:
@@ -292,8 +327,9 @@ class NumericOptimizer(Optimizer):
         return "a parameter"
 
     def _follow(self) -> None:
-        """Take over tensors that have replaced those of tracegraph parameters."""
+        """Take over tensors that have replaced those of tracegraph parameters, and numbers."""
         for binding in self._bindings:
+            binding.take()
             new = binding.moved()
             if new is None:
                 continue
@@ -319,7 +355,7 @@ class NumericOptimizer(Optimizer):
             changed = {id(p) for params, _ in work for p in params}
             for binding in self._bindings:
                 if id(binding.tensor) in changed:
-                    binding.bump()
+                    binding.changed()
 
     def forget(self) -> None:
         """Drop what was only kept to be fast; it is found again."""

@@ -2,21 +2,28 @@
 
 Tensors, a module's parameters, named tensors and param-group dicts pass as torch takes them. A
 tracegraph parameter that holds a tensor is replaced by that tensor and remembered, so that a step
-can tell it that its value changed. This file alone knows how a tracegraph parameter looks.
+can tell it that its value changed. One that holds a floating number or an array is stepped as a
+tensor of float64 beside it: a step takes its value and its feedback from it and assigns the new
+value. This file alone knows how a tracegraph parameter looks.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
+from tracegraph.arithmetic import is_real
 from tracegraph.errors import Rejected
+from tracegraph.feedback import Gradient
+from tracegraph.kinds import show
 
-__all__ = ["Binding", "adapt"]
+__all__ = ["Binding", "adapt", "forget"]
 
 
 @dataclass(slots=True)
@@ -25,6 +32,8 @@ class Binding:
 
     parameter: Any
     tensor: Tensor
+    beside: bool = False
+    """Whether the parameter holds a number or an array, and `tensor` stands in for it."""
 
     @property
     def name(self) -> str:
@@ -33,14 +42,58 @@ class Binding:
 
     def moved(self) -> Tensor | None:
         """The tensor that has replaced the remembered one, None where it is the same."""
+        if self.beside:
+            return None
         held = tensor_of(self.parameter, "the optimizer")
         return None if held is self.tensor else held
 
-    def bump(self) -> None:
-        """Tell the parameter that its value changed in place."""
-        bump = getattr(self.parameter, "bump", None)
-        if bump is not None:
-            bump()
+    def take(self) -> None:
+        """Take over the number or array and its gradient; feedback for an older version is none."""
+        if not self.beside:
+            return
+        self.tensor.detach().copy_(torch.as_tensor(self.parameter.data, dtype=self.tensor.dtype))
+        arrived = self.parameter.feedback
+        message = arrived.get(Gradient) if arrived.version == self.parameter.version else None
+        self.tensor.grad = None if message is None else self._gradient(message.value)
+
+    def _gradient(self, value: Any) -> Tensor:
+        found = torch.as_tensor(value, dtype=self.tensor.dtype).detach()
+        return found.expand_as(self.tensor).clone()
+
+    def changed(self) -> None:
+        """Tell the parameter that its tensor changed in place, or assign the number; the feedback
+        that led there is used up.
+        """
+        if self.beside:
+            self._assign()
+        else:
+            bump = getattr(self.parameter, "bump", None)
+            if bump is not None:
+                bump()
+        forget(self.parameter)
+
+    def _assign(self) -> None:
+        before = self.parameter.data
+        low, high = self.parameter.constraint.bounds
+        new = self.tensor.detach().clamp(low, high).numpy()
+        value = float(new) if new.ndim == 0 and not hasattr(before, "dtype") else new
+        value = value if isinstance(value, float) else numpy.array(new, dtype=before.dtype)[()]
+        try:
+            self.parameter.assign(value, origin="optimizer")
+        except Rejected as error:
+            warnings.warn(
+                f"{self.name} stays {show(before, 40)}: the step led to {show(value, 40)}, which its "
+                f"constraint refuses ({error.reason})",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+
+def forget(parameter: Any) -> None:
+    """Let a parameter forget the feedback that has arrived."""
+    zero_feedback = getattr(parameter, "zero_feedback", None)
+    if zero_feedback is not None:
+        zero_feedback()
 
 
 def tensor_of(parameter: Any, optimizer: str) -> Tensor:
@@ -52,8 +105,8 @@ def tensor_of(parameter: Any, optimizer: str) -> Tensor:
         parameter=parameter,
         reason=(
             f"parameter {parameter.name!r} holds a {type(value).__name__} "
-            f"(kind {_kind(parameter)}); {optimizer} updates tensors. Give it to an optimizer of "
-            "its kind, or several kinds to a Partition"
+            f"(kind {_kind(parameter)}); {optimizer} updates tensors, floating numbers and arrays of "
+            "them. Give it to an optimizer of its kind, or several kinds to a Partition"
         ),
     )
 
@@ -69,7 +122,11 @@ def _is_parameter(item: Any) -> bool:
 
 def _one(item: Any, optimizer: str, bindings: list[Binding]) -> Any:
     if _is_parameter(item):
-        binding = Binding(item, tensor_of(item, optimizer))
+        if hasattr(item, "feedback") and is_real(item.data):
+            stand_in = torch.tensor(item.data, dtype=torch.float64, requires_grad=True)
+            binding = Binding(item, stand_in, beside=True)
+        else:
+            binding = Binding(item, tensor_of(item, optimizer))
         bindings.append(binding)
         return binding.tensor
     return item

@@ -1,0 +1,141 @@
+"""Numeric optimizers over tracegraph parameters: tensors, numbers and arrays."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import Field
+
+import tracegraph as tg
+from optimizers import SGD, AdamW, Partition
+from tracegraph import Gradient, node
+
+
+def parts() -> tuple[Any, Any, Any]:
+    return (
+        node(torch.tensor([1.0, -2.0], dtype=torch.float64), trainable=True, name="w"),
+        node(0.5, trainable=True, name="rate"),
+        node(np.array([3.0, 4.0]), trainable=True, name="table"),
+    )
+
+
+def loss_of(w: Any, rate: Any, table: Any) -> Any:
+    return ((w * table * 0.2 - 1.0) ** 2).sum() + (w * rate).exp().sum() + rate * rate
+
+
+@pytest.mark.parametrize("make", [lambda p: SGD(p, lr=0.01, momentum=0.9), lambda p: AdamW(p)])
+def test_numbers_and_arrays_step_as_tensors_do_in_torch(make: Any) -> None:
+    w, rate, table = parts()
+    optimizer = make([w, rate, table])
+    plain = [torch.tensor(p.data.tolist() if p is not rate else 0.5, dtype=torch.float64,
+                          requires_grad=True) for p in (w, rate, table)]  # fmt: skip
+    theirs = make(plain)
+    for _ in range(6):
+        optimizer.zero_feedback()
+        optimizer.backward(loss_of(w, rate, table), 1.0)
+        optimizer.step()
+        theirs.zero_grad()
+        loss_of(*plain[:1], plain[1], plain[2]).backward()
+        theirs.step()
+    assert torch.allclose(w.data, plain[0], rtol=1e-12)
+    assert rate.data == pytest.approx(plain[1].item(), rel=1e-12)
+    assert table.data == pytest.approx(plain[2].detach().numpy(), rel=1e-12)
+    assert type(rate.data) is float
+    assert isinstance(table.data, np.ndarray)
+    assert (w.version, rate.version, table.version) == (6, 6, 6)
+
+
+def test_after_a_step_the_feedback_is_used_up_and_zeroing_clears_both() -> None:
+    w, rate, table = parts()
+    optimizer = SGD([w, rate, table], lr=0.01)
+    optimizer.backward([(loss_of(w, rate, table), 1.0)])
+    assert all(p.feedback for p in (w, rate, table))
+    optimizer.step()
+    assert not any(p.feedback for p in (w, rate, table))
+    before = rate.data
+    optimizer.zero_feedback()
+    optimizer.step()
+    assert rate.data == before
+    assert rate.version == 1
+    optimizer.backward(loss_of(w, rate, table), 1.0)
+    optimizer.zero_grad()
+    assert w.data.grad is None
+    assert not any(p.feedback for p in (w, rate, table))
+
+
+def test_a_step_stays_within_the_bounds() -> None:
+    rate = node(0.9, trainable=True, name="rate", constraint=Annotated[float, Field(ge=0, le=1)])
+    optimizer = SGD([rate], lr=1.0)
+    for slope, expected in ((-5.0, 1.0), (5.0, 0.0), (-0.25, 0.25)):
+        optimizer.backward(rate * torch.tensor(slope), 1.0)
+        optimizer.step()
+        assert rate.data == expected
+
+
+def test_a_value_that_the_constraint_refuses_is_not_taken() -> None:
+    rate = node(0.5, trainable=True, name="rate", constraint=lambda x: x > 0)
+    optimizer = SGD([rate], lr=1.0)
+    optimizer.backward(rate * torch.tensor(5.0), 1.0)
+    with pytest.warns(RuntimeWarning, match=r"rate.*stays 0\.5"):
+        optimizer.step()
+    assert rate.data == 0.5
+    assert rate.version == 0
+    optimizer.backward(rate * torch.tensor(0.25), 1.0)
+    optimizer.step()
+    assert rate.data == 0.25
+
+
+def test_a_new_value_from_a_person_is_stepped_from() -> None:
+    rate = node(0.5, trainable=True, name="rate")
+    optimizer = SGD([rate], lr=1.0)
+    stale = rate * torch.tensor(1.0)
+    optimizer.backward(stale, 1.0)
+    rate.assign(4.0)
+    optimizer.step()
+    assert rate.data == 4.0  # what had arrived was about another value
+    optimizer.backward(rate * torch.tensor(1.0), 1.0)
+    optimizer.step()
+    assert rate.data == 3.0
+
+
+def test_whole_numbers_are_refused() -> None:
+    with pytest.raises(tg.Rejected, match=r"holds a int .*floating numbers"):
+        AdamW([node(3, trainable=True, name="count")])
+
+
+def test_an_output_that_no_parameter_is_behind_is_named() -> None:
+    w, rate, _ = parts()
+    with pytest.raises(tg.NotReached, match="'w"):
+        SGD([w]).backward((node(torch.ones(1)) * rate).sum(), 1.0)
+
+
+def test_a_partition_of_numbers_tensors_and_words() -> None:
+    import optimizers
+
+    class Shouting(optimizers.Optimizer):
+        def propose(self, **options: Any) -> Any:
+            return optimizers.Proposal({p: p.data.upper() for p in self.parameters})
+
+    w, rate, _ = parts()
+    word = node("ab", trainable=True, name="word")
+
+    @tg.bundle(traceable=True)
+    def scored(text: Any, x: Any, rate: Any) -> Any:
+        return (x * rate).sum() * tg.len_(text)
+
+    both = Partition(SGD([w, rate], lr=0.1), Shouting([word]))
+    assert both.parameters[:2] == [w, rate]
+    loss = scored(word, w, rate)
+    both.zero_feedback()
+    both.backward([(loss, 1.0), (loss, "louder")])
+    assert rate.feedback[Gradient].value == -2.0
+    both.step()
+    assert word.data == "AB"
+    assert rate.data == pytest.approx(0.7)
+    assert torch.allclose(w.data, torch.tensor([0.9, -2.1], dtype=torch.float64))
+    assert not any(p.feedback for p in (w, rate, word))
+    with pytest.raises(tg.DuplicateName, match="rate"):
+        Partition(SGD([rate]), AdamW([rate]))
