@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tracegraph.node import Node
     from tracegraph.operators import Operation
 
-__all__ = ["CUT", "can_lift", "cut", "is_cut", "leaf_of", "lift", "lifted"]
+__all__ = ["CUT", "can_lift", "cut", "is_cut", "leaf_of", "lift", "lift_beside", "lifted"]
 
 CUT: set[str] = set()
 """Names of the operations that were given a gradient rule by `register_rule`."""
@@ -35,7 +35,8 @@ def is_cut(operation: Operation) -> bool:
 
 def can_lift(value: Any) -> bool:
     """Whether `value` is a number or an array with a derivative; quick for everything else."""
-    return type(value) is float or (not is_tensor(value) and is_real(value))
+    kind = type(value)
+    return kind is float or (kind.__module__ == "numpy" and is_real(value))
 
 
 def leaf_of(node: Node[Any]) -> Any:
@@ -67,6 +68,16 @@ def lifted(node: Node[Any]) -> Any:
         made = torch.tensor(data, dtype=dtype, requires_grad=True)
     node._extra = {**(extra or {}), "lifted": made}
     return made
+
+
+def lift_beside(tensor: Any, number: Any, node: Node[Any]) -> Any:
+    """`number` lifted for a binary operator with `tensor`; itself where no gradient is wanted."""
+    if _constant(node) or not sys.modules["torch"].is_grad_enabled():
+        return number
+    made = lifted(node)
+    if made is None or made.dim() or (tensor.dim() and tensor.is_floating_point()):
+        return number if made is None else made
+    return (lift([(tensor, None), (number, node)]) or [tensor, number])[1]
 
 
 def lift(nodes: Iterable[tuple[Any, Node[Any] | None]]) -> list[Any] | None:
@@ -104,30 +115,12 @@ def _constant(node: Node[Any]) -> bool:
 
 
 def cut(value: Any, inputs: Iterable[Node[Any]]) -> Any:
-    """`value` as a leaf of torch's record, where a gradient could go on behind it.
-
-    Tensors in a tuple, list or dict are cut one by one.
-    """
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.is_grad_enabled():
+    """`value` as a leaf of torch's record, where a gradient could go on behind it."""
+    if not is_tensor(value) or not (value.is_floating_point() or value.is_complex()):
         return value
-    if not any(_differentiable(part) for part in _parts(value)):
+    if not sys.modules["torch"].is_grad_enabled() or not any(_reaches(node) for node in inputs):
         return value
-    if not any(_reaches(node) for node in inputs):
-        return value
-    return _each(value, lambda t: t.detach().requires_grad_() if _differentiable(t) else t)
-
-
-def _differentiable(value: Any) -> bool:
-    return is_tensor(value) and (value.is_floating_point() or value.is_complex())
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    return (value,)
-
-
-def _each(value: Any, change: Any) -> Any:
-    return change(value)
+    return value.detach().requires_grad_()
 
 
 def _reaches(start: Node[Any]) -> bool:

@@ -20,7 +20,7 @@ from tracegraph import operators
 from tracegraph.errors import CyclicValue
 from tracegraph.failure import Failure, joined
 from tracegraph.kinds import ATOMS, is_tensor, preview, show
-from tracegraph.lifting import CUT, can_lift, cut, lift
+from tracegraph.lifting import CUT, can_lift, cut, lift, lift_beside
 from tracegraph.operators import Operation, changes, copied, named
 from tracegraph.recorder import Frame, Policy, current
 
@@ -552,7 +552,7 @@ def raise_failed(error: Exception, refused: Exception) -> NoReturn:
 
 def distinct(names: list[str]) -> tuple[str, ...]:
     """`names`, with a number behind each one that came before: no input hides another."""
-    if len(set(names)) == len(names):
+    if len(names) < 2 or len(set(names)) == len(names):
         return tuple(names)
     taken: dict[str, None] = {}
     for name in names:
@@ -815,6 +815,10 @@ def _lifting(run: Any, args: Any, values: list[Any], kwargs: Any, named_values: 
 
 
 def _operand(arg: Any, name: str, nodes: list[Node[Any]], names: list[str], quiet: bool) -> Any:
+    if type(arg) is Node:
+        nodes.append(arg)
+        names.append(name)
+        return arg._data
     before = len(nodes)
     plain = lower(arg, name, nodes, names)
     if len(nodes) == before and not quiet:
@@ -857,12 +861,12 @@ def _binary(operation: Operation, *, swapped: bool = False) -> Callable[[Any, An
             return apply(operation, (other, self) if swapped else (self, other))
         left, right = (theirs, mine) if swapped else (mine, theirs)
         first, second = left._data, right._data
-        if (
-            type(first) is not type(second)
-            and kind is Node
-            and ((is_tensor(first) and can_lift(second)) or (is_tensor(second) and can_lift(first)))
-        ):
-            first, second = lift(((first, left), (second, right))) or (first, second)
+        if kind is Node and type(first) is not type(second):
+            if is_tensor(first):
+                if can_lift(second):
+                    second = lift_beside(first, second, right)
+            elif is_tensor(second) and can_lift(first):
+                first = lift_beside(second, first, left)
         try:
             value = function(first, second)
         except Exception as error:

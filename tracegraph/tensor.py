@@ -230,7 +230,7 @@ def solve_transposed(residual: Callable[[Any], Any], solution: Any, gradient: An
 
     at = constant(solution)
     size = at.numel()
-    jacobian = torch.autograd.functional.jacobian(residual, at)
+    jacobian = torch.autograd.functional.jacobian(residual, at)  # type: ignore[no-untyped-call]
     if jacobian.numel() != size * size:
         raise FeedbackError(
             f"the residual of {size} unknowns has {jacobian.numel() // max(size, 1)} equations; the "
@@ -239,7 +239,7 @@ def solve_transposed(residual: Callable[[Any], Any], solution: Any, gradient: An
     right = fitted(at, gradient, "the solution").reshape(-1)
     try:
         found = torch.linalg.solve(jacobian.reshape(size, size).T, right)
-    except torch.linalg.LinAlgError as error:
+    except RuntimeError as error:  # torch.linalg.LinAlgError is one
         raise FeedbackError(
             "the derivative of the residual is singular at the solution: the solution does not "
             "depend smoothly on the inputs there"
