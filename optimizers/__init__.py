@@ -20,17 +20,20 @@ if TYPE_CHECKING:
     from optimizers.llm.spo import SPO
     from optimizers.llm.textgrad import TextGrad
     from optimizers.numeric import (
+        COSMOS,
+        FRUGAL,
         SAM,
         SGD,
         SGDP,
         SOAP,
         SPAM,
         AdaBelief,
-        Adafactor,
         AdaHessian,
+        Adafactor,
         Adam,
         AdamP,
         AdamW,
+        DCTAdamW,
         EXAdam,
         Fira,
         GaLore,
@@ -38,10 +41,13 @@ if TYPE_CHECKING:
         LionK,
         Muon,
         NadamW,
+        NaturalGaLore,
+        RandomSubspace,
         ScheduleFreeAdamW,
         Shampoo,
         Sophia,
         StableSPAM,
+        Trion,
     )
     from optimizers.partition import Partition, optimize
     from optimizers.search import Evolve, RandomSearch
@@ -62,14 +68,17 @@ _HOMES = {
     "optimizers.training.budget": ("Budget",),
     "optimizers.training.loop": ("afit", "fit"),
     "optimizers.numeric": (
-        "SAM", "SGD", "SGDP", "SOAP", "SPAM", "AdaBelief", "AdaHessian", "Adafactor", "Adam",
-        "AdamP", "AdamW", "EXAdam", "Fira", "GaLore", "Lion", "LionK", "Muon", "NadamW",
-        "ScheduleFreeAdamW", "Shampoo", "Sophia", "StableSPAM",
+        "COSMOS", "FRUGAL", "SAM", "SGD", "SGDP", "SOAP", "SPAM", "AdaBelief", "AdaHessian",
+        "Adafactor", "Adam", "AdamP", "AdamW", "DCTAdamW", "EXAdam", "Fira", "GaLore", "Lion",
+        "LionK", "Muon", "NadamW", "NaturalGaLore", "RandomSubspace", "ScheduleFreeAdamW",
+        "Shampoo", "Sophia", "StableSPAM", "Trion",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "COSMOS",
+    "FRUGAL",
     "OPRO",
     "SAM",
     "SGD",
@@ -85,6 +94,7 @@ __all__ = [
     "AdamW",
     "Budget",
     "Change",
+    "DCTAdamW",
     "EXAdam",
     "Evolve",
     "Exemplars",
@@ -94,12 +104,14 @@ __all__ = [
     "LionK",
     "Muon",
     "NadamW",
+    "NaturalGaLore",
     "Optimizer",
     "OptoPrime",
     "Partition",
     "Patch",
     "Proposal",
     "RandomSearch",
+    "RandomSubspace",
     "Reflect",
     "Rejection",
     "ScheduleFreeAdamW",
@@ -107,6 +119,7 @@ __all__ = [
     "Sophia",
     "StableSPAM",
     "TextGrad",
+    "Trion",
     "Update",
     "Usage",
     "afit",

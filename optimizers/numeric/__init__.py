@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import Any
 
 _PLACES = {
+    "COSMOS": "bases.cosmos",
+    "FRUGAL": "bases.frugal",
     "SAM": "estimators.sam",
     "SGD": "sgd",
     "SGDP": "projection",
@@ -17,6 +19,7 @@ _PLACES = {
     "Adam": "adam",
     "AdamP": "projection",
     "AdamW": "adam",
+    "DCTAdamW": "bases.dct",
     "EXAdam": "exadam",
     "Fira": "bases.galore",
     "GaLore": "bases.galore",
@@ -24,10 +27,13 @@ _PLACES = {
     "LionK": "lion",
     "Muon": "bases.muon",
     "NadamW": "adam",
+    "NaturalGaLore": "bases.natural_galore",
+    "RandomSubspace": "bases.subspace",
     "ScheduleFreeAdamW": "schedule_free",
     "Shampoo": "bases.shampoo",
     "Sophia": "curvature",
     "StableSPAM": "spam",
+    "Trion": "bases.dct",
 }
 
 __all__ = list(_PLACES)

@@ -14,12 +14,18 @@ from optimizers.numeric.optimizer import Group, Member, NumericOptimizer
 from optimizers.numeric.rule_optimizer import direction
 from optimizers.numeric.rules.adam import ADAMW
 
-__all__ = ["MatrixOptimizer", "as_matrix", "orthogonal"]
+__all__ = ["MatrixOptimizer", "as_matrix", "orthogonal", "zeros"]
 
 
 def as_matrix(x: Tensor) -> Tensor:
     """A tensor of two or more dimensions as its first dimension by the rest."""
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
+def zeros(like: Tensor) -> Tensor:
+    """Zeros in the computing dtype, contiguous, so that `as_matrix` of them is a view."""
+    dtype = computing_dtype(like.dtype)
+    return torch.zeros_like(like, dtype=dtype, memory_format=torch.contiguous_format)
 
 
 def orthogonal(
@@ -85,7 +91,8 @@ class MatrixOptimizer(NumericOptimizer):
     def moments(state: dict[str, Any], like: Tensor) -> None:
         """Begin first and second moments shaped as `like`."""
         for name in ("exp_avg", "exp_avg_sq"):
-            state.setdefault(name, torch.zeros_like(like, dtype=computing_dtype(like.dtype)))
+            if name not in state:
+                state[name] = zeros(like)
 
     @staticmethod
     def adam(g: Tensor, state: dict[str, Any], group: Group, t: int) -> Tensor:

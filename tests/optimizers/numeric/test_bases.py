@@ -12,9 +12,13 @@ import torch
 
 from optimizers.numeric.adam import AdamW
 from optimizers.numeric.bases.adafactor import Adafactor
+from optimizers.numeric.bases.cosmos import COSMOS
+from optimizers.numeric.bases.dct import DCTAdamW, Trion
+from optimizers.numeric.bases.frugal import FRUGAL
 from optimizers.numeric.bases.galore import Fira, GaLore
 from optimizers.numeric.bases.matrix import MatrixOptimizer, orthogonal
 from optimizers.numeric.bases.muon import Muon
+from optimizers.numeric.bases.natural_galore import NaturalGaLore
 from optimizers.numeric.bases.shampoo import Shampoo
 from optimizers.numeric.bases.soap import SOAP
 from optimizers.numeric.estimators.sam import SAM
@@ -29,6 +33,18 @@ FAMILY: dict[str, tuple[type[MatrixOptimizer], dict[str, Any]]] = {
     "Shampoo": (Shampoo, {"lr": 0.02, "precondition_frequency": 3}),
     "GaLore": (GaLore, {"lr": 0.2, "rank": 2, "refresh_interval": 4}),
     "Fira": (Fira, {"lr": 0.05, "rank": 2, "refresh_interval": 4}),
+    "NaturalGaLore": (
+        NaturalGaLore,
+        {"lr": 0.2, "rank": 2, "refresh_interval": 4, "history": 3, "damping": 0.1},
+    ),
+    "FRUGAL": (FRUGAL, {"lr": 0.02, "density": 0.5, "refresh_interval": 4}),
+    "DCTAdamW": (DCTAdamW, {"lr": 0.02, "rank": 2}),
+    "DCTAdamW-feedback": (
+        DCTAdamW,
+        {"lr": 0.02, "rank": 2, "refresh_interval": 3, "error_feedback": True},
+    ),
+    "Trion": (Trion, {"lr": 0.05, "rank": 3}),
+    "COSMOS": (COSMOS, {"lr": 0.2, "rank": 2}),
     "Muon": (Muon, {"lr": 0.02}),
     "Adafactor": (Adafactor, {"lr": 0.05}),
 }
@@ -60,8 +76,9 @@ def fresh(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> torch.T
 @pytest.mark.parametrize("name", NAMES)
 def test_finds_the_minimum_of_a_parabola(name: str) -> None:
     p, target = fresh((6, 5)), fresh((6, 5)).detach().flip(0)
-    wide = {"rank": 4, "refresh_interval": 20, "lr": 0.3} if name in ("GaLore", "Fira") else {}
-    steps = 600
+    narrow = ("GaLore", "Fira", "NaturalGaLore")
+    wide = {"rank": 4, "refresh_interval": 20, "lr": 0.3} if name in narrow else {}
+    steps = 250 if name == "COSMOS" else 600
     optimizer = make(name, [p], **wide)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
     for _ in range(steps):
@@ -89,7 +106,9 @@ def test_a_restored_optimizer_continues_bit_by_bit(name: str) -> None:
 def test_odd_tensors_and_policies(name: str, dtype: torch.dtype) -> None:
     shapes: list[tuple[int, ...]] = [(6, 5), (3, 7), (0, 4), (1, 1)]
     if name != "Muon":
-        shapes += [(), (4,), (2, 3, 2, 2)]
+        shapes += [(2, 3, 2, 2)]
+    if name not in ("Muon", "Trion"):
+        shapes += [(), (4,)]
     params = [torch.ones(s, dtype=dtype).requires_grad_() for s in shapes]
     params.append(torch.ones(5, 6, dtype=dtype).t().requires_grad_())
     optimizer = make(name, params, nonfinite="raise")
@@ -111,6 +130,16 @@ def test_odd_tensors_and_policies(name: str, dtype: torch.dtype) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, params, strict=True))
     with pytest.raises(ValueError, match="does not take complex tensors"):
         make(name, [torch.zeros(2, 2, dtype=torch.complex64)])
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "Muon"])
+def test_layout_in_memory_does_not_matter(name: str) -> None:
+    gs = gradients((4, 3, 2, 2), 6)
+    plain = fresh((4, 3, 2, 2))
+    turned = plain.detach().to(memory_format=torch.channels_last).requires_grad_()
+    for p in (plain, turned):
+        run(make(name, [p]), p, gs)
+    assert torch.allclose(plain, turned, atol=1e-12)
 
 
 def test_muon_and_adafactor_equal_those_of_torch() -> None:
