@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import is_, itemgetter
 from typing import Any, TypedDict
@@ -16,6 +16,7 @@ from optimizers.numeric.codecs.companding import COMPANDING
 from optimizers.numeric.codecs.dynamic import DYNAMIC
 from optimizers.numeric.codecs.plain import FP32
 from optimizers.numeric.codecs.table import codec_for, codec_named
+from optimizers.numeric.control.clipping import clip_factor
 from optimizers.numeric.executors.batch import Batch
 from optimizers.numeric.executors.choice import check_backend, choose
 from optimizers.numeric.optimizer import Group, Member, NumericOptimizer, real
@@ -35,6 +36,7 @@ class Options(TypedDict, total=False):
     backend: str
     state: str
     nonfinite: str
+    clip_norm: float | None
 
 
 @dataclass(slots=True)
@@ -74,7 +76,8 @@ class RuleOptimizer(NumericOptimizer):
 
     `backend` names the executor: "auto", "native" (C++, CPU), "triton" (GPU), "foreach",
     "compiled" (torch.compile) or "eager". `state` names how the state is stored: "fp32", "bf16",
-    "bf16-stochastic", "8bit" or "8bit-dynamic".
+    "bf16-stochastic", "8bit" or "8bit-dynamic". `clip_norm` is the largest l2 norm that a group's
+    gradients may have together; the kernel scales them as it reads them, `.grad` stays.
     """
 
     def __init__(
@@ -90,7 +93,10 @@ class RuleOptimizer(NumericOptimizer):
         backend: str = "auto",
         state: str = "fp32",
         nonfinite: str = "allow",
+        clip_norm: float | None = None,
     ) -> None:
+        if clip_norm is not None:
+            self._check_clipping(clip_norm)
         if capturable or differentiable:
             flag = "capturable" if capturable else "differentiable"
             raise ValueError(
@@ -103,8 +109,23 @@ class RuleOptimizer(NumericOptimizer):
             backend = "foreach" if foreach else "eager"
         self.backend = check_backend(backend)
         self.codec = codec_named(state).name
+        self.clip_norm = clip_norm
         self.ran: tuple[str, ...] = ()
         super().__init__(params, defaults, maximize=maximize, nonfinite=nonfinite)
+
+    def _check_clipping(self, clip_norm: float) -> None:
+        if not clip_norm > 0:
+            raise ValueError(f"clip_norm={clip_norm} must be more than 0")
+        if type(self).update is not RuleOptimizer.update:
+            raise ValueError(
+                f"{type(self).__name__} does not support clip_norm: it looks at gradients before "
+                "its rule does; call torch.nn.utils.clip_grad_norm_ before step()"
+            )
+
+    def _scale(self, group: Group, grads: Sequence[Tensor]) -> float:
+        """What gradients are multiplied by: the sign of the search, and clipping."""
+        sign = -1.0 if group["maximize"] else 1.0
+        return sign if self.clip_norm is None else sign * clip_factor(grads, self.clip_norm)
 
     def rule(self, group: Group) -> Rule:
         """The rule that `group` asks for."""
@@ -130,6 +151,7 @@ class RuleOptimizer(NumericOptimizer):
     @override
     def update(self, group: Group, members: list[Member]) -> None:
         rule = self.rule(group)
+        scale = self._scale(group, [m.g for m in members])
         buckets: dict[Any, list[Member]] = {}
         for m in members:
             codec = codec_for(self.codec, m.tensor)
@@ -147,7 +169,7 @@ class RuleOptimizer(NumericOptimizer):
                     [[real(m.state[k.name + x]) for m in bucket] for x in codec.suffixes]
                     for k in rule.states
                 ],
-                scale=-1.0 if group["maximize"] else 1.0,
+                scale=scale,
                 seed=t << 20,
             )
             executor = choose(self.backend, batch)
@@ -204,7 +226,7 @@ class RuleOptimizer(NumericOptimizer):
             self.update(group, self._members(k, group, plan.params, grads))
             return
         batch.scalars, batch.grads = rule.scalars(group, t), grads
-        batch.scale, batch.seed = (-1.0 if group["maximize"] else 1.0), t << 20
+        batch.scale, batch.seed = self._scale(group, grads), t << 20
         choose(self.backend, batch).run(batch)
 
     def decoded(self, m: Member, name: str) -> Tensor:
