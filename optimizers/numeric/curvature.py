@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from optimizers.numeric.estimators.gauss_newton import gauss_newton_diagonal
 from optimizers.numeric.estimators.hutchinson import hessian_diagonal
 from optimizers.numeric.optimizer import Group, check_betas, check_nonnegative
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
@@ -77,8 +78,19 @@ class Sophia(_Curvature):
         params = self.trainable()
         self._average(params, hessian_diagonal(loss, params, generator=generator))
 
-    def update_gauss_newton(self) -> None:
-        """Average in the squares of the gradients that are there now (of sampled labels)."""
+    def update_gauss_newton(
+        self, logits: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> None:
+        """Average in the squares of the gradients on labels sampled from `logits`.
+
+        Without logits they are the gradients that are there now. The squares are of mean gradients:
+        set `batch_size` to the number of samples (Gauss-Newton-Bartlett).
+        """
+        if logits is not None:
+            params, count = self.trainable(), logits.numel() // logits.shape[-1]
+            diagonal = gauss_newton_diagonal(logits, params, generator=generator)
+            self._average(params, [d / count for d in diagonal])
+            return
         params = [p for p in self.trainable() if p.grad is not None]
         self._average(params, [p.grad * p.grad for p in params])  # type: ignore[operator]
 
