@@ -162,10 +162,12 @@ def _mode(path: Path) -> str:
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    # Another process may make the file meanwhile, at one stroke: what it writes last is read last.
+    tables = connection.execute("SELECT 1 FROM sqlite_master").fetchone()
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != _APPLICATION:
-        if application or version or connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+        if application or version or tables:
             raise HistoryError(
                 f"{path} is a database of another program, not a history; nothing was written to it"
             )
