@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         RefinedDecay,
         ScheduleFreeAdamW,
         Shampoo,
+        ShardedState,
         Sophia,
         StableSPAM,
         StepDecay,
@@ -82,8 +83,8 @@ _HOMES = {
         "AdaHessian", "Adafactor", "Adam", "AdamP", "AdamW", "AdaptiveBatch", "CosineDecay",
         "DCTAdamW", "EXAdam", "Fira", "GaLore", "LinearDecay", "Lion", "LionK", "MeZO", "Muon",
         "NadamW", "NaturalGaLore", "RandomSubspace", "RankDescent", "RefinedDecay",
-        "ScheduleFreeAdamW", "Shampoo", "Sophia", "StableSPAM", "StepDecay", "Trion",
-        "WarmupStableDecay", "merge_gradients",
+        "ScheduleFreeAdamW", "Shampoo", "ShardedState", "Sophia", "StableSPAM", "StepDecay",
+        "Trion", "WarmupStableDecay", "merge_gradients",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -135,6 +136,7 @@ __all__ = [
     "Rejection",
     "ScheduleFreeAdamW",
     "Shampoo",
+    "ShardedState",
     "Sophia",
     "StableSPAM",
     "StepDecay",

@@ -38,6 +38,7 @@ _PLACES = {
     "RefinedDecay": "control.schedules",
     "ScheduleFreeAdamW": "schedule_free",
     "Shampoo": "bases.shampoo",
+    "ShardedState": "control.sharding",
     "Sophia": "curvature",
     "StableSPAM": "spam",
     "StepDecay": "control.schedules",

@@ -163,10 +163,10 @@ class RuleOptimizer(NumericOptimizer):
                 rule,
                 rule.scalars(group, t),
                 codec,
-                [m.p for m in bucket],
-                [m.g for m in bucket],
+                [local(m.p) for m in bucket],
+                [local(m.g) for m in bucket],
                 [
-                    [[real(m.state[k.name + x]) for m in bucket] for x in codec.suffixes]
+                    [[local(real(m.state[k.name + x])) for m in bucket] for x in codec.suffixes]
                     for k in rule.states
                 ],
                 scale=scale,
@@ -197,8 +197,10 @@ class RuleOptimizer(NumericOptimizer):
             return
         params = [m.tensor for m in bucket]
         for k, group in enumerate(self.param_groups):
-            if group["params"][0] is params[0] or any(p is params[0] for p in group["params"]):
-                real_and_dense = all(p.is_contiguous() and not p.is_complex() for p in params)
+            if any(p is params[0] for p in group["params"]):
+                real_and_dense = all(
+                    p.is_contiguous() and not p.is_complex() and local(p) is p for p in params
+                )
                 if batch.addresses is not None and real_and_dense:
                     self._plans[k] = _Plan(params, [m.state for m in bucket], batch)
                 return
@@ -248,6 +250,12 @@ class RuleOptimizer(NumericOptimizer):
         ran = f", ran by {' and '.join(self.ran)}" if self.ran else ""
         head = f"{type(self).__name__}[backend={self.backend!r}{ran}, state={self.codec!r}]"
         return head + super().__repr__().removeprefix(type(self).__name__)
+
+
+def local(x: Tensor) -> Tensor:
+    """The part of a DTensor that this process holds, which an element-wise rule steps alone."""
+    to_local = getattr(x, "to_local", None)
+    return x if to_local is None else to_local()
 
 
 def _translate(state: dict[str, Any], kind: State, p: Tensor, name: str) -> None:

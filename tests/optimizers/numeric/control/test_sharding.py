@@ -1,0 +1,53 @@
+"""Sharded state: two processes step as one does, to the last bit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optimizers.numeric.control.sharding import ShardedState, share_out
+from optimizers.numeric.sgd import SGD
+from tracegraph.errors import OptimizerError
+
+ROOT = Path(__file__).parents[4]
+
+
+def test_two_processes_step_as_one(tmp_path: Path) -> None:
+    """ZeRO for element-wise and matrix optimizers, and DTensors; bit-equal to one process."""
+    meeting = (tmp_path / "meeting").as_uri()
+    module = "tests.optimizers.numeric.control.one_of_two"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, meeting, str(rank)],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=100)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+
+
+@given(st.lists(st.integers(0, 50), max_size=12), st.integers(1, 5))
+def test_shares_are_even_to_within_one_tensor(sizes: list[int], shares: int) -> None:
+    owners = share_out(sizes, shares)
+    loads = [sum(s for s, o in zip(sizes, owners, strict=True) if o == k) for k in range(shares)]
+    assert sum(loads) == sum(sizes)
+    assert max(loads) - min(loads) <= max(sizes, default=0)
+
+
+def test_sharding_needs_processes() -> None:
+    with pytest.raises(OptimizerError, match="there is no process group"):
+        ShardedState([torch.zeros(3)], lambda gs: SGD(gs, lr=0.1))
