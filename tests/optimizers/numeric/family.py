@@ -32,6 +32,11 @@ class Row:
     steps: int = 500
     pure: bool = True  # the rule alone: no statistics around it
 
+    @property
+    def valley(self) -> float:
+        """The rate of a small search for Rosenbrock's function."""
+        return VALLEY.get(self.name, 0.003 if self.name.startswith("SGD") else 0.3)
+
     def __str__(self) -> str:
         return self.name
 
@@ -46,6 +51,15 @@ def _nadamw(params: Any, **options: Any) -> torch.optim.Optimizer:
 MOMENTUM = {"momentum": 0.9}
 NESTEROV = {"momentum": 0.9, "nesterov": True}
 DAMPENED = {"momentum": 0.9, "dampening": 0.3}
+
+VALLEY = {
+    "Lion": 0.1,
+    "LionK-huber": 0.1,
+    "LionK-l2": 0.1,
+    "EXAdam": 0.1,
+    "EXAdam-first": 0.03,
+    "StableSPAM": 0.1,
+}
 
 FAMILY = [
     Row("SGD", SGD, torch=torch.optim.SGD),
