@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from tracegraph import view
 
 __all__ = ["Graph", "is_constant", "renumber"]
+
+_SHOWN = 2_000  # nodes that a notebook draws by itself: more would weigh too much in its file
 
 
 class Graph:
@@ -155,7 +158,7 @@ class Graph:
             given |= parameter.feedback.outputs
         reached = [p for p in self.parameters if p.feedback]
         path = {n.id for n in self.between(reached)} if given else set()
-        hidden = {n.id for n in self.nodes if is_constant(n) and n.id not in ends}
+        hidden = self._written_in_place()
         return view.Picture(
             tuple(_box(n, ends, path, hidden) for n in self.nodes if n.id not in hidden),
             tuple(
@@ -201,6 +204,60 @@ class Graph:
 
         return view.render(self.picture(), path)
 
+    def page(self, title: str = "") -> view.Page:
+        """The graph as a page of one step: its picture, and what there is to say of each node."""
+        from tracegraph import view  # drawing is loaded when something is drawn
+        from tracegraph.details import details, given
+
+        said = given(self.parameters)
+        hidden = self._written_in_place()
+        picture = self.picture(title)
+        drawn = {box.key for box in picture.boxes}
+        told = {
+            n.id: details(n, said.get(n.id, ()), _constants(n, hidden, 200))
+            for n in self.nodes
+            if n.id in drawn
+        }
+        return view.Page(title or "trace graph", (view.Frame(picture=picture, details=told),))
+
+    def to_html(self, path: str | Path | None = None, *, title: str = "") -> str | Path:
+        """The graph as one self-contained HTML page to pan, zoom, search and open nodes in.
+
+        Args:
+            path: a file ending in ``.html`` to write, whole or not at all; without it the text is
+                given back.
+            title: what stands above.
+
+        Returns:
+            The path, or the text of the page.
+
+        >>> import tracegraph as tg
+        >>> text = tg.Graph.of(tg.node(1, trainable=True, name="x") + 1).to_html()
+        >>> text.startswith("<!DOCTYPE html>")
+        True
+        """
+        from tracegraph import view  # drawing is loaded when something is drawn
+
+        page = self.page(title)
+        return view.html(page) if path is None else view.write_html(page, path)
+
+    def _written_in_place(self) -> set[int]:
+        """The ids of plain constants that are written into the boxes of their users."""
+        ends = {n.id for n in self.outputs}
+        return {n.id for n in self.nodes if is_constant(n) and n.id not in ends}
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """The graph for a notebook: text, a picture, and the page in a frame of its own."""
+        told = {"text/plain": repr(self)}
+        if len(self) <= _SHOWN:
+            page = escape(str(self.to_html()))
+            told["image/svg+xml"] = self.to_svg()
+            told["text/html"] = (
+                f'<iframe srcdoc="{page}" sandbox="allow-scripts" title="{escape(repr(self))}" '
+                'width="100%" height="520" style="border:1px solid #8a94a3"></iframe>'
+            )
+        return told
+
     def _repr_svg_(self) -> str:
         return self.to_svg()
 
@@ -244,11 +301,7 @@ def _box(node: Node[Any], ends: set[int], path: set[int], hidden: set[int]) -> v
         role = "output"
     elif node.is_leaf:
         role = "input"
-    constants = [
-        f"{name} = {show(source._data, 40)}"
-        for name, source in zip(node._names, node._inputs, strict=True)
-        if source.id in hidden
-    ]
+    constants = [f"{name} = {said}" for name, said in _constants(node, hidden, 40).items()]
     value = node.failure.text() if node.failure is not None else node.preview
     said = () if owner is None or owner.kind.name != "code" else _provenance(node)
     apart = () if node.info.get("ran") is None else ("ran isolated",)
@@ -275,6 +328,15 @@ def _provenance(node: Node[Any]) -> tuple[str, ...]:
     if node.info.get("origin", "person") == "person":
         return ()
     return (f"by an optimizer, {'trusted' if node.info.get('trusted') else 'isolated'}",)
+
+
+def _constants(node: Node[Any], hidden: set[int], limit: int) -> dict[str, str]:
+    """The inputs that are written into the box of `node`, by argument."""
+    return {
+        name: show(source._data, limit)
+        for name, source in zip(node._names, node._inputs, strict=True)
+        if source.id in hidden
+    }
 
 
 def _node(value: Any) -> Node[Any]:

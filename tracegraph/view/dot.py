@@ -6,7 +6,6 @@ Where the `dot` program is missing, an SVG file comes from our own layout instea
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from html import escape
@@ -18,6 +17,7 @@ from tracegraph.view.look import FEEDBACK, LOOKS
 from tracegraph.view.picture import Arrow, Box, Picture
 from tracegraph.view.svg import svg
 from tracegraph.view.words import heading, label, tooltip, words
+from tracegraph.view.writing import write_whole
 
 if TYPE_CHECKING:
     import graphviz
@@ -71,18 +71,8 @@ def render(
             "PATH; install it (apt-get install graphviz, brew install graphviz, choco install "
             "graphviz) or write a .svg file, which needs nothing"
         )
-    _write(path, content)
+    write_whole(path, content)
     return path
-
-
-def _write(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def _digraph(picture: Picture) -> graphviz.Digraph:

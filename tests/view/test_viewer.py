@@ -1,0 +1,306 @@
+"""The page in a real browser: opened from disk, clicked, typed into, and watched.
+
+Needs Chromium and playwright (`pip install 'tracegraph[browser]'`); skipped where one is missing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tracegraph as tg
+from tracegraph.view import (
+    Exchange,
+    Frame,
+    Page,
+    Rejection,
+    Version,
+    html,
+    write_html,
+)
+
+sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with sync.sync_playwright() as driver:
+        context = driver.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("profile"), executable_path=CHROMIUM, headless=True, args=FLAGS,
+            viewport={"width": 1300, "height": 800},
+        )  # fmt: skip
+        context.set_default_timeout(8_000)
+        yield context
+        context.close()
+
+
+class Opened:
+    """A page in the browser, with everything that went wrong and everything that was asked for."""
+
+    def __init__(self, browser: Any, path: Path) -> None:
+        self.tab = browser.new_page()
+        self.wrong: list[str] = []
+        self.asked: list[str] = []
+        self.tab.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.tab.on("console", self._heard)
+        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.tab.goto(path.as_uri())
+        self.tab.wait_for_selector("html[data-ready]")
+
+    def _heard(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.wrong.append(message.text)
+
+    def box(self, title: str) -> Any:
+        return self.tab.locator(f".tg-box:has(> .tg-title:text-is('{title}'))")
+
+    @property
+    def side(self) -> Any:
+        return self.tab.locator("aside.side")
+
+    @property
+    def picked(self) -> list[str]:
+        found: list[str] = self.tab.locator(".picked > .tg-title").all_text_contents()
+        return found
+
+    @property
+    def moved(self) -> str:
+        self.tab.evaluate("new Promise(requestAnimationFrame)")
+        found: str = self.tab.evaluate("document.querySelector('.stage').style.transform")
+        return found
+
+
+@tg.bundle(trainable=True)
+def tidy(text: str) -> str:
+    """Make it short."""
+    return text.strip()[:40]
+
+
+@tg.bundle
+def broken(text: str) -> str:
+    raise ValueError(f"cannot use {len(text)} characters")
+
+
+def traced() -> tg.Graph:
+    prompt = tg.node(HOSTILE, trainable=True, name="prompt", description="Said first.")
+    facts = tg.node({"items": [1, {"deep": "inside"}], "tag": HOSTILE}, name="facts")
+    answer = tidy(prompt + facts["tag"])
+    answer.backward("Too <b>long</b>.")
+    with pytest.raises(ValueError, match="cannot use") as raised:
+        broken(answer)
+    failed = tg.failed_node(raised.value)
+    assert failed is not None
+    return tg.Graph.of([answer, failed])
+
+
+@pytest.fixture
+def graph(browser: Any, tmp_path: Path) -> Iterator[Opened]:
+    path = traced().to_html(tmp_path / "graph.html", title="a <i>title</i>")
+    opened = Opened(browser, Path(path))
+    yield opened
+    assert opened.tab.evaluate("window.hacked") is None
+    assert opened.wrong == []
+    assert opened.asked == [Path(path).as_uri()]
+    opened.tab.close()
+
+
+@pytest.fixture
+def run(browser: Any, tmp_path: Path) -> Iterator[Opened]:
+    frame = traced().page().frames[0]
+    texts = ("Answer.\nBe kind.", "Answer.\nBe brief.", "Answer.\nBe brief.\n" + HOSTILE)
+    frames = tuple(
+        Frame(
+            picture=frame.picture, details=frame.details, title=f"step {n}", score=n / 10, cost=0.01,
+            parameters={"prompt": Version(number=n, text=text)},
+            rejections=(Rejection(parameter="prompt", reason=f"too long {HOSTILE}"),) * (n == 1),
+            exchanges=(Exchange(prompt=f"improve {HOSTILE}", reply="{}"),),
+        )
+        for n, text in enumerate(texts)
+    )  # fmt: skip
+    path = write_html(Page("a run", frames), tmp_path / "run.html")
+    opened = Opened(browser, path)
+    yield opened
+    assert opened.tab.evaluate("window.hacked") is None
+    assert opened.wrong == []
+    assert opened.asked == [path.as_uri()]
+    opened.tab.close()
+
+
+def test_a_click_tells_what_a_box_holds(graph: Opened) -> None:
+    graph.box("prompt").click()
+    assert graph.picked == ["prompt"]
+    said = graph.side.inner_text()
+    assert HOSTILE in said
+    assert "Too <b>long</b>." in said
+    assert "Said first." in said
+    assert graph.side.locator("img, script, b:text('long')").count() == 0
+    graph.side.locator(".links button").click()
+    assert graph.picked == ["add"]
+
+
+def test_code_is_coloured_a_tree_opens_and_an_error_is_marked(graph: Opened) -> None:
+    graph.box("tidy").first.click()
+    assert "return" in graph.side.locator("pre .k").all_text_contents()
+    graph.box("facts").click()
+    assert "deep" in graph.side.locator(".tree").inner_text()
+    graph.side.locator("summary", has_text="items").click()
+    assert "deep" not in graph.side.locator(".tree").inner_text()
+    graph.box("broken").click()
+    assert "raise ValueError" in graph.side.locator("pre.error .marked").inner_text()
+
+
+def test_it_pans_zooms_and_fits(graph: Opened) -> None:
+    start = graph.moved
+    graph.tab.mouse.move(30, 700)
+    graph.tab.mouse.down()
+    graph.tab.mouse.move(130, 650, steps=4)
+    graph.tab.mouse.up()
+    panned = graph.moved
+    assert panned != start
+    assert graph.picked == []
+    graph.tab.mouse.wheel(0, -300)
+    zoomed = graph.moved
+    assert zoomed.split("scale")[1] != panned.split("scale")[1]
+    graph.tab.get_by_role("button", name="Show all ( 0 )").click()
+    assert graph.moved == start
+
+
+def test_it_is_worked_by_keys_alone(graph: Opened) -> None:
+    start = graph.moved
+    graph.tab.keyboard.press("+")
+    assert graph.moved != start
+    graph.tab.keyboard.press("0")
+    assert graph.moved == start
+    graph.tab.keyboard.press("/")
+    graph.tab.keyboard.type("said first")  # only the details say it
+    assert graph.tab.locator(".hit > .tg-title").all_text_contents() == ["prompt"]
+    graph.tab.keyboard.press("Enter")
+    assert graph.picked == ["prompt"]
+    graph.tab.keyboard.press("Escape")
+    assert graph.tab.locator(".hit").count() == 0
+    graph.tab.keyboard.press("ArrowDown")  # the box that was found
+    graph.tab.keyboard.press("ArrowDown")
+    assert graph.picked == ["add"]
+    graph.tab.keyboard.press("ArrowUp")
+    assert graph.picked == ["prompt"]
+    graph.tab.keyboard.press("n")
+    assert graph.picked != ["prompt"]
+    graph.tab.keyboard.press("Escape")
+    assert graph.side.is_hidden()
+    graph.tab.keyboard.press("?")
+    assert graph.tab.locator("dialog").is_visible()
+    graph.tab.keyboard.press("Escape")
+    assert graph.tab.locator("dialog").is_hidden()
+
+
+def test_every_box_has_a_name_for_a_screen_reader(graph: Opened) -> None:
+    boxes = graph.tab.locator(".tg-box")
+    labels = [box.get_attribute("aria-label") or "" for box in boxes.all()]
+    assert any(label.startswith("prompt, text parameter, feedback passed") for label in labels)
+    assert all(labels)
+    assert graph.tab.locator('.tg-box[tabindex="0"]').count() == 1
+
+
+def test_what_is_picked_is_seen_in_the_dark_too(graph: Opened) -> None:
+    def colours() -> list[str]:
+        found: list[str] = graph.tab.evaluate(
+            "['body', '.tg-parameter > .tg-body'].map(s => { const c = getComputedStyle("
+            "document.querySelector(s)); return s === 'body' ? c.backgroundColor : c.fill; })"
+        )
+        return found
+
+    graph.tab.emulate_media(color_scheme="light")
+    light = colours()
+    graph.tab.emulate_media(color_scheme="dark")
+    assert all(one != other for one, other in zip(light, colours(), strict=True))
+
+
+def test_the_slider_goes_through_the_steps(run: Opened) -> None:
+    tab = run.tab
+    tab.get_by_role("slider", name="Step").focus()
+    tab.keyboard.press("ArrowLeft")
+    assert run.side.locator("h2").inner_text() == "step 1"
+    assert run.side.locator(".diff .cut").all_text_contents() == ["- Be kind."]
+    assert run.side.locator(".diff .add").all_text_contents() == ["+ Be brief."]
+    assert HOSTILE in run.side.locator(".reason").inner_text()
+    tab.get_by_role("button", name="Next step ( . )").click()
+    assert run.side.locator(".diff .add").all_text_contents() == [f"+ {HOSTILE}"]
+    run.side.locator("summary", has_text="call 1").click()
+    assert f"improve {HOSTILE}" in run.side.inner_text()
+    run.side.locator(".chart .dot").first.click()
+    assert run.side.locator("h2").inner_text() == "step 0"
+
+
+def test_what_is_picked_stays_picked_from_step_to_step(run: Opened) -> None:
+    run.box("prompt").click()
+    run.tab.keyboard.press(",")
+    assert run.picked == ["prompt"]
+
+
+def test_another_picture_is_drawn_when_its_step_comes(browser: Any, tmp_path: Path) -> None:
+    frames = tuple(
+        Frame(
+            picture=tg.Graph.of(tg.node(n, name=f"only_{n}")).picture(),
+            details={},
+            note=HOSTILE,
+        )
+        for n in range(3)
+    )
+    opened = Opened(browser, write_html(Page("", frames), tmp_path / "page.html"))
+    assert opened.box("only_2").count() == 1
+    opened.tab.keyboard.press(",")
+    assert opened.box("only_1").count() == 1
+    assert opened.box("only_2").count() == 0
+    assert opened.wrong == []
+    opened.tab.close()
+
+
+def test_a_script_that_slips_in_does_not_run(browser: Any, tmp_path: Path) -> None:
+    page = html(Page("", (Frame(picture=traced().picture(), details={}),)))
+    path = tmp_path / "page.html"
+    path.write_text(page.replace("</main>", "</main><script>window.hacked = 1</script>"))
+    opened = Opened(browser, path)
+    assert opened.tab.evaluate("window.hacked") is None
+    assert any("Content Security Policy" in said for said in opened.wrong)
+    opened.tab.close()
+
+
+def test_a_notebook_shows_it_in_a_frame_of_its_own(browser: Any, tmp_path: Path) -> None:
+    told = traced()._repr_mimebundle_()
+    assert set(told) == {"text/plain", "image/svg+xml", "text/html"}
+    path = tmp_path / "notebook.html"
+    path.write_text(f"<!DOCTYPE html><meta charset=utf-8>{told['text/html']}", encoding="utf-8")
+    tab = browser.new_page()
+    tab.goto(path.as_uri())
+    inside = tab.frame_locator("iframe")
+    inside.locator(".tg-box", has_text="facts").click()
+    assert "deep" in inside.locator("aside").inner_text()
+    tab.close()
+
+
+def test_an_entry_of_every_form_is_shown(browser: Any, tmp_path: Path) -> None:
+    import numpy
+
+    values = tg.node(numpy.arange(12.0).reshape(3, 4), name="values")
+    opened = Opened(browser, Path(tg.Graph.of(values).to_html(tmp_path / "page.html")))
+    opened.box("values").click()
+    said = opened.side.inner_text()
+    assert "3 × 4" in said
+    assert "5.5" in said
+    assert opened.side.locator(".chart .bin").count() == 24
+    assert opened.wrong == []
+    opened.tab.close()

@@ -1,0 +1,206 @@
+"""What there is to say of a node: its value, how it was made, what came back to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from tracegraph import view
+from tracegraph.feedback import Gradient
+from tracegraph.kinds import ATOMS, is_array, is_tensor, show
+from tracegraph.node import Node
+from tracegraph.parameter import Parameter
+
+__all__ = ["details", "given"]
+
+_LOOKED_AT = 1_000_000  # elements of a tensor that its statistics read
+_BINS = 24
+_FEW = 64
+_MEASURES = {
+    "seconds": "time (s)", "tokens": "tokens", "tokens_in": "tokens in",
+    "tokens_out": "tokens out", "cost": "cost ($)", "usage": "usage",
+}  # fmt: skip
+
+
+def details(
+    node: Node[Any], said: Iterable[str] = (), constants: Mapping[str, str] | None = None
+) -> tuple[view.Entry, ...]:
+    """What to show of `node`; `said` is the feedback given at it, `constants` its plain inputs.
+
+    >>> import tracegraph as tg
+    >>> x = tg.node({"a": 1}, name="x")
+    >>> [(entry.heading, entry.form) for entry in details(x)]
+    [('About', 'facts'), ('Value', 'tree')]
+    """
+    return tuple(_entries(node, said, constants or {}))
+
+
+def given(parameters: Iterable[Parameter[Any]]) -> dict[int, list[str]]:
+    """The feedback that was given, as text, by the id of the output that it was given at."""
+    found: dict[int, dict[str, None]] = {}
+    for parameter in parameters:
+        for message in parameter.feedback.values():
+            outputs = getattr(message, "outputs", None)
+            if isinstance(outputs, Mapping):
+                for number, entries in outputs.items():
+                    found.setdefault(number, {}).update({str(said): None for _, said in entries})
+    return {number: list(texts) for number, texts in found.items()}
+
+
+def _entries(
+    node: Node[Any], said: Iterable[str], constants: Mapping[str, str]
+) -> Iterator[view.Entry]:
+    owner = node.parameter
+    yield view.Entry("About", "facts", _about(node, owner))
+    if node.failure is not None:
+        yield view.Entry("Error", "error", node.failure.text())
+    else:
+        yield from _value(node, "" if owner is None else owner.kind.name)
+    if owner is not None:
+        for message in owner.feedback.values():
+            if isinstance(message, Gradient):
+                yield view.Entry("Gradient", "facts", {"norm": _norm(message.value)})
+                yield from _array("Gradient", message.value)
+            else:
+                yield view.Entry(f"Feedback ({type(message).__name__})", "text", str(message))
+    words = "\n".join(said)
+    if words:
+        yield view.Entry("Feedback given here", "text", words)
+    if constants:
+        yield view.Entry("Constants", "facts", constants)
+    if node.description:
+        yield view.Entry("Documentation", "text", node.description)
+
+
+def _about(node: Node[Any], owner: Parameter[Any] | None) -> dict[str, str]:
+    facts = {"name": node.name, "type": type(node._data).__name__}
+    if node.op is not None:
+        facts["operation"] = node.op
+    if owner is not None:
+        facts |= {
+            "kind": owner.kind.name,
+            "version": str(node.version),
+            "written by": "a person" if owner.origin == "person" else "an optimizer",
+            "trainable": "yes" if owner.trainable else "no, frozen",
+        }
+        if owner.kind.name == "code":
+            facts["may run in place"] = "yes" if owner.trusted else "no, not trusted"
+    if node.captured:
+        facts["read inside"] = ", ".join(node.captured)
+    info = node.info
+    for key, words in _MEASURES.items():
+        if key in info:
+            facts[words] = show(info[key], 100)
+    return facts
+
+
+def _value(node: Node[Any], kind: str) -> Iterator[view.Entry]:
+    value = node._data
+    if is_tensor(value) or is_array(value):
+        yield from _array("Value", value)
+    elif kind == "code" and isinstance(value, str):
+        yield view.Entry("Value", "code", value)
+    elif isinstance(value, str):
+        yield view.Entry("Value", "text", value)
+    elif isinstance(value, (list, tuple, Mapping)):
+        # A container may have changed since: then the words of that time are what counts.
+        kept = (node._extra or {}).get("preview")
+        if kept is not None and kept != show(value, 200):
+            yield view.Entry("Value when recorded (it changed since)", "text", kept)
+        else:
+            yield view.Entry("Value", "tree", view.tree(value, _leaf))
+    elif type(value) in ATOMS:
+        yield view.Entry("Value", "text", show(value, 2_000))
+    else:
+        yield view.Entry("Value", "text", show(value, 2_000))
+        fields = _fields(value)
+        if fields:
+            yield view.Entry("Parts", "tree", view.tree(fields, _leaf))
+
+
+def _fields(value: object) -> dict[str, Any]:
+    """The fields of a dataclass or a pydantic model."""
+    names = getattr(type(value), "__dataclass_fields__", None) or getattr(
+        type(value), "model_fields", None
+    )
+    if not isinstance(names, Mapping):
+        return {}
+    held = getattr(value, "__dict__", {})
+    return {name: held[name] for name in names if name in held}
+
+
+def _leaf(value: object) -> str:
+    return show(value, 200)
+
+
+def _norm(value: Any) -> str:
+    try:
+        flat = _numbers(value)[0]
+        return f"{math.sqrt(float((flat * flat).sum())):.6g}"
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        return f"unknown: {error}"
+
+
+def _numbers(value: Any) -> tuple[Any, int]:
+    """The numbers of a tensor or array as float64, every so many of a large one; and how many."""
+    import numpy
+
+    if is_tensor(value):
+        value = value.detach().reshape(-1)
+        count = value.shape[0]
+        value = value[:: max(1, -(-count // _LOOKED_AT))]
+        if value.is_complex():
+            value = value.abs()
+        return value.double().cpu().numpy(), count
+    flat = numpy.asarray(value).reshape(-1)
+    count = flat.shape[0]
+    flat = flat[:: max(1, -(-count // _LOOKED_AT))]
+    if flat.dtype.kind == "c":
+        flat = abs(flat)
+    return flat.astype(numpy.float64), count
+
+
+def _array(heading: str, value: Any) -> Iterator[view.Entry]:
+    """Shape, statistics and histogram of a tensor or an array, a number among them."""
+    import numpy
+
+    facts = {}
+    if hasattr(value, "shape"):
+        shape = " × ".join(str(int(n)) for n in value.shape)
+        facts = {"shape": shape or "scalar", "dtype": str(value.dtype).removeprefix("torch.")}
+    if is_tensor(value):
+        facts["device"] = str(value.device)
+        facts["requires grad"] = "yes" if value.requires_grad else "no"
+    try:
+        numbers, count = _numbers(value)
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        facts["statistics"] = f"none: {error}"
+        yield view.Entry(heading, "facts", facts)
+        return
+    finite = numbers[numpy.isfinite(numbers)]
+    facts["elements"] = f"{count:,}"
+    if numbers.size < count:
+        facts["statistics of"] = f"{numbers.size:,} of them, evenly taken"
+    if finite.size:
+        facts |= {
+            "mean": f"{finite.mean():.6g}",
+            "standard deviation": f"{finite.std():.6g}",
+            "smallest": f"{finite.min():.6g}",
+            "largest": f"{finite.max():.6g}",
+            "zeros": f"{int((finite == 0).sum()):,}",
+        }
+    if finite.size < numbers.size:
+        facts["not finite"] = (
+            f"{int(numpy.isnan(numbers).sum()):,} NaN, {int(numpy.isinf(numbers).sum()):,} infinite"
+        )
+    yield view.Entry(heading, "facts", facts)
+    if finite.size > 1 and math.isfinite(float(finite.max()) - float(finite.min())):
+        counts, edges = numpy.histogram(finite, bins=_BINS)
+        yield view.Entry(
+            f"{heading}: histogram",
+            "histogram",
+            view.Histogram(float(edges[0]), float(edges[-1]), tuple(map(int, counts))),
+        )
+    if 0 < count <= _FEW and not (count == 1 and not hasattr(value, "shape")):
+        yield view.Entry(f"{heading}: numbers", "tree", view.tree(value.tolist(), _leaf))

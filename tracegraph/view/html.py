@@ -1,0 +1,203 @@
+"""A page as one self-contained HTML file: no server, no network, no library.
+
+Every word may come from a model or a user. Words reach the file in two ways only: escaped by
+`svg`, or inside JSON in which ``<`` is written ``\\u003c``, so that no word can end its element. The
+script shows them by ``textContent`` alone. Behind that stands a content security policy: only the one
+script and the one style sheet whose hashes it names are taken, and nothing is ever fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from base64 import b64encode
+from collections.abc import Mapping
+from functools import cache
+from hashlib import sha256
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from tracegraph.errors import PictureError
+from tracegraph.view.page import Entry, Frame, Histogram, Page
+from tracegraph.view.picture import Picture
+from tracegraph.view.plain import plain, shorten
+from tracegraph.view.style import STYLE
+from tracegraph.view.svg import svg
+from tracegraph.view.words import heading, label
+
+__all__ = ["html", "write_html"]
+
+_TITLE, _WORDS, _LONGEST = 200, 8_000, 100_000
+
+
+def write_html(page: Page, path: str | os.PathLike[str], *, words: int = _WORDS) -> Path:
+    """Write `page` to a file that ends in .html, whole or not at all; return its path.
+
+    Raises `PictureError` for another ending.
+    """
+    from tracegraph.view.writing import write_whole
+
+    path = Path(path)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise PictureError(
+            f"cannot write {str(path)!r}: the page is HTML; let the name end in .html"
+        )
+    write_whole(path, html(page, words=words).encode())
+    return path
+
+
+def html(page: Page, *, words: int = _WORDS) -> str:
+    """`page` as the text of an HTML file; of each text at most `words` characters are kept.
+
+    Pictures and texts that occur in several steps are stored once.
+
+    >>> from tracegraph.view.picture import Box
+    >>> said = Entry("Value", "text", "</script><script>alert(1)</script>")
+    >>> one = Frame(picture=Picture((Box(key=1, title="x"),)), details={1: (said,)})
+    >>> text = html(Page("one value", (one,)))
+    >>> "alert(1)" in text, "<script>alert(1)" in text
+    (True, False)
+    """
+    if not 1 <= words <= _LONGEST:
+        raise PictureError(f"words must lie between 1 and {_LONGEST:,} characters, got {words}")
+    script, style = _part("viewer.js"), STYLE + _part("viewer.css")
+    pictures = {frame.picture: number for number, frame in enumerate(page.frames)}
+    pictures = {picture: number for number, picture in enumerate(pictures)}
+    told = _Told(words)
+    data = {
+        "title": plain(shorten(page.title, _TITLE)),
+        "pictures": [_words_of(picture) for picture in pictures],
+        "frames": [told.frame(frame, pictures[frame.picture]) for frame in page.frames],
+        "entries": told.entries,
+        "texts": list(told.texts),
+    }
+    drawn = [svg(picture).replace(f"<style>{STYLE}</style>\n", "") for picture in pictures]
+    last = pictures[page.frames[-1].picture]
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{_hash(script)}'; "
+        f"style-src 'sha256-{_hash(style)}'; base-uri 'none'; form-action 'none'"
+    )
+    kept = "".join(
+        f'<script type="application/json" id="svg-{number}">{_json(text)}</script>\n'
+        for number, text in enumerate(drawn)
+        if number != last
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        '<meta name="referrer" content="no-referrer">\n'
+        f"<title>{escape(plain(shorten(page.title, _TITLE)) or 'tracegraph')}</title>\n"
+        f"<style>{style}</style>\n</head>\n<body>\n"
+        f'<main id="graph" data-picture="{last}">{drawn[last]}</main>\n'
+        f'<script type="application/json" id="page">{_json(data)}</script>\n'
+        f"{kept}<script>{script}</script>\n</body>\n</html>\n"
+    )
+
+
+@cache
+def _part(name: str) -> str:
+    return (files("tracegraph.view") / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return b64encode(sha256(text.encode()).digest()).decode()
+
+
+def _json(data: Any) -> str:
+    """JSON that no word inside can end: neither as an element nor as a line of script."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _words_of(picture: Picture) -> dict[str, Any]:
+    """What the script must know of a picture beside its drawing."""
+    return {
+        "heading": heading(picture),
+        "boxes": {
+            str(box.key): [
+                plain(shorten(box.title, 300)),
+                box.role,
+                plain(shorten(box.kind, 60)),
+                plain(shorten(" · ".join(box.lines), 300)),
+                int(box.on_path),
+            ]
+            for box in picture.boxes
+        },
+        "arrows": [[a.tail, a.head, label(a), int(a.captured)] for a in picture.arrows],
+    }
+
+
+class _Told:
+    """Turns frames into JSON; texts and entries that are told again are stored once."""
+
+    def __init__(self, words: int) -> None:
+        self.words = words
+        self.texts: dict[str, int] = {}
+        self.entries: list[list[Any]] = []
+        self._known: dict[str, int] = {}
+
+    def text(self, text: str) -> int:
+        """The number of a text, made plain and cut."""
+        text = text[: self.words * 2 + 100] if len(text) > self.words * 3 else text
+        return self.texts.setdefault(shorten(plain(text), self.words), len(self.texts))
+
+    def frame(self, frame: Frame, picture: int) -> dict[str, Any]:
+        return {
+            "picture": picture,
+            "title": plain(shorten(frame.title, _TITLE)),
+            "note": plain(shorten(frame.note, self.words)),
+            "details": {
+                str(key): [self.entry(entry) for entry in entries]
+                for key, entries in frame.details.items()
+            },
+            "parameters": {
+                plain(shorten(name, _TITLE)): [
+                    v.number, self.text(v.text), plain(v.kind), plain(v.origin), int(v.trusted),
+                ]
+                for name, v in frame.parameters.items()
+            },
+            "rejections": [
+                [self.text(r.parameter), self.text(r.reason), self.text(r.proposal)]
+                for r in frame.rejections
+            ],
+            "exchanges": [
+                [self.text(e.prompt), self.text(e.reply), self.text(e.model)]
+                for e in frame.exchanges
+            ],
+            "score": _finite(frame.score),
+            "cost": _finite(frame.cost),
+            "facts": _facts(frame.facts),
+        }  # fmt: skip
+
+    def entry(self, entry: Entry) -> int:
+        made = [plain(shorten(entry.heading, _TITLE)), entry.form, self.content(entry)]
+        known = json.dumps(made, separators=(",", ":"))
+        if known not in self._known:
+            self._known[known] = len(self.entries)
+            self.entries.append(made)
+        return self._known[known]
+
+    def content(self, entry: Entry) -> Any:
+        if isinstance(entry.content, str):
+            return self.text(entry.content)
+        if isinstance(entry.content, Histogram):
+            return [entry.content.low, entry.content.high, list(entry.content.counts)]
+        if entry.form == "facts":
+            return _facts(entry.content)
+        return entry.content
+
+
+def _facts(facts: Mapping[str, str]) -> list[list[str]]:
+    return [
+        [plain(shorten(str(name), _TITLE)), plain(shorten(str(said), _TITLE))]
+        for name, said in facts.items()
+    ]
+
+
+def _finite(number: float | None) -> float | None:
+    return None if number is None or not math.isfinite(number) else float(number)

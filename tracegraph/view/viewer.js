@@ -1,0 +1,552 @@
+// Shows a page: pans, zooms and searches its pictures, and tells what there is to say of a box.
+// Words reach the document by textContent alone; the drawings come from our own escaped SVG.
+"use strict";
+(() => {
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const page = read("page");
+  const frames = page.frames;
+  const root = document.getElementById("graph");
+  const FAR = 0.42, FARTHER = 0.09, LEAST = 0.01, MOST = 4, EDGE = 24;
+  const ROLES = { parameter: "◆ parameter", input: "▷ input", operation: "● operation", output: "◎ output", failure: "✗ failure" };
+
+  function el(tag, given, ...inside) {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(given || {})) {
+      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+      else if (value === true) made.setAttribute(name, "");
+      else if (value !== false && value != null) made.setAttribute(name, value);
+    }
+    made.append(...inside.flat(Infinity).filter((part) => part != null && part !== ""));
+    return made;
+  }
+  function drawn(tag, given, ...inside) {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(given || {})) {
+      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+      else made.setAttribute(name, value);
+    }
+    made.append(...inside);
+    return made;
+  }
+
+  // The bar above
+
+  const title = el("h1", { title: page.title }, page.title);
+  const search = el("input", { type: "search", placeholder: "Search  ( / )", "aria-label": "Search boxes", autocomplete: "off", spellcheck: "false" });
+  const found = el("output", { "aria-live": "polite", class: "quiet" });
+  const slider = el("input", { type: "range", min: 0, max: frames.length - 1, "aria-label": "Step" });
+  const where = el("output", {});
+  const button = (word, label, act) => el("button", { type: "button", "aria-label": label, title: label, onclick: act }, word);
+  const before = button("‹", "Step before ( , )", () => show(now - 1));
+  const after = button("›", "Next step ( . )", () => show(now + 1));
+  const sideButton = button("Details", "Show or hide the details ( d )", () => openSide(side.hidden));
+  const bar = el("header", { class: "bar" }, title,
+    frames.length > 1 ? el("div", { class: "group", role: "group", "aria-label": "Steps" }, before, slider, after, where) : null,
+    el("span", { class: "grow" }),
+    el("div", { class: "group", role: "search" }, search, found),
+    el("div", { class: "group", role: "group", "aria-label": "View" },
+      button("−", "Zoom out ( - )", () => zoomBy(1 / 1.3)), button("+", "Zoom in ( + )", () => zoomBy(1.3)),
+      button("Fit", "Show all ( 0 )", () => fit()), sideButton, button("?", "Help ( ? )", () => help.showModal())));
+  const said = el("div", { class: "unseen", "aria-live": "polite", role: "status" });
+  const side = el("aside", { class: "side", "aria-label": "Details", tabindex: "-1", hidden: true });
+  const keys = [["/", "search; Enter and Shift+Enter walk through what was found"], ["↑ ↓", "to an input, to a user of the box"],
+    ["← →", "to the neighbour in the row"], ["n p", "to the next, the previous box in order"], ["Enter", "open the details"],
+    ["+ − 0", "zoom in, out, show all"], [", .", "step before, next step"], ["d", "show or hide the details"], ["Esc", "close, clear"]];
+  const help = el("dialog", { "aria-label": "Help" }, el("h2", {}, "Keys"),
+    el("dl", {}, keys.map(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)])),
+    el("p", { class: "quiet" }, "Drag to move, turn the wheel to zoom, click a box for its details."),
+    el("form", { method: "dialog" }, button("Close", "Close", (event) => { event.preventDefault(); help.close(); })));
+  document.body.prepend(bar);
+  document.body.append(side, said, help);
+  root.setAttribute("tabindex", "-1");
+
+  // The stage: one drawing at a time, moved and scaled as a whole
+
+  const stage = el("div", { class: "stage" });
+  const stages = new Map();
+  let x = 0, y = 0, scale = 1, settle = 0, pending = 0;
+  let fitted = true; // the whole is shown, and shall be when the window changes
+  let now = -1, graph = null, picked = null;
+
+  const first = root.querySelector("svg");
+  root.append(stage);
+
+  function load(number) {
+    if (stages.has(number)) return stages.get(number);
+    let svg = first;
+    if (number !== +root.dataset.picture) {
+      const holder = document.createElement("template");
+      holder.innerHTML = read("svg-" + number);
+      svg = holder.content.firstElementChild;
+    }
+    const told = page.pictures[number];
+    const boxes = new Map(), order = [];
+    svg.setAttribute("role", "group");
+    for (const box of svg.querySelectorAll(".tg-box")) {
+      const words = told.boxes[box.dataset.key];
+      box.setAttribute("role", "button");
+      box.setAttribute("tabindex", "-1");
+      box.setAttribute("aria-label", `${words[0]}, ${words[2] ? words[2] + " " : ""}${words[1]}${words[4] ? ", feedback passed through" : ""}${words[3] ? ": " + words[3] : ""}`);
+      boxes.set(box.dataset.key, box);
+      order.push(box.dataset.key);
+    }
+    const inputs = new Map(), users = new Map();
+    for (const arrow of told.arrows) {
+      const [tail, head] = [String(arrow[0]), String(arrow[1])];
+      if (!inputs.has(head)) inputs.set(head, []);
+      if (!users.has(tail)) users.set(tail, []);
+      inputs.get(head).push([tail, arrow[2], arrow[3]]);
+      users.get(tail).push([head, arrow[2], arrow[3]]);
+    }
+    const made = { number, svg, told, boxes, order, inputs, users, width: +svg.getAttribute("width"), height: +svg.getAttribute("height") };
+    if (order.length) boxes.get(order[0]).setAttribute("tabindex", "0");
+    stages.set(number, made);
+    return made;
+  }
+
+  function place() {
+    pending = 0;
+    stage.style.transform = `translate(${x}px,${y}px) scale(${scale})`;
+    if (!stage.classList.contains("moving")) stage.classList.add("moving");
+    clearTimeout(settle);
+    settle = setTimeout(() => {
+      stage.classList.remove("moving", "gliding"); // drawn sharp again at the new scale
+      stage.classList.toggle("far", scale < FAR);
+      stage.classList.toggle("farther", scale < FARTHER);
+    }, 140);
+  }
+  function move() { if (!pending) pending = requestAnimationFrame(place); }
+  function glide() { stage.classList.add("gliding"); move(); }
+  function zoomAt(px, py, factor) {
+    const next = Math.min(MOST, Math.max(LEAST, scale * factor));
+    x = px - (px - x) * (next / scale);
+    y = py - (py - y) * (next / scale);
+    scale = next;
+    fitted = false;
+    move();
+  }
+  function zoomBy(factor) { zoomAt(root.clientWidth / 2, root.clientHeight / 2, factor); stage.classList.add("gliding"); }
+  function fit(most = 1.25) {
+    const wide = root.clientWidth, high = root.clientHeight;
+    scale = Math.max(LEAST, Math.min(most, (wide - EDGE) / graph.width, (high - EDGE) / graph.height));
+    x = (wide - graph.width * scale) / 2;
+    y = (high - graph.height * scale) / 2;
+    fitted = true;
+    move();
+  }
+  let size = [root.clientWidth, root.clientHeight];
+  function resized() {
+    const wide = root.clientWidth, high = root.clientHeight;
+    if (!graph || (wide === size[0] && high === size[1])) return;
+    if (fitted) fit();
+    else { x += (wide - size[0]) / 2; y += (high - size[1]) / 2; } // the middle stays in the middle
+    size = [wide, high];
+    place();
+  }
+  function reveal(key, closer) {
+    const box = graph.boxes.get(key);
+    if (!box) return;
+    const area = root.getBoundingClientRect(), at = box.getBoundingClientRect();
+    if (at.left >= area.left && at.right <= area.right && at.top >= area.top && at.bottom <= area.bottom && (!closer || scale >= FAR)) return;
+    const cx = (at.left + at.width / 2 - area.left - x) / scale, cy = (at.top + at.height / 2 - area.top - y) / scale;
+    fitted = false;
+    if (closer && scale < FAR) scale = 0.8;
+    x = root.clientWidth / 2 - cx * scale;
+    y = root.clientHeight / 2 - cy * scale;
+    glide();
+  }
+
+  const fingers = new Map();
+  let dragged = 0;
+  root.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
+    if (!fingers.size) dragged = 0;
+    fingers.set(event.pointerId, [event.clientX, event.clientY]);
+  });
+  root.addEventListener("pointermove", (event) => {
+    const was = fingers.get(event.pointerId);
+    if (!was) return;
+    const dx = event.clientX - was[0], dy = event.clientY - was[1];
+    dragged += Math.abs(dx) + Math.abs(dy);
+    if (dragged > 4 && !root.hasPointerCapture(event.pointerId)) { root.setPointerCapture(event.pointerId); root.classList.add("held"); }
+    if (fingers.size === 2) {
+      const other = [...fingers].find(([id]) => id !== event.pointerId)[1];
+      const far = Math.hypot(event.clientX - other[0], event.clientY - other[1]), near = Math.hypot(was[0] - other[0], was[1] - other[1]);
+      const area = root.getBoundingClientRect();
+      if (near > 0) zoomAt(other[0] - area.left, other[1] - area.top, far / near);
+    } else { x += dx; y += dy; fitted = false; move(); }
+    fingers.set(event.pointerId, [event.clientX, event.clientY]);
+  });
+  for (const end of ["pointerup", "pointercancel"]) root.addEventListener(end, (event) => {
+    fingers.delete(event.pointerId);
+    if (!fingers.size) root.classList.remove("held");
+  });
+  root.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    const area = root.getBoundingClientRect();
+    const lines = event.deltaMode === 1 ? 18 : 1;
+    if (event.shiftKey) { x -= (event.deltaX || event.deltaY) * lines; fitted = false; move(); return; }
+    zoomAt(event.clientX - area.left, event.clientY - area.top, Math.exp(-event.deltaY * lines * (event.ctrlKey ? 0.01 : 0.0016)));
+  }, { passive: false });
+  root.addEventListener("click", (event) => {
+    if (dragged > 4) return;
+    const box = event.target.closest(".tg-box");
+    if (box) pick(box.dataset.key);
+  });
+
+  // Picking a box
+
+  function pick(key, quiet) {
+    mark(key);
+    if (key == null) return;
+    focusBox(key);
+    if (!quiet) { tab = "box"; openSide(true); }
+    reveal(key);
+  }
+  function mark(key) {
+    for (const old of stage.querySelectorAll(".picked,.near")) old.classList.remove("picked", "near");
+    picked = key;
+    if (key == null || !graph.boxes.has(key)) return;
+    graph.boxes.get(key).classList.add("picked");
+    for (const arrow of stage.querySelectorAll(`[data-tail="${key}"],[data-head="${key}"]`)) arrow.classList.add("near");
+  }
+  function focusBox(key) {
+    const box = graph.boxes.get(key);
+    for (const old of stage.querySelectorAll('.tg-box[tabindex="0"]')) old.setAttribute("tabindex", "-1");
+    box.setAttribute("tabindex", "0");
+    box.focus({ preventScroll: true });
+  }
+  function focused() {
+    const box = document.activeElement && document.activeElement.closest(".tg-box");
+    return box ? box.dataset.key : null;
+  }
+  function walk(key, where) {
+    if (where === "up" || where === "down") {
+      const next = (where === "up" ? graph.inputs : graph.users).get(key);
+      return next ? next[0][0] : null;
+    }
+    if (where === "next" || where === "previous") return graph.order[graph.order.indexOf(key) + (where === "next" ? 1 : -1)] || null;
+    const at = graph.boxes.get(key).getBoundingClientRect(), middle = at.left + at.width / 2;
+    let best = null, least = Infinity;
+    for (const [other, box] of graph.boxes) {
+      if (other === key) continue;
+      const its = box.getBoundingClientRect();
+      if (its.bottom <= at.top || its.top >= at.bottom) continue;
+      const away = (its.left + its.width / 2 - middle) * (where === "right" ? 1 : -1);
+      if (away > 0 && away < least) { least = away; best = other; }
+    }
+    return best;
+  }
+  stage.addEventListener("focusin", (event) => {
+    const box = event.target.closest(".tg-box");
+    if (box && box.matches(":focus-visible")) reveal(box.dataset.key);
+  });
+  // A focused box must not make the browser scroll what we move by a transform.
+  root.addEventListener("scroll", () => { root.scrollLeft = root.scrollTop = 0; });
+
+  // Searching
+
+  let hits = [], hit = -1;
+  const haystacks = new Map();
+  function haystack(key) {
+    const name = now + ":" + key;
+    if (!haystacks.has(name)) {
+      const words = graph.told.boxes[key];
+      const entries = (frames[now].details[key] || []).map((number) => page.entries[number])
+        .map(([, , content]) => (typeof content === "number" ? page.texts[content] : JSON.stringify(content)));
+      haystacks.set(name, [words[0], words[1], words[2], words[3], ...entries].join("\n").toLowerCase());
+    }
+    return haystacks.get(name);
+  }
+  function find() {
+    for (const old of stage.querySelectorAll(".hit")) old.classList.remove("hit");
+    const wanted = search.value.trim().toLowerCase();
+    stage.classList.toggle("searching", wanted !== "");
+    hits = wanted ? graph.order.filter((key) => haystack(key).includes(wanted)) : [];
+    for (const key of hits) graph.boxes.get(key).classList.add("hit");
+    hit = -1;
+    found.textContent = wanted ? (hits.length ? `${hits.length} found` : "none") : "";
+  }
+  function nextHit(by) {
+    if (!hits.length) return;
+    hit = (hit + by + hits.length) % hits.length;
+    found.textContent = `${hit + 1} of ${hits.length}`;
+    mark(hits[hit]);
+    reveal(hits[hit], true);
+    tab = "box";
+    openSide(true);
+  }
+  search.addEventListener("input", find);
+  search.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") { event.preventDefault(); nextHit(event.shiftKey ? -1 : 1); }
+  });
+
+  // Keys
+
+  const GO = { ArrowUp: "up", ArrowDown: "down", ArrowLeft: "left", ArrowRight: "right", n: "next", p: "previous" };
+  document.addEventListener("keydown", (event) => {
+    if (help.open || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Escape") {
+      if (search.value) { search.value = ""; find(); } else if (!side.hidden) openSide(false); else mark(null);
+      if (document.activeElement === search) search.blur();
+      return;
+    }
+    if (event.target.closest("input, aside")) {
+      if (event.target.closest("aside") && event.key === "/") { event.preventDefault(); search.focus(); }
+      return;
+    }
+    const key = focused();
+    if (GO[event.key]) {
+      event.preventDefault();
+      const next = key == null ? picked || graph.order[0] : walk(key, GO[event.key]);
+      if (next != null) { if (side.hidden || tab !== "box") { focusBox(next); reveal(next, true); } else pick(next); }
+    } else if ((event.key === "Enter" || event.key === " ") && key != null) { event.preventDefault(); pick(key); side.focus(); }
+    else if (event.key === "/") { event.preventDefault(); search.focus(); search.select(); }
+    else if (event.key === "+" || event.key === "=") zoomBy(1.3);
+    else if (event.key === "-") zoomBy(1 / 1.3);
+    else if (event.key === "0") { fit(); stage.classList.add("gliding"); }
+    else if (event.key === ",") show(now - 1);
+    else if (event.key === ".") show(now + 1);
+    else if (event.key === "d") openSide(side.hidden);
+    else if (event.key === "?") help.showModal();
+  });
+
+  // The panel
+
+  let tab = "step";
+  const aboutSteps = frames.some((f) => f.note || f.facts.length || f.rejections.length || f.exchanges.length || Object.keys(f.parameters).length || f.score != null || f.cost != null);
+
+  function openSide(open) {
+    side.hidden = !open;
+    sideButton.setAttribute("aria-expanded", String(open));
+    resized();
+    if (open) fill(); else if (picked && side.contains(document.activeElement)) focusBox(picked);
+  }
+  function fill() {
+    const tabs = el("div", { class: "tabs", role: "tablist" });
+    const one = (name, word) => el("button", { type: "button", role: "tab", id: "tab-" + name, "aria-selected": String(tab === name), onclick: () => { tab = name; fill(); document.getElementById("tab-" + name).focus(); } }, word);
+    if (aboutSteps) tabs.append(one("box", "Box"), one("step", "Step"));
+    else tab = "box";
+    const close = button("✕", "Close the details (Esc)", () => openSide(false));
+    close.classList.add("close");
+    tabs.append(close);
+    side.replaceChildren(tabs, ...(tab === "box" ? boxPanel() : stepPanel()));
+    side.scrollTop = 0;
+  }
+
+  function boxPanel() {
+    if (picked == null || !graph.boxes.has(picked)) return [el("p", { class: "quiet" }, "Click a box to see what it holds.")];
+    const [name, role, kind, , onPath] = graph.told.boxes[picked];
+    const entries = (frames[now].details[picked] || []).map((number) => page.entries[number]);
+    said.textContent = `${name}, ${role}. ${entries.length} details.`;
+    const parts = [el("h2", {}, name), el("div", {}, el("span", { class: "tag " + role }, ROLES[role]),
+      kind ? el("span", { class: "tag" }, kind) : null, onPath ? el("span", { class: "tag path" }, "↩ feedback passed through") : null)];
+    for (const [heading, form, content] of entries) parts.push(...section(heading, form, content));
+    parts.push(...links("Inputs", graph.inputs.get(picked)), ...links("Used by", graph.users.get(picked)));
+    return parts;
+  }
+  function links(heading, ends) {
+    if (!ends) return [];
+    const shown = ends.slice(0, 60);
+    return [el("h3", {}, `${heading} (${ends.length})`), el("div", { class: "links" }, shown.map(([key, label, captured]) => {
+      const words = graph.told.boxes[key];
+      return el("button", { type: "button", onclick: () => { pick(key); reveal(key); } },
+        label ? el("code", {}, label + (captured ? " (read inside)" : "")) : null, el("b", {}, words[0]), el("code", {}, words[3]));
+    }), ends.length > shown.length ? el("p", { class: "quiet" }, `and ${ends.length - shown.length} more`) : null)];
+  }
+
+  const SHOW = {
+    text: (words) => el("pre", {}, words),
+    code: (words) => el("pre", {}, ...coloured(words)),
+    error: (words) => el("pre", { class: "error" }, ...words.split(/(?<=\n)/).map((line) => (line.includes("  <--- (") ? el("span", { class: "marked" }, line) : line))),
+    tree: (data) => el("div", { class: "tree" }, grown(data, "", 0)),
+    facts: (pairs) => el("dl", {}, pairs.map(([name, what]) => [el("dt", {}, name), el("dd", {}, what)])),
+    histogram: (data) => histogram(data),
+  };
+  function section(heading, form, content) {
+    const words = typeof content === "number" ? page.texts[content] : content;
+    return [el("h3", {}, heading, typeof words === "string" ? copier(words) : null), SHOW[form](words)];
+  }
+  function copier(words) {
+    const made = el("button", { type: "button", class: "small", onclick: async () => {
+      try { await navigator.clipboard.writeText(words); } catch {
+        const area = el("textarea", { class: "unseen" });
+        area.value = words;
+        side.append(area);
+        area.select();
+        document.execCommand("copy");
+        area.remove();
+      }
+      made.textContent = "copied";
+      said.textContent = "copied";
+      setTimeout(() => { made.textContent = "copy"; }, 1200);
+    } }, "copy");
+    return made;
+  }
+  const PYTHON = /(#[^\n]*)|((?:\b[rbfuRBFU]{1,2})?(?:"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$)|"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?))|\b(and|as|assert|async|await|break|class|continue|def|del|elif|else|except|finally|for|from|global|if|import|in|is|lambda|match|case|nonlocal|not|or|pass|raise|return|try|while|with|yield|None|True|False)\b|\b(\d[\w.]*)/g;
+  function coloured(words) {
+    const parts = [];
+    let end = 0;
+    for (const match of words.matchAll(PYTHON)) {
+      if (match.index > end) parts.push(words.slice(end, match.index));
+      parts.push(el("span", { class: match[1] ? "c" : match[2] ? "s" : match[3] ? "k" : "n" }, match[0]));
+      end = match.index + match[0].length;
+    }
+    parts.push(words.slice(end));
+    return parts;
+  }
+  function grown(data, name, depth) {
+    const label = name === "" ? [] : [el("span", { class: "k" }, name), ": "];
+    if (data !== null && typeof data === "object") {
+      if ("o" in data) return el("div", {}, ...label, el("span", { class: "c" }, data.o));
+      const pairs = "m" in data, parts = pairs ? data.m : data.l;
+      const ends = pairs ? ["{", "}"] : ["[", "]"];
+      if (!data.n) return el("div", {}, ...label, ends.join(""));
+      const made = el("details", {}, el("summary", {}, ...label, `${ends[0]} ${data.n} ${ends[1]}`));
+      let filled = false;
+      const unfold = () => {
+        if (filled) return;
+        filled = true;
+        parts.forEach((part, index) => made.append(grown(pairs ? part[1] : part, pairs ? part[0] : String(index), depth + 1)));
+        if (parts.length < data.n) made.append(el("div", { class: "c" }, `… ${data.n - parts.length} more`));
+      };
+      made.addEventListener("toggle", unfold);
+      if (depth < 3) { unfold(); made.open = true; }
+      return made;
+    }
+    const kind = typeof data === "string" ? "s" : typeof data === "number" ? "n" : "k";
+    const words = data === null ? "None" : data === true ? "True" : data === false ? "False" : typeof data === "string" ? JSON.stringify(data) : String(data);
+    return el("div", {}, ...label, el("span", { class: kind }, words));
+  }
+  const short = (number) => (Number.isInteger(number) && Math.abs(number) < 1e6 ? String(number) : Number(number.toPrecision(4)).toString());
+  function histogram([low, high, counts]) {
+    const most = Math.max(...counts, 1), wide = 380 / counts.length;
+    const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 120", role: "img", "aria-label": `histogram from ${short(low)} to ${short(high)}: ${counts.join(", ")}` });
+    counts.forEach((count, index) => chart.append(drawn("rect", { class: "bin", x: 10 + index * wide + 0.5, y: 96 - (86 * count) / most, width: Math.max(1, wide - 1), height: (86 * count) / most },
+      (() => { const told = drawn("title", {}); told.textContent = `${short(low + ((high - low) * index) / counts.length)} … ${short(low + ((high - low) * (index + 1)) / counts.length)}: ${count}`; return told; })())));
+    chart.append(drawn("path", { class: "axis", d: "M10 96.5H390" }), words(10, 112, short(low)), words(390, 112, short(high), "end"));
+    return chart;
+  }
+  function words(px, py, said, anchor) {
+    const made = drawn("text", { x: px, y: py, "text-anchor": anchor || "start" });
+    made.textContent = said;
+    return made;
+  }
+
+  // The panel of a step
+
+  function stepPanel() {
+    const frame = frames[now], parts = [el("h2", {}, frame.title || `Step ${now + 1}`)];
+    said.textContent = frame.title || `Step ${now + 1}`;
+    if (frame.note) parts.push(el("p", {}, frame.note));
+    const facts = [...(frame.score != null ? [["score", short(frame.score)]] : []), ...(frame.cost != null ? [["cost", "$" + short(frame.cost)]] : []), ...frame.facts];
+    if (facts.length) parts.push(SHOW.facts(facts));
+    parts.push(...curve("Score", frames.map((f) => f.score), ""));
+    let spent = 0;
+    parts.push(...curve("Spend", frames.some((f) => f.cost != null) ? frames.map((f) => (spent += f.cost || 0)) : [], "$"));
+    if (frame.rejections.length) {
+      parts.push(el("h3", {}, `Rejected (${frame.rejections.length})`));
+      for (const [parameter, reason, proposal] of frame.rejections) parts.push(el("div", { class: "reason" }, el("b", {}, page.texts[parameter]), ": ", page.texts[reason],
+        page.texts[proposal] ? el("details", {}, el("summary", {}, "the proposal"), el("pre", {}, page.texts[proposal])) : null));
+    }
+    const names = Object.keys(frame.parameters);
+    if (names.length) parts.push(el("h3", {}, `Parameters (${names.length})`));
+    const was = now > 0 ? frames[now - 1].parameters : {};
+    const changed = (name) => was[name] && was[name][1] !== frame.parameters[name][1];
+    names.sort((a, b) => Number(changed(b) || 0) - Number(changed(a) || 0));
+    for (const name of names) parts.push(parameter(name, frame.parameters[name], changed(name) ? was[name] : null));
+    frame.exchanges.forEach(([prompt, reply, model], index) => {
+      if (!index) parts.push(el("h3", {}, `Model calls (${frame.exchanges.length})`));
+      parts.push(lazily(el("details", { class: "item" }, el("summary", {}, `call ${index + 1} ${page.texts[model]}`)), () => [...section("Prompt", "text", prompt), ...section("Reply", "text", reply)]));
+    });
+    return parts;
+  }
+  function lazily(details, make) {
+    const inside = el("div", { class: "in" });
+    details.append(inside);
+    details.addEventListener("toggle", () => { if (!inside.hasChildNodes()) inside.append(...make()); });
+    return details;
+  }
+  function parameter(name, [version, text, kind, origin, trusted], old) {
+    const badge = `${kind}, version ${version}${origin ? ", by " + origin : ""}${trusted ? "" : ", not trusted"}`;
+    const made = el("details", { class: "item", "data-name": name }, el("summary", {}, el("b", {}, name), " ", el("span", { class: "quiet" }, badge), old ? el("span", { class: "tag path" }, "changed") : null));
+    lazily(made, () => [
+      ...(old ? [el("h3", {}, `From version ${old[0]} to ${version}`), diff(page.texts[old[1]], page.texts[text])] : []),
+      ...section("Value", kind === "code" ? "code" : "text", text)]);
+    made.open = Boolean(old);
+    return made;
+  }
+  function diff(before, after) {
+    const made = el("pre", { class: "diff" });
+    for (const [sign, line] of lineDiff(before.split("\n"), after.split("\n")))
+      made.append(el("span", { class: sign === "+" ? "add" : sign === "-" ? "cut" : "same" }, `${sign} ${line}`));
+    return made;
+  }
+  function lineDiff(a, b) {
+    // Longest common subsequence of lines between what is equal at both ends.
+    let start = 0, enda = a.length, endb = b.length;
+    while (start < enda && start < endb && a[start] === b[start]) start++;
+    while (enda > start && endb > start && a[enda - 1] === b[endb - 1]) { enda--; endb--; }
+    const rows = enda - start, cols = endb - start, out = a.slice(0, start).map((line) => [" ", line]);
+    if (rows * cols > 4e6) {
+      for (let i = start; i < enda; i++) out.push(["-", a[i]]);
+      for (let j = start; j < endb; j++) out.push(["+", b[j]]);
+    } else {
+      const best = new Uint32Array((rows + 1) * (cols + 1)), w = cols + 1;
+      for (let i = rows - 1; i >= 0; i--) for (let j = cols - 1; j >= 0; j--)
+        best[i * w + j] = a[start + i] === b[start + j] ? best[(i + 1) * w + j + 1] + 1 : Math.max(best[(i + 1) * w + j], best[i * w + j + 1]);
+      let i = 0, j = 0;
+      while (i < rows || j < cols) {
+        if (i < rows && j < cols && a[start + i] === b[start + j]) { out.push([" ", a[start + i]]); i++; j++; }
+        else if (j >= cols || (i < rows && best[(i + 1) * w + j] >= best[i * w + j + 1])) out.push(["-", a[start + i++]]);
+        else out.push(["+", b[start + j++]]);
+      }
+    }
+    return out.concat(a.slice(enda).map((line) => [" ", line]));
+  }
+  function curve(heading, values, unit) {
+    const known = values.map((value, index) => [index, value]).filter(([, value]) => value != null);
+    if (known.length < 2) return [];
+    const low = Math.min(...known.map((k) => k[1])), high = Math.max(...known.map((k) => k[1]));
+    const px = (index) => 12 + (376 * index) / (frames.length - 1), py = (value) => 96 - (80 * (value - low)) / (high - low || 1);
+    const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 124", role: "img", "aria-label": `${heading} by step: ${known.map((k) => short(k[1])).join(", ").slice(0, 2000)}` });
+    chart.append(drawn("path", { class: "axis", d: "M12 102.5H388" }), drawn("path", { class: "curve", d: "M" + known.map(([index, value]) => `${px(index).toFixed(1)} ${py(value).toFixed(1)}`).join("L") }));
+    for (const [index, value] of known) {
+      if (known.length > 80 && index !== now) continue;
+      const dot = drawn("circle", { class: index === now ? "dot now" : "dot", cx: px(index), cy: py(value), r: index === now ? 5 : 3, onclick: () => show(index) });
+      const told = drawn("title", {});
+      told.textContent = `${frames[index].title || "step " + (index + 1)}: ${unit}${short(value)}`;
+      dot.append(told);
+      chart.append(dot);
+    }
+    chart.append(words(12, 117, `${unit}${short(low)} … ${unit}${short(high)}`), words(388, 117, `${frames.length} steps`, "end"));
+    return [el("h3", {}, heading), chart];
+  }
+
+  // Steps
+
+  function show(number) {
+    if (number < 0 || number >= frames.length || number === now) return;
+    const next = load(frames[number].picture), fresh = !graph, other = next !== graph;
+    const held = picked, hadFocus = focused() != null;
+    now = number;
+    if (other) { graph = next; stage.replaceChildren(next.svg); }
+    slider.value = String(number);
+    slider.setAttribute("aria-valuetext", frames[number].title || `step ${number + 1}`);
+    where.textContent = `${number + 1} / ${frames.length}`;
+    before.disabled = number === 0;
+    after.disabled = number === frames.length - 1;
+    if (fresh) { if (aboutSteps && frames.length > 1 && root.clientWidth > 1000) openSide(true); fit(); place(); }
+    else if (other && (next.width !== page.lastWidth || next.height !== page.lastHeight)) fit();
+    page.lastWidth = next.width;
+    page.lastHeight = next.height;
+    mark(held != null && graph.boxes.has(held) ? held : null);
+    if (hadFocus && picked != null) focusBox(picked);
+    if (search.value) find();
+    if (!side.hidden) fill();
+  }
+  slider.addEventListener("input", () => show(+slider.value));
+  new ResizeObserver(resized).observe(root);
+  show(frames.length - 1);
+  document.documentElement.dataset.ready = "yes";
+})();
