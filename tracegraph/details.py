@@ -135,10 +135,13 @@ def _leaf(value: object) -> str:
 
 
 def _norm(value: Any) -> str:
+    import numpy
+
     try:
-        flat = _numbers(value)[0]
-        return f"{math.sqrt(float((flat * flat).sum())):.6g}"
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        if is_tensor(value):
+            return f"{float(value.detach().norm()):.6g}"
+        return f"{float(numpy.linalg.norm(numpy.asarray(value).reshape(-1))):.6g}"
+    except (TypeError, ValueError, RuntimeError) as error:
         return f"unknown: {error}"
 
 
@@ -183,24 +186,35 @@ def _array(heading: str, value: Any) -> Iterator[view.Entry]:
     if numbers.size < count:
         facts["statistics of"] = f"{numbers.size:,} of them, evenly taken"
     if finite.size:
-        facts |= {
-            "mean": f"{finite.mean():.6g}",
-            "standard deviation": f"{finite.std():.6g}",
-            "smallest": f"{finite.min():.6g}",
-            "largest": f"{finite.max():.6g}",
-            "zeros": f"{int((finite == 0).sum()):,}",
-        }
+        with numpy.errstate(all="ignore"):  # sums of huge numbers are infinite, and say so
+            facts |= {
+                "mean": f"{finite.mean():.6g}",
+                "standard deviation": f"{finite.std():.6g}",
+                "smallest": f"{finite.min():.6g}",
+                "largest": f"{finite.max():.6g}",
+                "zeros": f"{int((finite == 0).sum()):,}",
+            }
     if finite.size < numbers.size:
         facts["not finite"] = (
             f"{int(numpy.isnan(numbers).sum()):,} NaN, {int(numpy.isinf(numbers).sum()):,} infinite"
         )
     yield view.Entry(heading, "facts", facts)
-    if finite.size > 1 and math.isfinite(float(finite.max()) - float(finite.min())):
-        counts, edges = numpy.histogram(finite, bins=_BINS)
-        yield view.Entry(
-            f"{heading}: histogram",
-            "histogram",
-            view.Histogram(float(edges[0]), float(edges[-1]), tuple(map(int, counts))),
-        )
+    histogram = _histogram(finite)
+    if histogram is not None:
+        yield view.Entry(f"{heading}: histogram", "histogram", histogram)
     if 0 < count <= _FEW and not (count == 1 and not hasattr(value, "shape")):
         yield view.Entry(f"{heading}: numbers", "tree", view.tree(value.tolist(), _leaf))
+
+
+def _histogram(finite: Any) -> view.Histogram | None:
+    """The histogram of finite numbers; None where they are all the same or too far apart."""
+    import numpy
+
+    if not finite.size:
+        return None
+    low, high = float(finite.min()), float(finite.max())
+    if not 0 < high - low < math.inf:
+        return None
+    # numpy.histogram refuses ranges of a few steps of the last digit; a place in it is enough.
+    at = ((finite - low) / (high - low) * _BINS).astype(numpy.int64).clip(0, _BINS - 1)
+    return view.Histogram(low, high, tuple(numpy.bincount(at, minlength=_BINS).tolist()))

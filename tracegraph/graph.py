@@ -285,7 +285,10 @@ def is_constant(node: Node[Any]) -> bool:
     """Whether a node is a plain constant that nobody named: short enough to be written in place."""
     if not node.is_leaf or node.given_name is not None or node.parameter is not None:
         return False
-    return type(node._data) in ATOMS and len(str(node._data)[:60]) <= 40
+    value = node._data
+    if type(value) is int and abs(value) >= 10**40:  # Python writes no int of 4,300 digits
+        return False
+    return type(value) in ATOMS and len(str(value)[:60]) <= 40
 
 
 def _box(node: Node[Any], ends: set[int], path: set[int], hidden: set[int]) -> view.Box:

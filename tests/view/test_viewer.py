@@ -304,3 +304,33 @@ def test_an_entry_of_every_form_is_shown(browser: Any, tmp_path: Path) -> None:
     assert opened.side.locator(".chart .bin").count() == 24
     assert opened.wrong == []
     opened.tab.close()
+
+
+def test_of_a_large_graph_only_what_is_near_is_drawn(browser: Any, tmp_path: Path) -> None:
+    value = tg.node(0, name="start")
+    for _ in range(300):
+        value = -value
+    opened = Opened(browser, Path(tg.Graph.of(value).to_html(tmp_path / "page.html")))
+
+    def drawn() -> list[str]:
+        found: list[str] = opened.tab.evaluate(
+            "[...document.querySelectorAll('.tg-box')].filter(b => b.style.display !== 'none')"
+            ".map(b => b.dataset.key)"
+        )
+        return found
+
+    assert len(drawn()) < 60  # it begins at the end
+    assert str(value.id) in drawn()
+    opened.tab.keyboard.press("/")
+    opened.tab.keyboard.type("start")
+    opened.tab.keyboard.press("Enter")
+    opened.moved
+    assert opened.picked == ["start"]
+    assert opened.tab.locator(".picked").is_visible()
+    assert str(value.id) not in drawn()
+    opened.tab.keyboard.press("Escape")
+    opened.tab.keyboard.press("0")
+    opened.moved
+    assert len(drawn()) == 301
+    assert opened.wrong == []
+    opened.tab.close()

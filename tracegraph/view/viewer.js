@@ -6,7 +6,7 @@
   const page = read("page");
   const frames = page.frames;
   const root = document.getElementById("graph");
-  const FAR = 0.42, FARTHER = 0.09, LEAST = 0.01, MOST = 4, EDGE = 24;
+  const FAR = 0.42, FARTHER = 0.09, LEAST = 0.01, MOST = 4, EDGE = 24, MANY = 400, TINY = 0.1;
   const ROLES = { parameter: "◆ parameter", input: "▷ input", operation: "● operation", output: "◎ output", failure: "✗ failure" };
 
   function el(tag, given, ...inside) {
@@ -104,8 +104,40 @@
     return made;
   }
 
+  // Where everything stands, in pixels of the drawing: boxes by key, and all parts to hide unseen
+
+  function measure(picture) {
+    const shift = (element) => (/translate\(([-\d.]+)[ ,]([-\d.]+)\)/.exec(element.getAttribute("transform")) || [0, 0, 0]).slice(1).map(Number);
+    const inner = picture.svg.querySelector(":scope > g");
+    const [left, top] = shift(inner);
+    picture.rects = new Map();
+    picture.parts = [...inner.children];
+    picture.edges = new Float64Array(picture.parts.length * 4);
+    picture.parts.forEach((part, index) => {
+      const area = part.getBBox(), [dx, dy] = part.dataset.key ? shift(part) : [0, 0];
+      const px = left + dx + area.x, py = top + dy + area.y;
+      picture.edges.set([px, py, px + area.width, py + area.height], index * 4);
+      if (part.dataset.key) picture.rects.set(part.dataset.key, { x: px, y: py, width: area.width, height: area.height });
+    });
+    picture.unseen = new Uint8Array(picture.parts.length);
+    picture.covered = null;
+  }
+  function cull() {
+    if (graph.parts.length < MANY) return;
+    const l = -x / scale, t = -y / scale, w = root.clientWidth / scale, h = root.clientHeight / scale, was = graph.covered;
+    if (was && l >= was[0] && t >= was[1] && l + w <= was[2] && t + h <= was[3] && was[2] - was[0] < 6 * w) return;
+    const now = [l - w * 0.7, t - h * 0.7, l + w * 1.7, t + h * 1.7], edges = graph.edges;
+    graph.covered = now;
+    graph.parts.forEach((part, index) => {
+      const at = index * 4;
+      const out = +(edges[at] > now[2] || edges[at + 2] < now[0] || edges[at + 1] > now[3] || edges[at + 3] < now[1]);
+      if (out !== graph.unseen[index]) { graph.unseen[index] = out; part.style.display = out ? "none" : ""; }
+    });
+  }
+
   function place() {
     pending = 0;
+    cull();
     stage.style.transform = `translate(${x}px,${y}px) scale(${scale})`;
     if (!stage.classList.contains("moving")) stage.classList.add("moving");
     clearTimeout(settle);
@@ -116,7 +148,10 @@
     }, 140);
   }
   function move() { if (!pending) pending = requestAnimationFrame(place); }
-  function glide() { stage.classList.add("gliding"); move(); }
+  function glide() { // a large drawing jumps: drawing it at every scale between would take long
+    stage.classList.toggle("gliding", graph.order.length < MANY);
+    move();
+  }
   function zoomAt(px, py, factor) {
     const next = Math.min(MOST, Math.max(LEAST, scale * factor));
     x = px - (px - x) * (next / scale);
@@ -125,7 +160,7 @@
     fitted = false;
     move();
   }
-  function zoomBy(factor) { zoomAt(root.clientWidth / 2, root.clientHeight / 2, factor); stage.classList.add("gliding"); }
+  function zoomBy(factor) { zoomAt(root.clientWidth / 2, root.clientHeight / 2, factor); glide(); }
   function fit(most = 1.25) {
     const wide = root.clientWidth, high = root.clientHeight;
     scale = Math.max(LEAST, Math.min(most, (wide - EDGE) / graph.width, (high - EDGE) / graph.height));
@@ -144,16 +179,21 @@
     place();
   }
   function reveal(key, closer) {
-    const box = graph.boxes.get(key);
-    if (!box) return;
-    const area = root.getBoundingClientRect(), at = box.getBoundingClientRect();
-    if (at.left >= area.left && at.right <= area.right && at.top >= area.top && at.bottom <= area.bottom && (!closer || scale >= FAR)) return;
-    const cx = (at.left + at.width / 2 - area.left - x) / scale, cy = (at.top + at.height / 2 - area.top - y) / scale;
+    const at = graph.rects.get(key);
+    if (!at) return;
+    const wide = root.clientWidth, high = root.clientHeight, left = at.x * scale + x, top = at.y * scale + y;
+    if (left >= 0 && left + at.width * scale <= wide && top >= 0 && top + at.height * scale <= high && (!closer || scale >= FAR)) return;
     fitted = false;
     if (closer && scale < FAR) scale = 0.8;
-    x = root.clientWidth / 2 - cx * scale;
-    y = root.clientHeight / 2 - cy * scale;
+    x = wide / 2 - (at.x + at.width / 2) * scale;
+    y = high / 2 - (at.y + at.height / 2) * scale;
     glide();
+  }
+
+  function enter() { // too large to be seen as a whole: begin at what failed, or at the end
+    const roles = (role) => graph.order.filter((key) => graph.told.boxes[key][1] === role).pop();
+    place();
+    reveal(roles("failure") || roles("output") || graph.order[graph.order.length - 1], true);
   }
 
   const fingers = new Map();
@@ -214,6 +254,7 @@
     const box = graph.boxes.get(key);
     for (const old of stage.querySelectorAll('.tg-box[tabindex="0"]')) old.setAttribute("tabindex", "-1");
     box.setAttribute("tabindex", "0");
+    box.style.display = ""; // what is hidden takes no focus
     box.focus({ preventScroll: true });
   }
   function focused() {
@@ -226,13 +267,11 @@
       return next ? next[0][0] : null;
     }
     if (where === "next" || where === "previous") return graph.order[graph.order.indexOf(key) + (where === "next" ? 1 : -1)] || null;
-    const at = graph.boxes.get(key).getBoundingClientRect(), middle = at.left + at.width / 2;
+    const at = graph.rects.get(key), middle = at.x + at.width / 2;
     let best = null, least = Infinity;
-    for (const [other, box] of graph.boxes) {
-      if (other === key) continue;
-      const its = box.getBoundingClientRect();
-      if (its.bottom <= at.top || its.top >= at.bottom) continue;
-      const away = (its.left + its.width / 2 - middle) * (where === "right" ? 1 : -1);
+    for (const [other, its] of graph.rects) {
+      if (other === key || its.y + its.height <= at.y || its.y >= at.y + at.height) continue;
+      const away = (its.x + its.width / 2 - middle) * (where === "right" ? 1 : -1);
       if (away > 0 && away < least) { least = away; best = other; }
     }
     return best;
@@ -304,7 +343,7 @@
     else if (event.key === "/") { event.preventDefault(); search.focus(); search.select(); }
     else if (event.key === "+" || event.key === "=") zoomBy(1.3);
     else if (event.key === "-") zoomBy(1 / 1.3);
-    else if (event.key === "0") { fit(); stage.classList.add("gliding"); }
+    else if (event.key === "0") { fit(); glide(); }
     else if (event.key === ",") show(now - 1);
     else if (event.key === ".") show(now + 1);
     else if (event.key === "d") openSide(side.hidden);
@@ -530,13 +569,13 @@
     const next = load(frames[number].picture), fresh = !graph, other = next !== graph;
     const held = picked, hadFocus = focused() != null;
     now = number;
-    if (other) { graph = next; stage.replaceChildren(next.svg); }
+    if (other) { graph = next; stage.replaceChildren(next.svg); if (!next.rects) measure(next); }
     slider.value = String(number);
     slider.setAttribute("aria-valuetext", frames[number].title || `step ${number + 1}`);
     where.textContent = `${number + 1} / ${frames.length}`;
     before.disabled = number === 0;
     after.disabled = number === frames.length - 1;
-    if (fresh) { if (aboutSteps && frames.length > 1 && root.clientWidth > 1000) openSide(true); fit(); place(); }
+    if (fresh) { if (aboutSteps && frames.length > 1 && root.clientWidth > 1000) openSide(true); fit(); if (scale < TINY && root.clientWidth && root.clientHeight) enter(); place(); }
     else if (other && (next.width !== page.lastWidth || next.height !== page.lastHeight)) fit();
     page.lastWidth = next.width;
     page.lastHeight = next.height;
