@@ -112,6 +112,18 @@ def test_code_from_an_optimizer_says_that_it_is_not_trusted() -> None:
     assert about["written by"] == "an optimizer"
 
 
+def test_what_isolated_code_printed_is_told() -> None:
+    @tg.bundle(trainable=True)
+    def speak(x: str) -> str:
+        return x * 2
+
+    (code,) = speak.parameters()
+    code.assign(code.data.replace("return", "print('aloud'); return"), origin="optimizer")
+    said = told(speak("a"))
+    assert said["Printed (stdout)"].content == "aloud\n"
+    assert said["About"].content["ran isolated"].endswith(" s")
+
+
 def test_a_dataclass_shows_its_parts() -> None:
     @dataclass
     class Point:

@@ -57,6 +57,10 @@ def _entries(
         yield view.Entry("Error", "error", node.failure.text())
     else:
         yield from _value(node, "" if owner is None else owner.kind.name)
+    ran = node.info.get("ran")
+    for name in ("stdout", "stderr"):
+        if ran is not None and getattr(ran, name):
+            yield view.Entry(f"Printed ({name})", "text", getattr(ran, name))
     if owner is not None:
         for message in owner.feedback.values():
             if isinstance(message, Gradient):
@@ -74,21 +78,27 @@ def _entries(
 
 
 def _about(node: Node[Any], owner: Parameter[Any] | None) -> dict[str, str]:
+    info = node.info
     facts = {"name": node.name, "type": type(node._data).__name__}
     if node.op is not None:
         facts["operation"] = node.op
     if owner is not None:
+        # What the leaf remembers of its version counts; the owner may hold another by now.
+        origin = info.get("origin", owner.origin)
         facts |= {
             "kind": owner.kind.name,
             "version": str(node.version),
-            "written by": "a person" if owner.origin == "person" else "an optimizer",
+            "written by": f"{'a' if origin == 'person' else 'an'} {origin}",
             "trainable": "yes" if owner.trainable else "no, frozen",
         }
         if owner.kind.name == "code":
-            facts["may run in place"] = "yes" if owner.trusted else "no, not trusted"
+            facts["may run in place"] = (
+                "yes" if info.get("trusted", owner.trusted) else "no, not trusted"
+            )
     if node.captured:
         facts["read inside"] = ", ".join(node.captured)
-    info = node.info
+    if info.get("ran") is not None:
+        facts["ran isolated"] = f"{info['ran'].seconds:.3g} s"
     for key, words in _MEASURES.items():
         if key in info:
             facts[words] = show(info[key], 100)
