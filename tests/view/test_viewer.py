@@ -240,6 +240,7 @@ def test_the_slider_goes_through_the_steps(run: Opened) -> None:
     tab.get_by_role("button", name="Next step ( . )").click()
     assert run.side.locator(".diff .add").all_text_contents() == [f"+ {HOSTILE}"]
     run.side.locator("summary", has_text="call 1").click()
+    run.side.locator("pre", has_text="improve").wait_for()  # it is filled when it opens
     assert f"improve {HOSTILE}" in run.side.inner_text()
     run.side.locator(".chart .dot").first.click()
     assert run.side.locator("h2").inner_text() == "step 0"

@@ -500,10 +500,12 @@
     });
     return parts;
   }
-  function lazily(details, make) {
+  function lazily(details, make, open) {
     const inside = el("div", { class: "in" });
     details.append(inside);
-    details.addEventListener("toggle", () => { if (!inside.hasChildNodes()) inside.append(...make()); });
+    const unfold = () => { if (!inside.hasChildNodes()) inside.append(...make()); };
+    details.addEventListener("toggle", unfold);
+    if (open) { unfold(); details.open = true; }
     return details;
   }
   function parameter(name, [version, text, kind, origin, trusted], old) {
@@ -511,8 +513,7 @@
     const made = el("details", { class: "item", "data-name": name }, el("summary", {}, el("b", {}, name), " ", el("span", { class: "quiet" }, badge), old ? el("span", { class: "tag path" }, "changed") : null));
     lazily(made, () => [
       ...(old ? [el("h3", {}, `From version ${old[0]} to ${version}`), diff(page.texts[old[1]], page.texts[text])] : []),
-      ...section("Value", kind === "code" ? "code" : "text", text)]);
-    made.open = Boolean(old);
+      ...section("Value", kind === "code" ? "code" : "text", text)], old);
     return made;
   }
   function diff(before, after) {
