@@ -51,7 +51,7 @@ def code(text: str) -> str:
     return textwrap.dedent(text).lstrip("\n")
 
 
-def eventually(condition: Any, *, seconds: float = 5.0) -> bool:
+def eventually(condition: Any, *, seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
