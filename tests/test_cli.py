@@ -101,10 +101,16 @@ def test_a_run_is_exported(folder: Path) -> None:
 
 
 def test_a_graph_is_drawn(folder: Path) -> None:
-    assert said("view", "second").strip() == "run-2-step-3.svg"
-    assert ElementTree.parse(folder / "run-2-step-3.svg").getroot().tag.endswith("svg")
-    said("view", "--step", "1", "-o", "graph.svg")
-    assert (folder / "graph.svg").exists()
+    said("view", "second", "--step", "1", "-o", "graph.svg")
+    assert ElementTree.parse(folder / "graph.svg").getroot().tag.endswith("svg")
+    assert "no step" in said("view", "second", "--step", "99", code=1)
+
+
+def test_a_run_is_a_page_of_its_steps(folder: Path) -> None:
+    assert said("view", "second").strip() == "run-2.html"
+    html = (folder / "run-2.html").read_text(encoding="utf-8")
+    for part in ("step 1", "step 3", "Content-Security-Policy", "prompt"):
+        assert part in html
 
 
 @pytest.mark.usefixtures("folder")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tracegraph.errors import HistoryError, TracegraphError
+from tracegraph.errors import TracegraphError
 
 if TYPE_CHECKING:
     from tracegraph.history import History, KeptRun
@@ -221,20 +221,24 @@ def view(
     run: Annotated[
         str | None, typer.Argument(help="Its number or name; the latest if left out.")
     ] = None,
-    step: Annotated[int | None, typer.Option(help="Of this step; else of the last one.")] = None,
+    step: Annotated[int | None, typer.Option(help="This step only.")] = None,
     output: Output = None,
     store: Store = None,
 ) -> None:
-    """Draw the trace graph of a step as a file that a browser opens."""
+    """Show a run as a page to click through, all its steps or one; ``-o graph.svg`` draws one step."""
     from pathlib import Path
 
+    from tracegraph.history.pages import page
+    from tracegraph.view import write_html
+
     kept = _history(store).run(run)
-    drawn = [s.number for s in kept.steps if s.nodes]
-    if step is None and not drawn:
-        raise HistoryError(f"no step of run {kept.id} ({kept.name!r}) was kept with a graph")
-    number = drawn[-1] if step is None else step
-    path = Path(output or f"run-{kept.id}-step-{number}.svg")
-    path.write_text(kept.graph(number).to_svg(), encoding="utf-8")
+    shown = page(kept, step)
+    path = Path(output or f"run-{kept.id}.html")
+    if path.suffix == ".svg":
+        number = step or [s.number for s in kept.steps if s.nodes][-1]
+        path.write_text(kept.graph(number).to_svg(), encoding="utf-8")
+    else:
+        write_html(shown, path)
     typer.echo(str(path))
 
 
