@@ -27,7 +27,7 @@ import torch
 from pydantic import Field
 
 import tracegraph as tg
-from optimizers import Evolve, Optimizer, OptoPrime, Partition, Proposal
+from optimizers import Evolve, Optimizer, OptoPrime, Partition, Proposal, fit
 from optimizers.llm.reply import read_reply
 from tracegraph import Graph, Node, Score, bundle, model, node, stop_tracing
 from tracegraph.llm import Budgeted, Cached, LiteLLM, Retrying, Scripted
@@ -427,6 +427,26 @@ def test_opening_22_wrong_options_are_named_and_a_bad_proposal_ends_nothing() ->
     assert optimizer.step().changes
 
 
+def test_opening_22_a_training_runs_by_default_and_an_error_in_the_workflow_ends_nothing() -> None:
+    word = node("a", trainable=True, name="word", constraint=Literal["a", "b"])
+
+    @bundle
+    def workflow(x: int) -> str:
+        if x == 2:
+            raise RuntimeError("this example fails")
+        return f"{word}{x}"
+
+    def guide(x: int, out: Any) -> tuple[float, str]:
+        good = str(out).startswith("b")
+        return float(good), "good" if good else "start with b"
+
+    optimizer = OptoPrime([word], llm=Scripted([suggesting(word="b")] * 50))
+    fit(workflow, [1, 2, 3], guide, optimizer=optimizer, budget=60, progress=False)
+    assert word.data == "b"
+    with pytest.raises(TypeError):
+        fit(workflow, [1], guide, epoch=3)  # type: ignore[call-arg]
+
+
 # C. Cost and scale
 
 
@@ -539,7 +559,7 @@ def test_opening_28_a_problem_stays_within_its_budget_and_says_what_it_left_out(
 def test_opening_29_a_copy_of_an_agent_shares_what_is_large(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The trainer is not there yet; recording itself must never copy what it is given."""
+    """Neither recording nor training copies what it is given."""
     table = {i: i for i in range(1_000)}
 
     class Agent:
@@ -558,6 +578,12 @@ def test_opening_29_a_copy_of_an_agent_shares_what_is_large(
     agent = Agent()
     assert [agent.look(i, table).data for i in range(20)] == list(range(20))
     assert not copied
+    fit(
+        lambda i: agent.prompt + str(agent.look(i, table)), list(range(20)),
+        lambda i, out: (float(out[0] == "b"), "start with b"), progress=False, budget=60,
+        optimizer=OptoPrime([agent.prompt], llm=Scripted([suggesting(prompt="b")] * 50)),
+    )  # fmt: skip
+    assert not any(args[0] is agent or args[0] is table for args in copied)
 
 
 # D. Safety, concurrency, operations
@@ -646,7 +672,7 @@ def test_opening_32_retries_go_by_type_the_cache_caches_and_costs_are_known() ->
 
 
 def test_opening_33_a_run_is_saved_as_json_with_its_seed() -> None:
-    """Checkpoints of a training run come with the trainer; a search keeps its state already."""
+    """A search keeps its state; for a training see tests/optimizers/training/test_loop.py."""
     x = node(4.0, trainable=True, name="x")
     one = Evolve([x], seed=1)
     for candidate in one.ask(4):

@@ -19,6 +19,10 @@ def page(run: KeptRun, step: int | None = None) -> Page:
         HistoryError: no step was kept with a graph, or the run has no such step.
     """
     steps = [s for s in run.steps if (s.nodes if step is None else s.number == step)]
+    if step is not None and not steps:
+        raise HistoryError(
+            f"run {run.id} ({run.name!r}) has no step {step}; it has {len(run.steps)} steps"
+        )
     if not steps:
         raise HistoryError(f"no step of run {run.id} ({run.name!r}) was kept with a graph")
     return Page(run.name, tuple(_frame(run, kept) for kept in steps))
