@@ -1,6 +1,16 @@
-"""What pytest does not collect where an optional package is not installed."""
+"""How the tests run: no clock decides in a property test, and what is not installed is left out."""
 
 from importlib.util import find_spec
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "tracegraph",
+    parent=settings.default,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("tracegraph")
 
 collect_ignore: list[str] = []
 if find_spec("triton") is None:  # comes with torch for GPUs only
