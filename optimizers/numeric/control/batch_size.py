@@ -1,4 +1,4 @@
-"""How many samples a step should average: the norm test (Lau et al. 2024, AdAdaGrad)."""
+"""How many samples a step should average: the norm test (Lau, Liu and Kolar 2024, arXiv 2402.11215)."""
 
 from __future__ import annotations
 
