@@ -215,7 +215,7 @@ class Bundle(Generic[P, R]):
 class _Binding:
     """How arguments become named inputs, worked out once at decoration."""
 
-    __slots__ = ("defaults", "names", "prefixes", "skip", "variadic")
+    __slots__ = ("defaults", "names", "skip", "variadic")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         try:
@@ -227,7 +227,6 @@ class _Binding:
         self.variadic = next(
             (p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "args"
         )
-        self.prefixes = [self.names[:n] for n in range(len(self.names) + 1)]
         owner = getattr(function, "__qualname__", "").rpartition(".")[0]
         in_class = bool(owner) and not owner.endswith("<locals>")
         self.skip = in_class and bool(self.names) and self.names[0] in ("self", "cls")
