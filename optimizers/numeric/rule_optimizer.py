@@ -54,7 +54,9 @@ class _Plan:
         known = self.batch.addresses
         if known is None or backend not in ("auto", "native") or len(params) != len(self.params):
             return False
-        names = [kind.name for kind in self.batch.rule.states]
+        suffixes = self.batch.codec.suffixes
+        names = [kind.name + suffix for kind in self.batch.rule.states for suffix in suffixes]
+        columns = [part for state in self.batch.states for part in state]
         return (
             all(map(is_, params, self.params))
             and all(map(is_, map(state.__getitem__, params), self.states))
@@ -65,8 +67,8 @@ class _Plan:
             and list(map(Tensor.numel, grads)) == known.numel
             and all(map(Tensor.is_contiguous, grads))
             and all(
-                all(map(is_, map(itemgetter(name), self.states), column[0]))
-                for name, column in zip(names, self.batch.states, strict=True)
+                all(map(is_, map(itemgetter(name), self.states), column))
+                for name, column in zip(names, columns, strict=True)
             )
         )
 
