@@ -39,6 +39,10 @@ class Options(TypedDict, total=False):
     clip_norm: float | None
 
 
+PLANNED = ("auto", "native", "triton")
+"""The values of `backend=` whose executors keep addresses from step to step."""
+
+
 @dataclass(slots=True)
 class _Plan:
     """What the last step of a group found out about its tensors."""
@@ -52,7 +56,7 @@ class _Plan:
     ) -> bool:
         """Whether tensors, states and memory are the same, and the gradients alike."""
         known = self.batch.addresses
-        if known is None or backend not in ("auto", "native") or len(params) != len(self.params):
+        if known is None or backend not in PLANNED or len(params) != len(self.params):
             return False
         suffixes = self.batch.codec.suffixes
         names = [kind.name + suffix for kind in self.batch.rule.states for suffix in suffixes]
@@ -177,7 +181,7 @@ class RuleOptimizer(NumericOptimizer):
             executor = choose(self.backend, batch)
             executor.run(batch)
             ran.append(executor.name)
-            if len(buckets) == 1 and executor.name == "native":
+            if len(buckets) == 1 and batch.addresses is not None:
                 self._remember(bucket, batch)
         self.ran = tuple(sorted({*ran}))
 
