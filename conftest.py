@@ -1,5 +1,7 @@
 """How the tests run: no clock decides in a property test, and what is not installed is left out."""
 
+import os
+import tempfile
 from importlib.util import find_spec
 
 from hypothesis import HealthCheck, settings
@@ -21,3 +23,18 @@ if find_spec("torch") is None:
     collect_ignore += ["optimizers/numeric", "tests/optimizers/numeric", "tracegraph/tensor.py"]
 if find_spec("uxsim") is None:
     collect_ignore += ["examples/traffic.py", "examples/traffic_world.py"]
+for package, adapter in (
+    ("gepa", "optimizers/training/gepa.py"),
+    ("dspy", "tracegraph/adapters/dspy.py"),
+    ("langchain_core", "tracegraph/adapters/langchain.py"),
+):
+    if find_spec(package) is None:
+        collect_ignore.append(adapter)
+
+_dspy_cache = tempfile.TemporaryDirectory()  # DSPy opens its cache as it is imported, else at home
+os.environ.setdefault("DSPY_CACHEDIR", _dspy_cache.name)
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    _dspy_cache.cleanup()

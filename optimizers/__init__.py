@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from optimizers.partition import Partition, optimize
     from optimizers.search import Evolve, RandomSearch
     from optimizers.training.budget import Budget
+    from optimizers.training.gepa import as_gepa_adapter
     from optimizers.training.loop import afit, fit
 
 _HOMES = {
@@ -77,6 +78,7 @@ _HOMES = {
     "optimizers.llm.textgrad": ("TextGrad",),
     "optimizers.search": ("Evolve", "RandomSearch"),
     "optimizers.training.budget": ("Budget",),
+    "optimizers.training.gepa": ("as_gepa_adapter",),
     "optimizers.training.loop": ("afit", "fit"),
     "optimizers.numeric": (
         "COSMOS", "FRUGAL", "REX", "SAM", "SGD", "SGDP", "SOAP", "SPAM", "AdaBelief",
@@ -146,6 +148,7 @@ __all__ = [
     "Usage",
     "WarmupStableDecay",
     "afit",
+    "as_gepa_adapter",
     "fit",
     "merge_gradients",
     "optimize",

@@ -28,6 +28,7 @@ __all__ = [
     "recording",
     "scope",
     "stop_tracing",
+    "under",
 ]
 
 Observer = Callable[["Node[Any]"], object]
@@ -176,6 +177,17 @@ class beside(Change):
 
     def _changed(self, policy: Policy) -> Policy:
         return policy.changed(frame=None if policy.frame is None else policy.frame.outer)
+
+
+@final
+class under(Change):
+    """Run a block under a policy that is in force elsewhere, such as in the thread that asked."""
+
+    def __init__(self, policy: Policy | None) -> None:
+        self._policy = policy or _PLAIN
+
+    def _changed(self, policy: Policy) -> Policy:
+        return self._policy
 
 
 @final

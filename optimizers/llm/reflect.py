@@ -13,7 +13,7 @@ from typing import Any, final
 
 from optimizers.base import Proposal
 from optimizers.llm.asking import FORM, ModelOptimizer
-from optimizers.llm.records import records_of
+from optimizers.records import records_of
 from tracegraph.llm import Message
 from tracegraph.problem import Problem
 

@@ -13,7 +13,7 @@ from typing import Any, final
 
 from optimizers.base import Proposal, Usage
 from optimizers.llm.asking import FORM, ModelOptimizer, added, usage_of
-from optimizers.llm.records import said_of
+from optimizers.records import said_of
 from tracegraph.errors import OptimizerError
 from tracegraph.graph import Graph
 from tracegraph.kinds import show

@@ -11,7 +11,7 @@ import tracegraph as tg
 from optimizers import OPRO, OptoPrime, Reflect, TextGrad, fit
 from optimizers.llm.asking import ModelOptimizer
 from optimizers.llm.memory import Memory
-from optimizers.llm.records import records_of
+from optimizers.records import records_of
 from tests.worlds.hidden_rules import HiddenRules
 from tracegraph.errors import OptimizerError, UnreadableReply
 from tracegraph.llm import Scripted
