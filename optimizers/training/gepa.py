@@ -160,7 +160,6 @@ class GEPAAdapter:
     ) -> list[Traced]:
         with overlay, nullcontext() if keep else stop_tracing():
             runs = self._evaluator.traced(Candidate.of(candidate), dict(enumerate(batch)))
-        self._evaluator.cache.clear()  # GEPA has one of its own, by its own numbers
         if any(run.output is None and run.evaluation.error is None for run in runs):
             raise OptimizerError(
                 "the workflow gave a plain value, not a node: feedback cannot find its way back; record "
@@ -180,7 +179,7 @@ class GEPAAdapter:
         reached = [t for t in trajectories if t.run.output is not None]
         if reached:
             with reached[0].overlay:
-                self._send(reached)
+                backward((t.run.output, said) for t in reached for said in t.run.messages)
                 for name in components_to_update:
                     shown[name] = [_shown(r) for r in records_of(self.parameters[name])]
         lost = [t for t in trajectories if t.run.output is None]
@@ -204,11 +203,6 @@ class GEPAAdapter:
         """Go on from what `get_adapter_state` gave."""
         self._worst = float(state.get("worst", self._worst))
         self._refused = {name: dict(t) for name, t in state.get("refused", {}).items()}
-
-    def _send(self, trajectories: Sequence[Trajectory]) -> None:
-        for parameter in self.parameters.values():
-            parameter.zero_feedback()
-        backward((t.run.output, message) for t in trajectories for message in t.run.messages)
 
     def _values(self, candidate: Mapping[str, str]) -> dict[Parameter[Any], Any]:
         if candidate.keys() != self.parameters.keys():

@@ -113,6 +113,15 @@ def test_instructions_reach_the_model_and_the_given_module_stays(model: None) ->
     assert given.draft.signature.instructions == before
 
 
+def test_a_predictor_keeps_its_own_language_model() -> None:
+    given = Letter()
+    given.set_lm(dspy.LM("test/reader", engine=Reader(), cache=False))
+    letter = from_dspy(given)
+    assert letter(text="cats").data.reply == "cats"
+    assert letter.to_dspy().draft.lm is given.draft.lm
+    assert letter._twin.draft.lm is given.draft.lm  # a copy would keep a history and a cache apart
+
+
 def test_two_predictors_of_one_signature_never_share_credit(model: None) -> None:
     letter = from_dspy(Letter())
     with changed(letter, draft="Write. #one", polish="Write. #two"):

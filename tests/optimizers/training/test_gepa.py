@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -54,11 +55,11 @@ def reflect(prompt: Any) -> str:
 TOPICS = ["cats", "dogs", "rain"]
 
 
-def optimized(workflow: Any, judge: Any, calls: int = 40, **options: Any) -> tuple[Any, Any]:
+def optimized(workflow: Any, judge: Any) -> tuple[Any, Any]:
     adapter = as_gepa_adapter(workflow, judge, workers=2)
     result = gepa.optimize(
         adapter.seed_candidate, TOPICS, TOPICS, adapter=adapter, reflection_lm=reflect,
-        reflection_minibatch_size=2, max_metric_calls=calls, **options,
+        reflection_minibatch_size=2, max_metric_calls=40,
     )  # fmt: skip
     return adapter, result
 
@@ -109,7 +110,10 @@ def test_scores_are_those_of_the_candidate_also_without_traces() -> None:
     workflow = Workflow()
     adapter = as_gepa_adapter(workflow, guide)
     best = {"draft": "Draft #plain", "polish": "Polish #short"}
-    scored = adapter.evaluate(TOPICS, best)
+    recorded: list[Any] = []
+    with tg.recording(observers=[recorded.append]):
+        scored = adapter.evaluate(TOPICS, best)
+    assert recorded == []
     assert (scored.scores, scored.trajectories) == ([1.0] * 3, None)
     assert scored.outputs[0] == "cats draft:#plain polish:#short"
     assert adapter.evaluate(TOPICS, adapter.seed_candidate).scores == [0.0] * 3
@@ -126,8 +130,6 @@ def test_a_run_that_fails_scores_low_and_says_why() -> None:
 
 
 def test_a_run_that_takes_too_long_is_shown_to_every_component() -> None:
-    import threading
-
     never = threading.Event()
 
     def workflow(topic: str) -> Any:
@@ -189,6 +191,12 @@ def test_an_async_workflow_is_awaited() -> None:
 
     adapter = as_gepa_adapter(workflow, lambda n, said: float(len(said)), parameters=[word])
     assert adapter.evaluate(["Ann"], {"word": "Hello"}, capture_traces=True).scores == [8.0]
+
+
+def test_what_is_frozen_is_no_component() -> None:
+    workflow = Workflow()
+    workflow.draft.freeze()
+    assert list(as_gepa_adapter(workflow, guide).seed_candidate) == ["polish"]
 
 
 def test_what_cannot_be_optimized_is_refused_before_anything_runs() -> None:
