@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import re
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -207,6 +209,27 @@ def test_threads_that_dspy_starts_see_the_candidate_and_are_recorded(model: None
         assert ops(output) == ["ask", "ask", "Both"]
         output.backward("good")
         assert len(records_of(both.parameters()[0])) == 2
+
+
+def test_operations_have_names_that_can_stand_in_a_program(model: None) -> None:
+    class Steps(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps = [dspy.Predict("text -> reply"), dspy.Predict("text -> reply")]
+
+        def forward(self, text: str) -> Any:
+            return self.steps[1](text=self.steps[0](text=text).reply)
+
+    assert ops(from_dspy(Steps())(text="cats")) == ["steps_0", "steps_1", "Steps"]
+
+
+def test_dropping_the_output_frees_the_graph(model: None) -> None:
+    letter = from_dspy(Letter())
+    output = letter(text="cats")
+    nodes = [weakref.ref(n) for n in tg.Graph.of(output).nodes]
+    del output
+    gc.collect()
+    assert [n() for n in nodes] == [None] * len(nodes)
 
 
 def test_candidates_run_side_by_side_without_seeing_each_other(model: None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "litellm", "networkx", "graphviz", "triton")
+HEAVY = ("torch", "litellm", "networkx", "graphviz", "triton", "dspy", "gepa", "langchain_core")
 PACKAGES = ("tracegraph", "optimizers")
 EMPTY_NAMES = {"utils", "helpers", "common", "util", "helper", "misc"}
 
@@ -34,6 +34,14 @@ def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
     loaded = loaded_after(f"import {package}")
     assert package in loaded
     assert loaded.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "door",
+    ["optimizers.training.gepa", "tracegraph.adapters.dspy", "tracegraph.adapters.langchain"],
+)
+def test_an_adapter_loads_its_library_only_when_it_is_called(door: str) -> None:
+    assert loaded_after(f"import {door}").isdisjoint(HEAVY)
 
 
 def test_importing_tracegraph_does_not_load_the_optimizers() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, cast, final
 
@@ -26,19 +27,11 @@ from tracegraph.recorder import Policy, beside, current, under
 __all__ = ["TracedModule", "from_dspy"]
 
 _KEY = "tracegraph_run"  # DSPy hands its settings on to the threads that it starts
-_OPTIONS = (
-    "signature",
-    "demos",
-    "config",
-    "lm",
-    "_trace",
-)  # what a predictor takes beside its inputs
-_SHARED = (
-    bool,
-    int,
-    float,
-    type(None),
-)  # equal values are one object: it says nothing of the source
+# What a predictor takes beside its inputs.
+_OPTIONS = ("signature", "demos", "config", "lm", "_trace")
+# Of these, equal values are often one object, which says nothing of where it came from.
+_SHARED = (bool, int, float, type(None))
+_NOT_A_NAME = re.compile(r"\W+")
 
 
 def from_dspy(module: Any, *, demos: bool = False, name: str = "") -> TracedModule:
@@ -81,18 +74,14 @@ class TracedModule(Module):
         self._library, self._module = library, module
         self._twin = _twin(module)
         self._predictors = {
-            name: _predictor(name, predictor, demos, prefix)
+            name: _predictor(library, name, predictor, demos, prefix)
             for name, predictor in self._twin.named_predictors()
         }
         for mine in self._predictors.values():
             for parameter in mine.parameters:  # found by their names, which have dots
                 self.__dict__[cast(str, parameter.given_name)] = parameter
-        said = (
-            inspect.getdoc(type(module))
-            if type(module).__module__.partition(".")[0] != "dspy"
-            else ""
-        )
-        about = said or "Run a DSPy module"
+        own = type(module).__module__.partition(".")[0] != "dspy"
+        about = (inspect.getdoc(type(module)) if own else "") or "Run a DSPy module"
         self._run = bundle(name=type(module).__name__, description=about)(_Run.run)
         self._arun = bundle(name=type(module).__name__, description=about)(_Run.arun)
 
@@ -200,9 +189,14 @@ class _Predictor:
     """What is known of one predictor: its parameters, and its two operations."""
 
     def __init__(
-        self, name: str, about: str, instructions: Parameter[str], demos: Parameter[Any] | None
+        self,
+        library: Any,
+        name: str,
+        about: str,
+        instructions: Parameter[str],
+        demos: Parameter[Any] | None,
     ) -> None:
-        self.instructions, self.demos = instructions, demos
+        self.library, self.instructions, self.demos = library, instructions, demos
         self.ask = bundle(name=name, description=about)(_Turn.ask)
         self.aask = bundle(name=name, description=about)(_Turn.aask)
 
@@ -250,7 +244,7 @@ class _Recorded:
         return run.asked(made)
 
     def _opened(self, forward: Any, inputs: dict[str, Any]) -> tuple[_Run, _Turn]:
-        library = importlib.import_module("dspy")
+        library = self._tracegraph.library
         options = {key: inputs.pop(key) for key in _OPTIONS if key in inputs}
         run = library.settings.get(_KEY) or _Run(library)  # a thread of the module's own: unread
         return run, _Turn(forward, options, self, library)
@@ -270,14 +264,14 @@ def _twin(module: Any) -> Any:
     return made
 
 
-def _predictor(name: str, predictor: Any, demos: bool, prefix: str) -> _Predictor:
+def _predictor(library: Any, name: str, predictor: Any, demos: bool, prefix: str) -> _Predictor:
     """Make the parameters of a predictor, and have its calls recorded."""
     path = prefix if name == "self" else f"{prefix}{name}."
-    label = name.removesuffix(".predict").rpartition(".")[2]
-    about = f"Ask a language model: {predictor.signature.signature}"
+    operation = type(predictor).__name__ if name == "self" else name.removesuffix(".predict")
     mine = _Predictor(
-        type(predictor).__name__ if label == "self" else label,
-        about,
+        library,
+        _NOT_A_NAME.sub("_", operation).strip("_"),
+        f"Ask a language model: {predictor.signature.signature}",
         node(
             predictor.signature.instructions, f"{path}instructions", trainable=True,
             description=f"What the language model is told to do: {predictor.signature.signature}",
