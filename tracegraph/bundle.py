@@ -21,8 +21,9 @@ from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from tracegraph.codechecks import CodeCheck, PassesTests
 from tracegraph.constraint import Constraint
+from tracegraph.definitions import ClassSource, ModuleSource
 from tracegraph.errors import ParameterError
-from tracegraph.failure import failed_node, original
+from tracegraph.failure import failed_node, innermost, original
 from tracegraph.feedback import Gradient
 from tracegraph.isolation import apart, isolated
 from tracegraph.kinds import ATOMS, KINDS, show
@@ -33,6 +34,7 @@ from tracegraph.parameter import Cell, Parameter
 from tracegraph.recorder import Frame, Policy, beside, current, enter_frame, leave
 from tracegraph.source import BadSource, Source
 from tracegraph.variables import variables
+from tracegraph.whole import ClassCode, Place, Program
 
 __all__ = ["Bundle", "bundle"]
 
@@ -72,6 +74,7 @@ class Bundle(Generic[P, R]):
         source: Source | None = None,
         method: bool = False,
         way: _Way | None = None,
+        versions: Callable[[Cell], Callable[..., Any]] | None = None,
     ) -> None:
         self.operation = operation
         self.parameter = parameter
@@ -79,7 +82,9 @@ class Bundle(Generic[P, R]):
         self.traceable = self._way.traceable
         self._function = function
         self._source = source
+        self._versions = versions
         self._compiled: dict[tuple[int, bool], Callable[..., Any]] = {(0, True): function}
+        self._sources: list[Source] = []  # of what is compiled: a source knows its lines
         self._held: Node[Any] | None = None  # the code's leaf lives on, so that a call makes none
         self._method = method
         self._binding = _Binding(function)
@@ -128,7 +133,7 @@ class Bundle(Generic[P, R]):
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        shared = self.parameter is None or isinstance(instance, type)
+        shared = self.parameter is None or self._versions is not None or isinstance(instance, type)
         mine = self if shared else self._for(instance)
         return types.MethodType(mine, instance)
 
@@ -155,6 +160,13 @@ class Bundle(Generic[P, R]):
             self._kept[id(instance)] = entry
         return entry[1]
 
+    def _within(self) -> str:
+        """The name of what holds the text that this function is a part of; by default itself."""
+        if self._versions is None:
+            return ""
+        name: str = inspect.unwrap(self._function).__qualname__
+        return name.rpartition(".")[0]
+
     def _twin(self, parameter: Parameter[str] | None) -> Bundle[P, R]:
         return Bundle(
             self._function,
@@ -163,6 +175,7 @@ class Bundle(Generic[P, R]):
             source=self._source,
             method=self._method,
             way=self._way,
+            versions=self._versions,
         )
 
     # Calling
@@ -197,19 +210,27 @@ class Bundle(Generic[P, R]):
         known = self._compiled.get((cell.version, trusted))
         if known is not None:
             return known
+        if len(self._compiled) >= _MOST_COMPILED:
+            self._compiled, self._sources = {}, []
+        make = self._version if self._versions is None else self._versions
+        function = self._compiled[cell.version, trusted] = make(cell)
+        return function
+
+    def _version(self, cell: Cell) -> Callable[..., Any]:
+        """The function that a version's text defines."""
         source = cast(Source, self._source)
         if cell.data != source.text:
             source = source.replaced(cell.data)
-        if trusted:
-            function = source.compile(self._function)
-        else:
-            host = {name: _bridged(function) for name, function in (self._way.host or {}).items()}
-            function = isolated(source, self._function, self._way.sandbox, host)
         self._source = source
-        if len(self._compiled) >= _MOST_COMPILED:
-            self._compiled = {}
-        self._compiled[cell.version, trusted] = function
-        return function
+        self._sources.append(source)
+        if cell.trusted:
+            return source.compile(self._function)
+        host = _host(self._way)
+        return isolated(source.text, source.entry, self._function, self._way.sandbox, host)
+
+
+def _host(way: _Way) -> dict[str, Callable[..., Any]]:
+    return {name: _bridged(function) for name, function in (way.host or {}).items()}
 
 
 class _Binding:
@@ -407,6 +428,8 @@ class _Call:
         quiet = self.policy is not None and not self.policy.active
         code = getattr(inspect.unwrap(self.function), "__code__", None)
         first = original(error)
+        if self.bundle.trainable:
+            code = innermost(first, code, self.bundle._within())
         return failed(
             self.bundle.operation,
             () if quiet else distinct(self.names),
@@ -673,7 +696,8 @@ def bundle(
     if isinstance(function, str):
         function, description = None, function
     options = _options(former)
-    if function is not None and not (callable(function) or _descriptor(function)):
+    module = isinstance(function, types.ModuleType) and trainable
+    if function is not None and not (callable(function) or _descriptor(function) or module):
         raise TypeError(f"@bundle decorates a function, got {show(function, 80)}")
 
     def decorate(target: Callable[..., Any]) -> Any:
@@ -753,6 +777,8 @@ def _bundled(
         return type(target)(inside)
     if isinstance(target, Bundle):
         raise TypeError(f"{target!r} is a bundle already; decorate it once")
+    if isinstance(target, types.ModuleType):
+        return _trainable_module(target, description, constraint, checks, rules, way)
     raw = target
     while isinstance(raw, functools.partial):
         raw = raw.func
@@ -761,11 +787,97 @@ def _bundled(
     if named_op:
         name, said = name or named_op[1], said[named_op.end() :]
     label = str(name or getattr(raw, "__name__", type(raw).__name__))
+    operation = _operation(target, label, said, rules)
+    if not trainable:
+        return Bundle(target, operation, way=way)
+    if isinstance(target, type):
+        return _trainable_class(target, said, constraint, checks, rules, way)
+    try:
+        source = Source.of(target, lambda found: found is bundle)
+    except BadSource as error:
+        raise ParameterError(str(error)) from error
+
+    def made(text: str) -> Callable[..., Any]:
+        new = source.replaced(text)
+        if way.trust:
+            return new.compile(target)
+        return apart(text, new.entry, target, way.sandbox, way.host)
+
+    conditions = [constraint, *_conditions(checks, source.text, made)]
+    kept = f"defines exactly `{source.header}`"
+    parameter = _code_parameter(source, kept, conditions, said)
+    return Bundle(target, operation, parameter=parameter, source=source, way=way)
+
+
+def _trainable_class(
+    target: type, said: str, constraint: Any, checks: Any, rules: Any, way: _Way
+) -> type:
+    """`target` itself, its public methods recorded, its text one parameter."""
+    bundled = [n for n, m in vars(target).items() if isinstance(getattr(m, "__func__", m), Bundle)]
+    if bundled:
+        raise ParameterError(
+            f"{target.__name__}.{bundled[0]} is a bundle already; a trainable class records its public "
+            "methods itself, so leave the decorator out"
+        )
+    if "parameter" in vars(target):
+        raise ParameterError(
+            f"{target.__name__}.parameter will be the code of the class; give the attribute of this "
+            "name another"
+        )
+    try:
+        source = ClassSource.of(target, lambda found: found is bundle)
+    except BadSource as error:
+        raise ParameterError(str(error)) from error
+    code = ClassCode(target, source, Place(way.trust, way.sandbox, _host(way)))
+    conditions = [constraint, *_conditions(checks, source.text, code.to_test)]
+    code.parameter = _code_parameter(source, source.describe(), conditions, said)
+    code.install(_recorder(code.parameter, rules, way))
+    target.parameter = code.parameter  # type: ignore[attr-defined]
+    return target
+
+
+def _trainable_module(
+    module: types.ModuleType,
+    description: str | None,
+    constraint: Any,
+    checks: Any,
+    rules: Any,
+    way: _Way,
+) -> Program:
+    """A stand-in for `module` whose functions are recorded, and whose text is one parameter."""
+    try:
+        source = ModuleSource.of(module)
+    except BadSource as error:
+        raise ParameterError(str(error)) from error
+    program = Program(module, source, Place(way.trust, way.sandbox, _host(way)))
+    said = description or inspect.getdoc(module) or ""
+    conditions = [constraint, *_conditions(checks, source.text, program.to_test)]
+    program.parameter = _code_parameter(source, source.describe(), conditions, said)
+    program.install(_recorder(program.parameter, rules, way))
+    return program
+
+
+def _recorder(parameter: Parameter[str], rules: Any, way: _Way) -> Any:
+    """Makes recorded operations of the functions whose common text is `parameter`."""
+
+    def record(name: str, raw: Any, versions: Any, method: bool) -> Bundle[Any, Any]:
+        operation = _operation(raw, name, inspect.getdoc(raw) or "", rules)
+        return Bundle(
+            raw, operation, parameter=parameter, method=method, way=way, versions=versions
+        )
+
+    return record
+
+
+def _operation(target: Any, label: str, said: str, rules: Any) -> Operation:
+    raw = target
+    while isinstance(raw, functools.partial):
+        raw = raw.func
     try:
         signature = f"{label}{inspect.signature(target)}"
     except (ValueError, TypeError):
         signature = f"{label}(...)"
-    operation = Operation(
+    return Operation(
         "lambda" if label == "<lambda>" else label,
         target,
         doc=said,
@@ -774,24 +886,17 @@ def _bundled(
         cuts=rules is not None and Gradient in rules,
         code=getattr(inspect.unwrap(raw), "__code__", None),
     )
-    if not trainable:
-        return Bundle(target, operation, way=way)
-    try:
-        source = Source.of(target, lambda found: found is bundle)
-    except BadSource as error:
-        raise ParameterError(str(error)) from error
-    conditions = [constraint, *_conditions(checks, source, target, way)]
-    parameter = _code_parameter(source, conditions, said)
-    return Bundle(target, operation, parameter=parameter, source=source, way=way)
 
 
-def _code_parameter(source: Source, constraint: Any, description: str) -> Parameter[str]:
+def _code_parameter(
+    source: Source | ClassSource | ModuleSource, kept: str, constraint: Any, description: str
+) -> Parameter[str]:
     def fits(text: str) -> bool:
         source.replaced(text)
         return True
 
     fits.__name__ = "the check of the code"  # as an error names it
-    fits.__doc__ = f"defines exactly `{source.header}`"
+    fits.__doc__ = kept
     made = Constraint(fits, constraint)
     return Parameter(
         source.text,
@@ -802,7 +907,7 @@ def _code_parameter(source: Source, constraint: Any, description: str) -> Parame
     )
 
 
-def _conditions(checks: Any, source: Source, target: Any, way: _Way) -> list[Any]:
+def _conditions(checks: Any, first: str, made: Callable[[str], Any]) -> list[Any]:
     """The checks as parts of a constraint: those of the text first, then the tests together."""
     found = list(checks) if isinstance(checks, Iterable) and not isinstance(checks, str) else None
     if found is None or not all(callable(check) for check in found):
@@ -810,16 +915,9 @@ def _conditions(checks: Any, source: Source, target: Any, way: _Way) -> list[Any
             "checks= takes a list of checks of the text (AllowedImports, MaxSize, ...) and of tests, "
             f"functions that are given the function; got {show(checks, 80)}"
         )
-
-    def made(text: str) -> Callable[..., Any]:
-        new = source.replaced(text)
-        if way.trust:
-            return new.compile(target)
-        return apart(new, target, way.sandbox, way.host)
-
     tests = [check for check in found if not isinstance(check, CodeCheck)]
     texts: list[Any] = [check for check in found if isinstance(check, CodeCheck)]
-    return texts + ([PassesTests(tests, made, source.text)] if tests else [])
+    return texts + ([PassesTests(tests, made, first)] if tests else [])
 
 
 def _checked_rules(rules: Any) -> Any:

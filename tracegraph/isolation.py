@@ -12,21 +12,23 @@ import atexit
 import builtins
 import inspect
 import os
+import sys
 import threading
 import types
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tracegraph.failure import masked
 from tracegraph.recorder import current
-from tracegraph.source import Source, marked
+from tracegraph.source import marked
 
 if TYPE_CHECKING:
     from tracegraph.sandbox import Failure, Policy, Result, Runner
 
-__all__ = ["Ran", "apart", "isolated"]
+__all__ = ["Ran", "apart", "away", "isolated", "prelude"]
 
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _LONGEST_CONSTANT = 10_000
 _MOST_PRINTED = 10_000
 _MOST_TOLD = 500
@@ -50,18 +52,22 @@ class Ran:
 
 
 def isolated(
-    source: Source,
+    text: str,
+    entry: str,
     original: Callable[..., Any],
     sandbox: str | Policy | Runner = "isolated",
     host: Mapping[str, Callable[..., Any]] | None = None,
+    *,
+    alone: bool = False,
 ) -> Callable[..., Any]:
-    """The function that `source` defines, run in a sandbox in place of `original`.
+    """The function `entry` of a text, run in a sandbox in place of `original`.
 
     Arguments and results are values: numbers, texts, lists, dicts, arrays. What the code raises is
     raised here as the builtin exception of its type, with the line of the code marked. A generator
-    runs to its end before its first item is given, and cannot be sent anything.
+    runs to its end before its first item is given, and cannot be sent anything. What the text needs of
+    the module of `original` goes with it, unless it stands `alone`.
     """
-    run = apart(source, original, sandbox, host)
+    run = apart(text, entry, original, sandbox, host, alone=alone)
     raw = inspect.unwrap(original)
     if inspect.isgeneratorfunction(raw):
 
@@ -86,21 +92,41 @@ def isolated(
 
 
 def apart(
-    source: Source,
+    text: str,
+    entry: str,
     original: Callable[..., Any],
     sandbox: str | Policy | Runner = "isolated",
     host: Mapping[str, Callable[..., Any]] | None = None,
+    *,
+    alone: bool = False,
 ) -> Callable[..., Any]:
     """As `isolated`, but every call waits for its result, and the items of a generator are a list."""
-    lines = _prelude(source, original)
-    text = "".join(f"{line}\n" for line in lines) + source.text
-    entry, collector = _collecting(source.entry, inspect.unwrap(original))
-    text += collector
+    raw: Any = inspect.unwrap(original)
+    called, collector = _collecting(entry, raw)
+    known = {**raw.__globals__, **inspect.getclosurevars(raw).nonlocals}
+    lines = [] if alone else prelude(text, known)
+    return away(text, called, before=lines, after=collector, sandbox=sandbox, host=host)
+
+
+def away(
+    text: str,
+    entry: str,
+    *,
+    before: Sequence[str] = (),
+    after: str = "",
+    sandbox: str | Policy | Runner = "isolated",
+    host: Mapping[str, Callable[..., Any]] | None = None,
+) -> Callable[..., Any]:
+    """A function that runs `entry` of a text in a sandbox, with lines before it and code after it.
+
+    What the code raises is raised here, with the line of `text` marked.
+    """
+    whole = "".join(f"{line}\n" for line in before) + text + after
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        result = _box(sandbox).call(text, entry, args, kwargs, host=host)
+        result = _box(sandbox).call(whole, entry, args, kwargs, host=host)
         _tell(result)
-        return _value(result, source, len(lines))
+        return _value(result, text, len(before))
 
     return run
 
@@ -129,14 +155,17 @@ def _tell(result: Result) -> None:
         )
 
 
-def _value(result: Result, source: Source, shift: int) -> Any:
+def _value(result: Result, text: str, shift: int) -> Any:
     if result.error is None:
         return result.value
     error, failure = result.error, result.failure
     if failure is not None:
         line = 0 if failure.line is None else failure.line - shift
-        held = ", ".join(f"{n} = {masked(n, value)}" for n, value in failure.locals.items())
-        lines = marked(source.text, line, _mark(failure)) if line > 0 else ""
+        held = ", ".join(
+            f"{n} = {masked(n, value)}" for n, value in failure.locals.items() if n != "self"
+        )
+        within = 0 < line <= len(text.splitlines())
+        lines = marked(text, line, _mark(failure)) if within else ""
         told = [lines, f"where {held}" if held and lines else "", _printed(result)]
         error.__dict__["marked"] = "\n".join(filter(None, told))
     raise error
@@ -154,24 +183,43 @@ def _printed(result: Result) -> str:
     return f"printed before: {cut}{text[-_MOST_TOLD:]}" if text else ""
 
 
-def _prelude(source: Source, original: Callable[..., Any]) -> list[str]:
-    """Lines that bring along what the code names and does not define: modules and constants."""
-    raw: Any = inspect.unwrap(original)
-    known = {**raw.__globals__, **inspect.getclosurevars(raw).nonlocals}
+def prelude(text: str, known: Mapping[str, Any]) -> list[str]:
+    """Lines that bring along what the code names and does not define, as far as `known` has it.
+
+    Modules and what modules of Python itself define are imported; plain constants are written out.
+    """
     lines = []
-    for name in sorted(_free_names(ast.parse(source.text))):
-        value = known.get(name, original)
+    for name in sorted(_free_names(ast.parse(text))):
+        if name not in known:
+            continue
+        value = known[name]
+        home = getattr(value, "__module__", None)
         if isinstance(value, types.ModuleType):
             lines.append(f"import {value.__name__} as {name}")
-        elif value is not original and not callable(value) and _is_plain(value):
+        elif _is_pythons_own(value, home):
+            lines.append(f"from {home} import {value.__name__} as {name}")
+        elif not callable(value) and _is_plain(value):
             lines.append(f"{name} = {value!r}")
     return lines
+
+
+def _is_pythons_own(value: Any, home: object) -> bool:
+    """Whether ``from home import ...`` gives this very value in any process."""
+    if not isinstance(home, str) or home.partition(".")[0] not in sys.stdlib_module_names:
+        return False
+    name = getattr(value, "__name__", None)
+    return (
+        home != "__main__"
+        and isinstance(name, str)
+        and name.isidentifier()
+        and getattr(sys.modules.get(home), name, None) is value
+    )
 
 
 def _free_names(tree: ast.Module) -> set[str]:
     names = [n for n in ast.walk(tree) if isinstance(n, ast.Name)]
     loaded = {n.id for n in names if isinstance(n.ctx, ast.Load)}
-    defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
+    defined = {n.name for n in tree.body if isinstance(n, _DEFINITIONS)}
     return {name for name in loaded - defined if not hasattr(builtins, name)}
 
 

@@ -19,6 +19,7 @@ from tracegraph.errors import DuplicateName, ParameterError
 from tracegraph.kinds import is_array, is_tensor, show
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
+from tracegraph.whole import Program, code_of
 
 __all__ = ["Map", "Module", "Seq", "apply", "model", "named_parameters"]
 
@@ -63,7 +64,19 @@ def _search(value: Any, path: str, open_: set[int]) -> Iterator[tuple[str, Param
     elif isinstance(value, (list, tuple, UserList)):
         for index, item in enumerate(value):
             yield from _search(item, f"{path}[{index}]", open_)
-    elif isinstance(value, Module) or hasattr(type(value), "__tracegraph_model__"):
+    elif isinstance(value, Program):
+        yield path, value.parameter
+    elif isinstance(value, type):
+        if (code := code_of(value)) is not None:
+            yield path, code.parameter
+    elif (
+        isinstance(value, Module)
+        or hasattr(type(value), "__tracegraph_model__")
+        or code_of(value) is not None
+    ):
+        if (code := code_of(value)) is not None:
+            name = type(value).__name__
+            yield f"{path}.{name}" if path else name, code.parameter
         for name in _attributes(value):
             yield from _search(getattr(value, name), f"{path}.{name}" if path else name, open_)
 

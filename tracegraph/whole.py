@@ -1,0 +1,526 @@
+"""A class or a module whose whole text is one parameter: what runs for which version.
+
+A trainable class stays the class that it is: it is made, checked with ``isinstance`` and read as
+before. Its objects belong to no version: they hold values, and every access asks the text that is in
+force. Text that is trusted runs in place, on the object's own ``__dict__``. Text that is not runs
+in the sandbox: the object's values go there with each call, and come back changed.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from tracegraph.definitions import ClassSource, ModuleSource
+from tracegraph.errors import SandboxError
+from tracegraph.isolation import away, isolated, prelude
+from tracegraph.node import Node, lower
+from tracegraph.parameter import Cell, Parameter
+from tracegraph.recorder import current
+
+__all__ = ["ClassCode", "Place", "Program", "code_of", "is_function"]
+
+_MOST_COMPILED = 32
+_HELD = "_bundle_"  # attributes of this name belong to the recorder, and stay
+_MADE_OF = f"{_HELD}made_of"  # nodes that were given where the object was made, apart
+_UNTOUCHED = frozenset({"__init_subclass__", "__class_getitem__", "__subclasshook__"})
+_MARK = "__tracegraph_code__"
+
+Record = Callable[[str, Any, Callable[[Cell], Callable[..., Any]], bool], Any]
+"""Makes the recorded operation of a member: ``(name, as it was written, its versions, is a method)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where code that is not trusted runs, and whether any is."""
+
+    trust: bool = False
+    sandbox: Any = "isolated"
+    host: Mapping[str, Callable[..., Any]] | None = None
+
+
+def code_of(value: Any) -> ClassCode | None:
+    """The code of a trainable class, or of the class of an object; ``None`` for anything else."""
+    found = vars(value if isinstance(value, type) else type(value)).get(_MARK)
+    return found if isinstance(found, ClassCode) else None
+
+
+def is_function(member: Any) -> bool:
+    """Whether a member of a class is called: a method, a static or a class method."""
+    if isinstance(member, (staticmethod, classmethod)):
+        return True
+    return callable(member) and not isinstance(member, type)
+
+
+@final
+class ClassCode:
+    """The versions of a trainable class, and how its objects reach them.
+
+    Attributes:
+        parameter: the text; set before the first call.
+    """
+
+    parameter: Parameter[str]
+
+    def __init__(
+        self,
+        target: type,
+        source: ClassSource,
+        place: Place,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._target, self._source, self._place = target, source, place
+        self._first = members or {
+            name: member
+            for name, member in vars(target).items()
+            if name not in _UNTOUCHED and (is_function(member) or not name.startswith("__"))
+        }
+        self._made: dict[str, tuple[ClassSource, type]] = {}  # a source knows its lines
+        self._runs: dict[tuple[str, str], Callable[..., Any]] = {}
+
+    def install(self, record: Record | None = None) -> None:
+        """Stand between the class and its members; `record` makes operations of public functions."""
+        target: Any = self._target
+        for name, member in self._first.items():
+            public = is_function(member) and (not name.startswith("_") or name == "__call__")
+            if record is not None and public:
+                raw = getattr(member, "__func__", member)
+                versions = functools.partial(self.function, name)
+                made = record(name, raw, versions, not isinstance(member, staticmethod))
+                if isinstance(member, (staticmethod, classmethod)):
+                    made = type(member)(made)
+            else:
+                made = (_Data if isinstance(member, property) else _Member)(self, name, member)
+            setattr(target, name, made)
+        setattr(target, _MARK, self)
+        target.__init_subclass__ = classmethod(functools.partial(_no_heir, target.__qualname__))
+
+    def to_test(self, text: str) -> type:
+        """A class with this text that tests may use; it runs where the text would run."""
+        source = self._source.replaced(text)
+        if self._place.trust:
+            return source.compile()
+        twin = types.new_class(source.entry)
+        code = ClassCode(twin, source, self._place, self._first)
+        code.parameter = Parameter(text, name=source.entry)
+        code.parameter.trusted = False
+        code.install()
+        return twin
+
+    # Which text is in force
+
+    def cell(self) -> Cell:
+        """The cell of the code in this thread or task."""
+        cell = self.parameter._cell()
+        if self._place.trust:
+            cell.trusted = True
+        return cell
+
+    def is_first(self, cell: Cell) -> bool:
+        """Whether the text is the one that the class was decorated with, and runs in place."""
+        return cell.trusted and bool(cell.data == self._source.text)
+
+    def made(self, text: str) -> type:
+        """The class that a trusted text defines, made once."""
+        known = self._made.get(text)
+        if known is None:
+            source = self._source.replaced(text)
+            known = source, source.compile()
+            if len(self._made) >= _MOST_COMPILED:
+                self._made = {}
+            self._made[text] = known
+        return known[1]
+
+    def function(self, name: str, cell: Cell) -> Callable[..., Any]:
+        """What a function of the class does now; it takes the object first, or the class."""
+        first = self._first[name]
+        if self.is_first(cell):
+            return getattr(first, "__func__", first)  # type: ignore[no-any-return]
+        if cell.trusted:
+            return self._in_place(name, self.made(cell.data))
+        return self._apart(name, cell.data)
+
+    # In place: a method of the new class on a view of the object
+
+    def view(self, instance: Any, made: type) -> Any:
+        """An object of `made` that shares the ``__dict__`` of `instance`."""
+        if type(instance) is not self._target:
+            return instance
+        twin: Any = object.__new__(made)
+        object.__setattr__(twin, "__dict__", instance.__dict__)
+        return twin
+
+    def home(self, result: Any, made: type, instance: Any = None) -> Any:
+        """A result without views: the object itself for its view, a new object for another one."""
+        if type(result) is not made:
+            return result
+        if instance is not None and result.__dict__ is instance.__dict__:
+            return instance
+        twin: Any = object.__new__(self._target)
+        object.__setattr__(twin, "__dict__", result.__dict__)
+        return twin
+
+    def _in_place(self, name: str, made: type) -> Callable[..., Any]:
+        first, member = self._first[name], vars(made)[name]
+        static = isinstance(first, staticmethod)
+        bound = static or isinstance(first, classmethod)
+
+        def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            instance = None if static else args[0]
+            owner = made if bound else self.view(instance, made)
+            given = [self.view(arg, made) for arg in (args if static else args[1:])]
+            named = {key: self.view(arg, made) for key, arg in kwargs.items()}
+            return getattr(owner, name)(*given, **named), None if bound else instance
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            result, instance = begin(args, kwargs)
+            return self.home(result, made, instance)
+
+        async def run_async(*args: Any, **kwargs: Any) -> Any:
+            result, instance = begin(args, kwargs)
+            return self.home(await result, made, instance)
+
+        raw = inspect.unwrap(getattr(member, "__func__", member))
+        function: Any = run_async if inspect.iscoroutinefunction(raw) else run
+        function.__wrapped__ = raw  # a failure is told by its line
+        return function  # type: ignore[no-any-return]
+
+    # Apart: the values of the object travel
+
+    def _apart(self, name: str, text: str) -> Callable[..., Any]:
+        first = self._first[name]
+        raw = inspect.unwrap(getattr(first, "__func__", first))
+        bound = isinstance(first, classmethod)
+        static = bound or isinstance(first, staticmethod)
+        way = _way_of(raw)
+        act = self._act(text, way)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            instance = None if static else args[0]
+            given = args[1:] if bound or not static else args
+            return act("make" if name == "__init__" else "call", name, instance, given, kwargs)
+
+        async def run_async(*args: Any, **kwargs: Any) -> Any:
+            import asyncio  # costs 30 ms; who awaits this has it loaded
+
+            return await asyncio.to_thread(run, *args, **kwargs)
+
+        if way == "items":
+
+            def items(*args: Any, **kwargs: Any) -> Iterator[Any]:
+                yield from run(*args, **kwargs)
+
+            return items
+        if way == "items of async":
+
+            async def items_async(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+                for item in await run_async(*args, **kwargs):
+                    yield item
+
+            return items_async
+        return run_async if way == "async" else run
+
+    def ask(self, task: str, name: str, instance: Any, *values: Any) -> Any:
+        """Read, set or delete an attribute that is not a function, where the text may run."""
+        return self._act(self.cell().data, "value")(task, name, instance, values, {})
+
+    def _act(self, text: str, way: str) -> Callable[..., Any]:
+        known = self._runs.get((text, way))
+        if known is None:
+            if len(self._runs) >= _MOST_COMPILED:
+                self._runs = {}
+            known = self._runs[text, way] = self._acting(text, way)
+        return known
+
+    def _acting(self, text: str, way: str) -> Callable[..., Any]:
+        entry, source = self._source.entry, self._source.replaced(text)
+        before = prelude(text, source.names)
+        for base in source.strange_bases():
+            if not any(line.endswith(f" {base}") for line in before):
+                raise SandboxError(
+                    f"{entry!r} derives from {base!r}, which is not in its text, so a text that is not "
+                    "trusted cannot run apart; write the base into the text, or read the text and "
+                    f"call {entry}.parameter.trust()"
+                )
+        act = away(
+            text,
+            f"_act_of_{entry}",
+            before=before,
+            after=_actor(entry, way),
+            sandbox=self._place.sandbox,
+            host=self._place.host,
+        )
+
+        def run(task: str, name: str, instance: Any, args: Any, kwargs: Any) -> Any:
+            nodes: list[Node[Any]] = []
+            sent = {} if instance is None else self._values(instance, nodes)
+            given = [self._packed(arg, nodes) for arg in args]
+            named = {key: lower(arg, key, nodes, []) for key, arg in kwargs.items()}
+            policy = current()
+            if policy is not None and policy.frame is not None:
+                for node in nodes:
+                    policy.frame.read(node)
+            values = None if instance is None or task == "make" else sent
+            try:
+                told = act(task, name, values, given, named)
+            except SandboxError as error:
+                if "cannot pass the sandbox's wall" not in str(error):
+                    raise
+                raise SandboxError(
+                    f"{error} (the values of a {entry} go with every call of code that is not trusted; "
+                    f"read the text, and let it run in place with {entry}.parameter.trust())"
+                ) from error
+            match told:
+                case ("value" | "self" | "object" as kind, result, after):
+                    pass
+                case _:
+                    raise SandboxError(f"the sandbox gave no answer of a {entry}")
+            if kind == "object":
+                result = self._object(result)
+            if instance is not None:
+                self._take(instance, sent, result if task == "make" else after)
+                if task == "make" and nodes:
+                    vars(instance)[_MADE_OF] = tuple(nodes)
+            if task == "make":
+                return None
+            return instance if kind == "self" else result
+
+        return run
+
+    def _values(self, instance: Any, nodes: list[Node[Any]]) -> dict[str, Any]:
+        """The values of an object without nodes; those that are in it, or made it, are added."""
+        nodes += vars(instance).get(_MADE_OF, ())
+        held = {k: v for k, v in vars(instance).items() if not k.startswith(_HELD)}
+        return dict(lower(held, "", nodes, []))
+
+    def _packed(self, arg: Any, nodes: list[Node[Any]]) -> tuple[str, Any]:
+        if type(arg) is self._target:
+            return "object", self._values(arg, nodes)
+        return "value", lower(arg, "", nodes, [])
+
+    def _object(self, values: Any) -> Any:
+        self._check_values(values)
+        twin: Any = object.__new__(self._target)
+        vars(twin).update(values)
+        return twin
+
+    def _check_values(self, values: object) -> None:
+        if not isinstance(values, dict) or not all(
+            isinstance(k, str) and not k.startswith(("__", _HELD)) for k in values
+        ):
+            raise SandboxError(f"the sandbox gave no values of a {self._source.entry}")
+
+    def _take(self, instance: Any, sent: Mapping[str, Any], values: Any) -> None:
+        """Give an object the values that came back; what did not change stays the very object."""
+        self._check_values(values)
+        held = vars(instance)
+        changed = {k: v for k, v in values.items() if k not in sent or not _same(sent[k], v)}
+        for name in [*changed, *(sent.keys() - values.keys())]:
+            if isinstance(held.get(name), Node):
+                raise SandboxError(
+                    f"the code replaced {self._source.entry}.{name}, which is a node of this program; "
+                    "code that is not trusted may only read it"
+                )
+        for name in sent.keys() - values.keys():
+            del held[name]
+        held.update(changed)
+
+
+def _way_of(raw: Any) -> str:
+    if inspect.isgeneratorfunction(raw):
+        return "items"
+    if inspect.isasyncgenfunction(raw):
+        return "items of async"
+    return "async" if inspect.iscoroutinefunction(raw) else "value"
+
+
+_RESULTS = {
+    "value": "{0}",
+    "items": "list({0})",
+    "async": "await {0}",
+    "items of async": "[item async for item in {0}]",
+}
+
+
+def _actor(entry: str, way: str) -> str:
+    """The code that does in the sandbox what is asked of an object of the class `entry`."""
+    word = "async def" if "async" in way else "def"
+    result = _RESULTS[way].format("getattr(owner, name)(*args, **kwargs)")
+    return f"""
+
+def _object_of_{entry}(values):
+    made = object.__new__({entry})
+    made.__dict__.update(values)
+    return made
+
+{word} _act_of_{entry}(task, name, values, args, kwargs):
+    args = [_object_of_{entry}(v) if kind == "object" else v for kind, v in args]
+    if task == "make":
+        return "value", {entry}(*args, **kwargs).__dict__, None
+    owner = {entry} if values is None else _object_of_{entry}(values)
+    if task == "call":
+        result = {result}
+    else:
+        result = {{"get": getattr, "set": setattr, "delete": delattr}}[task](owner, name, *args)
+    after = None if values is None else owner.__dict__
+    if result is owner:
+        return "self", None, after
+    if type(result) is {entry}:
+        return "object", result.__dict__, after
+    return "value", result, after
+"""
+
+
+def _same(before: Any, after: Any) -> bool:
+    from tracegraph.sandbox.values import pack  # only when code ran in it
+
+    try:
+        return bool(pack(before) == pack(after))
+    except SandboxError:
+        return False
+
+
+def _no_heir(name: str, heir: type, **_: Any) -> None:
+    raise TypeError(
+        f"{heir.__name__} cannot derive from {name}: the text of {name} is a parameter, and the next one "
+        "may be another class; derive from a class that is not trainable, and decorate the heir"
+    )
+
+
+class _Member:
+    """A member of a trainable class that is no operation: it is what the text in force says."""
+
+    def __init__(self, code: ClassCode, name: str, first: Any) -> None:
+        self._code, self._name, self._first = code, name, first
+        self.__doc__ = getattr(first, "__doc__", None)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        code, name, first = self._code, self._name, self._first
+        cell = code.cell()
+        if code.is_first(cell):
+            get = getattr(type(first), "__get__", None)
+            return first if get is None else get(first, instance, owner)
+        if is_function(first):
+            function = code.function(name, cell)
+            if isinstance(first, staticmethod) or (instance is None and not _is_class(first)):
+                return function
+            return types.MethodType(function, owner if _is_class(first) else instance)
+        if cell.trusted:
+            made = code.made(cell.data)
+            return getattr(made if instance is None else code.view(instance, made), name)
+        return code.ask("get", name, instance)
+
+
+class _Data(_Member):
+    """A property: it is set and deleted through the text in force, too."""
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        self._change(setattr, "set", instance, value)
+
+    def __delete__(self, instance: Any) -> None:
+        self._change(delattr, "delete", instance)
+
+    def _change(self, action: Callable[..., None], task: str, instance: Any, *values: Any) -> None:
+        code, cell = self._code, self._code.cell()
+        if code.is_first(cell):
+            getattr(self._first, f"__{task}__")(instance, *values)
+        elif cell.trusted:
+            action(code.view(instance, code.made(cell.data)), self._name, *values)
+        else:
+            code.ask(task, self._name, instance, *values)
+
+
+def _is_class(member: Any) -> bool:
+    return isinstance(member, classmethod)
+
+
+@final
+class Program:
+    """A module whose whole text is one parameter; made by ``bundle(module, trainable=True)``.
+
+    Its public functions are recorded operations; everything else is what the text in force says.
+    In the sandbox every call starts with the module as it is when it was just loaded.
+
+    Attributes:
+        parameter: the text.
+    """
+
+    parameter: Parameter[str]
+
+    def __init__(self, module: types.ModuleType, source: ModuleSource, place: Place) -> None:
+        self.__name__ = module.__name__
+        self.__doc__ = module.__doc__
+        self._module, self._source, self._place = module, source, place
+        self._made = {source.text: (source, module)}
+        self._operations: dict[str, Any] = {}
+
+    def install(self, record: Record) -> None:
+        """Make operations of the module's public functions."""
+        for name in self._source.functions():
+            raw = vars(self._module)[name]
+            versions = functools.partial(self.function, name)
+            self._operations[name] = record(name, raw, versions, False)
+
+    def to_test(self, text: str) -> Any:
+        """A module with this text that tests may use; its functions run where the text would run."""
+        if self._place.trust:
+            return self._source.replaced(text).compile(self._module)
+        cell = Cell(text, trusted=False)
+        return types.SimpleNamespace(
+            **{name: self.function(name, cell) for name in self._source.functions()}
+        )
+
+    def parameters(self) -> list[Parameter[Any]]:
+        """The text, alone."""
+        return [self.parameter]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_operations" not in vars(self):
+            raise AttributeError(f"{self._module.__name__!r} has no attribute {name!r}")
+        if name in self._operations:
+            return self._operations[name]
+        cell = self._cell()
+        if cell.trusted:
+            return getattr(self.made(cell.data), name)
+        if name in self._source.members:
+            raise SandboxError(
+                f"{self.__name__}.{name} cannot be used here: an optimizer wrote the text, and nobody "
+                f"trusts it; read it, and call {self.__name__}.parameter.trust()"
+            )
+        get = "\ndef _get(name):\n    return globals()[name]\n"
+        place = self._place
+        return away(cell.data, "_get", after=get, sandbox=place.sandbox, host=place.host)(name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*self._source.members, "parameter", "parameters"})
+
+    def __repr__(self) -> str:
+        return f"<trainable module {self.__name__}>"
+
+    def _cell(self) -> Cell:
+        cell = self.parameter._cell()
+        if self._place.trust:
+            cell.trusted = True
+        return cell
+
+    def function(self, name: str, cell: Cell) -> Callable[..., Any]:
+        """What a public function of the module is now."""
+        if cell.trusted:
+            return vars(self.made(cell.data))[name]  # type: ignore[no-any-return]
+        raw, place = vars(self._module)[name], self._place
+        return isolated(cell.data, name, raw, place.sandbox, place.host, alone=True)
+
+    def made(self, text: str) -> types.ModuleType:
+        """The module that a trusted text defines, loaded once."""
+        known = self._made.get(text)
+        if known is None:
+            source = self._source.replaced(text)
+            known = source, source.compile(self._module)
+            if len(self._made) >= _MOST_COMPILED:
+                self._made = {self._source.text: (self._source, self._module)}
+            self._made[text] = known
+        return known[1]
