@@ -62,6 +62,7 @@ class ClassCode:
 
     Attributes:
         parameter: the text; set before the first call.
+        source: the text that the class was decorated with, and what is around it.
     """
 
     parameter: Parameter[str]
@@ -73,7 +74,7 @@ class ClassCode:
         place: Place,
         members: Mapping[str, Any] | None = None,
     ) -> None:
-        self._target, self._source, self._place = target, source, place
+        self._target, self.source, self._place = target, source, place
         self._first = members or {
             name: member
             for name, member in vars(target).items()
@@ -101,7 +102,7 @@ class ClassCode:
 
     def to_test(self, text: str) -> type:
         """A class with this text that tests may use; it runs where the text would run."""
-        source = self._source.replaced(text)
+        source = self.source.replaced(text)
         if self._place.trust:
             return source.compile()
         twin = types.new_class(source.entry)
@@ -122,13 +123,13 @@ class ClassCode:
 
     def is_first(self, cell: Cell) -> bool:
         """Whether the text is the one that the class was decorated with, and runs in place."""
-        return cell.trusted and bool(cell.data == self._source.text)
+        return cell.trusted and bool(cell.data == self.source.text)
 
     def made(self, text: str) -> type:
         """The class that a trusted text defines, made once."""
         known = self._made.get(text)
         if known is None:
-            source = self._source.replaced(text)
+            source = self.source.replaced(text)
             known = source, source.compile()
             if len(self._made) >= _MOST_COMPILED:
                 self._made = {}
@@ -237,7 +238,7 @@ class ClassCode:
         return known
 
     def _acting(self, text: str, way: str) -> Callable[..., Any]:
-        entry, source = self._source.entry, self._source.replaced(text)
+        entry, source = self.source.entry, self.source.replaced(text)
         before = prelude(text, source.names)
         for base in source.strange_bases():
             if not any(line.endswith(f" {base}") for line in before):
@@ -312,7 +313,7 @@ class ClassCode:
         if not isinstance(values, dict) or not all(
             isinstance(k, str) and not k.startswith(("__", _HELD)) for k in values
         ):
-            raise SandboxError(f"the sandbox gave no values of a {self._source.entry}")
+            raise SandboxError(f"the sandbox gave no values of a {self.source.entry}")
 
     def _take(self, instance: Any, sent: Mapping[str, Any], values: Any) -> None:
         """Give an object the values that came back; what did not change stays the very object."""
@@ -322,7 +323,7 @@ class ClassCode:
         for name in [*changed, *(sent.keys() - values.keys())]:
             if isinstance(held.get(name), Node):
                 raise SandboxError(
-                    f"the code replaced {self._source.entry}.{name}, which is a node of this program; "
+                    f"the code replaced {self.source.entry}.{name}, which is a node of this program; "
                     "code that is not trusted may only read it"
                 )
         for name in sent.keys() - values.keys():
@@ -454,13 +455,13 @@ class Program:
     def __init__(self, module: types.ModuleType, source: ModuleSource, place: Place) -> None:
         self.__name__ = module.__name__
         self.__doc__ = module.__doc__
-        self._module, self._source, self._place = module, source, place
+        self._module, self.source, self._place = module, source, place
         self._made = {source.text: (source, module)}
         self._operations: dict[str, Any] = {}
 
     def install(self, record: Record) -> None:
         """Make operations of the module's public functions."""
-        for name in self._source.functions():
+        for name in self.source.functions():
             raw = vars(self._module)[name]
             versions = functools.partial(self.function, name)
             self._operations[name] = record(name, raw, versions, False)
@@ -468,10 +469,10 @@ class Program:
     def to_test(self, text: str) -> Any:
         """A module with this text that tests may use; its functions run where the text would run."""
         if self._place.trust:
-            return self._source.replaced(text).compile(self._module)
+            return self.source.replaced(text).compile(self._module)
         cell = Cell(text, trusted=False)
         return types.SimpleNamespace(
-            **{name: self.function(name, cell) for name in self._source.functions()}
+            **{name: self.function(name, cell) for name in self.source.functions()}
         )
 
     def parameters(self) -> list[Parameter[Any]]:
@@ -486,7 +487,7 @@ class Program:
         cell = self._cell()
         if cell.trusted:
             return getattr(self.made(cell.data), name)
-        if name in self._source.members:
+        if name in self.source.members:
             raise SandboxError(
                 f"{self.__name__}.{name} cannot be used here: an optimizer wrote the text, and nobody "
                 f"trusts it; read it, and call {self.__name__}.parameter.trust()"
@@ -496,7 +497,7 @@ class Program:
         return away(cell.data, "_get", after=get, sandbox=place.sandbox, host=place.host)(name)
 
     def __dir__(self) -> list[str]:
-        return sorted({*self._source.members, "parameter", "parameters"})
+        return sorted({*self.source.members, "parameter", "parameters"})
 
     def __repr__(self) -> str:
         return f"<trainable module {self.__name__}>"
@@ -518,9 +519,9 @@ class Program:
         """The module that a trusted text defines, loaded once."""
         known = self._made.get(text)
         if known is None:
-            source = self._source.replaced(text)
+            source = self.source.replaced(text)
             known = source, source.compile(self._module)
             if len(self._made) >= _MOST_COMPILED:
-                self._made = {self._source.text: (self._source, self._module)}
+                self._made = {self.source.text: (self.source, self._module)}
             self._made[text] = known
         return known[1]
