@@ -25,14 +25,16 @@ from tracegraph.definitions import ClassSource, ModuleSource
 from tracegraph.errors import ParameterError
 from tracegraph.failure import failed_node, innermost, original
 from tracegraph.feedback import Gradient
-from tracegraph.isolation import apart, isolated
+from tracegraph.isolation import apart, isolated, many
 from tracegraph.kinds import ATOMS, KINDS, show
 from tracegraph.lifting import cut, is_cut
 from tracegraph.node import Node, distinct, failed, leaf, lower, next_id, raise_failed, record
 from tracegraph.operators import Operation
 from tracegraph.parameter import Cell, Parameter
+from tracegraph.profiling import in_place, told, way_of
 from tracegraph.recorder import Frame, Policy, beside, current, enter_frame, leave
 from tracegraph.source import BadSource, Source
+from tracegraph.speed import Faster, IsFaster
 from tracegraph.variables import variables
 from tracegraph.whole import ClassCode, Place, Program
 
@@ -55,6 +57,7 @@ class _Way:
     trust: bool = False
     sandbox: Any = "isolated"
     host: Mapping[str, Callable[..., Any]] | None = None
+    profile: bool = False
 
 
 class Bundle(Generic[P, R]):
@@ -83,7 +86,9 @@ class Bundle(Generic[P, R]):
         self._function = function
         self._source = source
         self._versions = versions
-        self._compiled: dict[tuple[int, bool], Callable[..., Any]] = {(0, True): function}
+        self._compiled: dict[tuple[int, bool], Callable[..., Any]] = {
+            (0, True): self._measured(function)
+        }
         self._sources: list[Source] = []  # of what is compiled: a source knows its lines
         self._held: Node[Any] | None = None  # the code's leaf lives on, so that a call makes none
         self._method = method
@@ -213,8 +218,15 @@ class Bundle(Generic[P, R]):
         if len(self._compiled) >= _MOST_COMPILED:
             self._compiled, self._sources = {}, []
         make = self._version if self._versions is None else self._versions
-        function = self._compiled[cell.version, trusted] = make(cell)
+        function = make(cell)
+        if trusted:
+            function = self._measured(function)
+        self._compiled[cell.version, trusted] = function
         return function
+
+    def _measured(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, its lines measured where that was asked for."""
+        return in_place(function, self._within()) if self._way.profile else function
 
     def _version(self, cell: Cell) -> Callable[..., Any]:
         """The function that a version's text defines."""
@@ -226,7 +238,10 @@ class Bundle(Generic[P, R]):
         if cell.trusted:
             return source.compile(self._function)
         host = _host(self._way)
-        return isolated(source.text, source.entry, self._function, self._way.sandbox, host)
+        return isolated(
+            source.text, source.entry, self._function, self._way.sandbox, host,
+            profile=self._way.profile,
+        )  # fmt: skip
 
 
 def _host(way: _Way) -> dict[str, Callable[..., Any]]:
@@ -404,8 +419,7 @@ class _Call:
             return leaf(result)
         if inner is not None:
             self.extra = {**(self.extra or {}), "inner": inner}
-        if self.frame.ran is not None:
-            self.extra = {**(self.extra or {}), "ran": self.frame.ran}
+        self._keep_facts()
         if is_cut(self.bundle.operation):
             result = cut(result, self.inputs)
         return record(
@@ -423,8 +437,7 @@ class _Call:
                 self.extra = {**(self.extra or {}), "inner": inner}
         elif self.frame.captured:
             self._capture(self.frame.captured)
-        if self.frame.ran is not None:
-            self.extra = {**(self.extra or {}), "ran": self.frame.ran}
+        self._keep_facts()
         quiet = self.policy is not None and not self.policy.active
         code = getattr(inspect.unwrap(self.function), "__code__", None)
         first = original(error)
@@ -437,8 +450,22 @@ class _Call:
             first,
             code,
             self.extra,
-            variables(first, code) if self.bundle.trainable else "",
+            self._told(first, code),
         )
+
+    def _told(self, error: Exception, code: Any) -> str:
+        """What stands below the marked line of a trainable function that failed."""
+        if not self.bundle.trainable:
+            return ""
+        return "\n".join(filter(None, [variables(error, code), told(self.extra)]))
+
+    def _keep_facts(self) -> None:
+        """Remember how the call ran, where that is known."""
+        frame = self.frame
+        if frame.ran is not None:
+            self.extra = {**(self.extra or {}), "ran": frame.ran}
+        if frame.profile is not None:
+            self.extra = {**(self.extra or {}), "profile": frame.profile}
 
     def _capture(self, captured: Mapping[int, Node[Any]]) -> None:
         known = {n.id for n in self.inputs}
@@ -633,6 +660,7 @@ def bundle(
     trust: bool = False,
     sandbox: Any = "isolated",
     host: Mapping[str, Callable[..., Any]] | None = None,
+    profile: bool = False,
     catch_execution_error: bool = True,
     **former: Any,
 ) -> Callable[[Callable[P, R]], Bundle[P, R]]: ...
@@ -652,6 +680,7 @@ def bundle(
     trust: bool = False,
     sandbox: Any = "isolated",
     host: Mapping[str, Callable[..., Any]] | None = None,
+    profile: bool = False,
     catch_execution_error: bool = True,
     **former: Any,
 ) -> Any:
@@ -671,7 +700,8 @@ def bundle(
         constraint: what texts the code may have, see `Constraint`; for trainable bundles.
         checks: what new code must pass before it is taken: a `CodeCheck` of its text, or a test that
             is given the function, calls it, and raises or returns ``False`` to refuse it. The tests run
-            here and the function where it would run: in the sandbox, unless ``trust=True``.
+            here and the function where it would run: in the sandbox, unless ``trust=True``. With `Faster`
+            code is taken only when it is faster, too.
         rules: how feedback goes from the result to the inputs, by feedback type:
             ``rule(node, feedback) -> {input name: feedback}``.
         trust: run code that an optimizer wrote in this process, without asking. By default it runs
@@ -680,6 +710,8 @@ def bundle(
             limits as a `tracegraph.sandbox.Policy`, or a `Sandbox` of your own.
         host: functions of this process that such code may call, by name; they run here, and the
             nodes of their calls become inputs of the call that asked.
+        profile: measure the lines of a trainable function: ``info["profile"]`` of the node has them,
+            the failure of a call tells them, and optimizers read them. It slows calls down.
         catch_execution_error: ``False`` raises what the function raises, without recording it.
 
     Raises:
@@ -696,6 +728,8 @@ def bundle(
     if isinstance(function, str):
         function, description = None, function
     options = _options(former)
+    if profile and not trainable:
+        raise TypeError("profile=True measures the lines of trainable code; add trainable=True")
     module = isinstance(function, types.ModuleType) and trainable
     if function is not None and not (callable(function) or _descriptor(function) or module):
         raise TypeError(f"@bundle decorates a function, got {show(function, 80)}")
@@ -715,6 +749,7 @@ def bundle(
                 trust,
                 sandbox,
                 host,
+                profile,
             ),
         )
 
@@ -729,7 +764,7 @@ _FORMER: dict[str, str] = {
 
 _OPTIONS = (
     "name", "description", "trainable", "traceable", "constraint", "checks", "rules", "trust", "sandbox",
-    "host", "catch_execution_error",
+    "host", "profile", "catch_execution_error",
 )  # fmt: skip
 
 
@@ -803,10 +838,34 @@ def _bundled(
             return new.compile(target)
         return apart(text, new.entry, target, way.sandbox, way.host)
 
-    conditions = [constraint, *_conditions(checks, source.text, made)]
+    listed = _listed(checks)
+    tests = [check for check in listed if not isinstance(check, Faster)]
+    timed = [
+        IsFaster(check, functools.partial(_round, source, target, way, check.calls), source.text)
+        for check in listed
+        if isinstance(check, Faster)
+    ]
+    if timed and all(isinstance(check, CodeCheck) for check in tests):
+        raise TypeError("Faster needs a test beside it in checks=: fast and wrong is easy")
+    if timed and way_of(target) != "value":
+        raise TypeError(f"Faster times plain functions, and {source.entry!r} is none")
+    conditions = [constraint, *_conditions(tests, source.text, made), *timed]
     kept = f"defines exactly `{source.header}`"
     parameter = _code_parameter(source, kept, conditions, said)
+    for check in timed:
+        check.follow(parameter)
     return Bundle(target, operation, parameter=parameter, source=source, way=way)
+
+
+def _round(
+    source: Source, target: Any, way: _Way, calls: tuple[tuple[Any, ...], ...], text: str
+) -> Callable[[], object]:
+    """What runs all `calls` of the function of a text once, where the text would run."""
+    new = source.replaced(text)
+    if way.trust:
+        function = new.compile(target)
+        return lambda: [function(*call) for call in calls]
+    return functools.partial(many(text, new.entry, target, way.sandbox, way.host), calls)
 
 
 def _trainable_class(
@@ -828,7 +887,7 @@ def _trainable_class(
         source = ClassSource.of(target, lambda found: found is bundle)
     except BadSource as error:
         raise ParameterError(str(error)) from error
-    code = ClassCode(target, source, Place(way.trust, way.sandbox, _host(way)))
+    code = ClassCode(target, source, Place(way.trust, way.sandbox, _host(way), way.profile))
     conditions = [constraint, *_conditions(checks, source.text, code.to_test)]
     code.parameter = _code_parameter(source, source.describe(), conditions, said)
     code.install(_recorder(code.parameter, rules, way))
@@ -849,7 +908,7 @@ def _trainable_module(
         source = ModuleSource.of(module)
     except BadSource as error:
         raise ParameterError(str(error)) from error
-    program = Program(module, source, Place(way.trust, way.sandbox, _host(way)))
+    program = Program(module, source, Place(way.trust, way.sandbox, _host(way), way.profile))
     said = description or inspect.getdoc(module) or ""
     conditions = [constraint, *_conditions(checks, source.text, program.to_test)]
     program.parameter = _code_parameter(source, source.describe(), conditions, said)
@@ -889,7 +948,10 @@ def _operation(target: Any, label: str, said: str, rules: Any) -> Operation:
 
 
 def _code_parameter(
-    source: Source | ClassSource | ModuleSource, kept: str, constraint: Any, description: str
+    source: Source | ClassSource | ModuleSource,
+    kept: str,
+    constraint: Any,
+    description: str,
 ) -> Parameter[str]:
     def fits(text: str) -> bool:
         source.replaced(text)
@@ -909,15 +971,22 @@ def _code_parameter(
 
 def _conditions(checks: Any, first: str, made: Callable[[str], Any]) -> list[Any]:
     """The checks as parts of a constraint: those of the text first, then the tests together."""
+    found = _listed(checks)
+    if any(isinstance(check, Faster) for check in found):
+        raise TypeError("Faster times plain functions, not classes and modules")
+    tests = [check for check in found if not isinstance(check, CodeCheck)]
+    texts: list[Any] = [check for check in found if isinstance(check, CodeCheck)]
+    return texts + ([PassesTests(tests, made, first)] if tests else [])
+
+
+def _listed(checks: Any) -> list[Any]:
     found = list(checks) if isinstance(checks, Iterable) and not isinstance(checks, str) else None
     if found is None or not all(callable(check) for check in found):
         raise TypeError(
             "checks= takes a list of checks of the text (AllowedImports, MaxSize, ...) and of tests, "
             f"functions that are given the function; got {show(checks, 80)}"
         )
-    tests = [check for check in found if not isinstance(check, CodeCheck)]
-    texts: list[Any] = [check for check in found if isinstance(check, CodeCheck)]
-    return texts + ([PassesTests(tests, made, first)] if tests else [])
+    return found
 
 
 def _checked_rules(rules: Any) -> Any:

@@ -18,7 +18,7 @@ from tracegraph.errors import ExecutionError
 if TYPE_CHECKING:
     from tracegraph.node import Node
 
-__all__ = ["Failure", "failed_node", "frame_of", "innermost", "joined", "masked"]
+__all__ = ["Failure", "failed_node", "frame_of", "innermost", "joined", "masked", "stands_in"]
 
 _LIMIT = 2_000
 _SECRETS = frozenset(
@@ -181,17 +181,24 @@ def innermost(
     if code is None:
         return None
     found = code
-    name = f"{within or code.co_qualname}."
     step = error.__traceback__
     entered = False
     while step is not None:
         now = step.tb_frame.f_code
         entered = entered or now is code
-        alone = code.co_filename.startswith("<code of ") or now.co_qualname.startswith(name)
-        if entered and now.co_filename == code.co_filename and (alone or now is code):
+        if entered and stands_in(now, code, within):
             found = now
         step = step.tb_next
     return found
+
+
+def stands_in(other: types.CodeType, code: types.CodeType, within: str = "") -> bool:
+    """Whether `other` is code of the same text as `code`, see `innermost`."""
+    if other is code:
+        return True
+    alone = code.co_filename.startswith("<code of ")
+    inside = other.co_qualname.startswith(f"{within or code.co_qualname}.")
+    return other.co_filename == code.co_filename and (alone or inside)
 
 
 def _step(error: BaseException, code: types.CodeType | None) -> types.TracebackType | None:

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tracegraph import profiling
 from tracegraph.failure import masked
 from tracegraph.recorder import current
 from tracegraph.source import marked
@@ -26,7 +27,7 @@ from tracegraph.source import marked
 if TYPE_CHECKING:
     from tracegraph.sandbox import Failure, Policy, Result, Runner
 
-__all__ = ["Ran", "apart", "away", "isolated", "prelude"]
+__all__ = ["Ran", "apart", "away", "isolated", "many", "prelude"]
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _LONGEST_CONSTANT = 10_000
@@ -59,15 +60,17 @@ def isolated(
     host: Mapping[str, Callable[..., Any]] | None = None,
     *,
     alone: bool = False,
+    profile: bool = False,
 ) -> Callable[..., Any]:
     """The function `entry` of a text, run in a sandbox in place of `original`.
 
     Arguments and results are values: numbers, texts, lists, dicts, arrays. What the code raises is
     raised here as the builtin exception of its type, with the line of the code marked. A generator
     runs to its end before its first item is given, and cannot be sent anything. What the text needs of
-    the module of `original` goes with it, unless it stands `alone`.
+    the module of `original` goes with it, unless it stands `alone`. With `profile` the lines of the text
+    are measured.
     """
-    run = apart(text, entry, original, sandbox, host, alone=alone)
+    run = apart(text, entry, original, sandbox, host, alone=alone, profile=profile)
     raw = inspect.unwrap(original)
     if inspect.isgeneratorfunction(raw):
 
@@ -99,13 +102,34 @@ def apart(
     host: Mapping[str, Callable[..., Any]] | None = None,
     *,
     alone: bool = False,
+    profile: bool = False,
 ) -> Callable[..., Any]:
     """As `isolated`, but every call waits for its result, and the items of a generator are a list."""
     raw: Any = inspect.unwrap(original)
     called, collector = _collecting(entry, raw)
     known = {**raw.__globals__, **inspect.getclosurevars(raw).nonlocals}
     lines = [] if alone else prelude(text, known)
-    return away(text, called, before=lines, after=collector, sandbox=sandbox, host=host)
+    way = "async" if "async def" in collector or inspect.iscoroutinefunction(raw) else "value"
+    return away(
+        text, called, before=lines, after=collector, sandbox=sandbox, host=host,
+        profile=way if profile else "",
+    )  # fmt: skip
+
+
+def many(
+    text: str,
+    entry: str,
+    original: Callable[..., Any],
+    sandbox: str | Policy | Runner = "isolated",
+    host: Mapping[str, Callable[..., Any]] | None = None,
+) -> Callable[..., Any]:
+    """As `apart`, for a list of calls that one child runs one after the other."""
+    raw: Any = inspect.unwrap(original)
+    known = {**raw.__globals__, **inspect.getclosurevars(raw).nonlocals}
+    name = f"_calls_of_{entry}"
+    code = f"\ndef {name}(calls):\n    return [{entry}(*call) for call in calls]\n"
+    lines = prelude(text, known)
+    return away(text, name, before=lines, after=code, sandbox=sandbox, host=host)
 
 
 def away(
@@ -116,11 +140,17 @@ def away(
     after: str = "",
     sandbox: str | Policy | Runner = "isolated",
     host: Mapping[str, Callable[..., Any]] | None = None,
+    profile: str = "",
 ) -> Callable[..., Any]:
     """A function that runs `entry` of a text in a sandbox, with lines before it and code after it.
 
-    What the code raises is raised here, with the line of `text` marked.
+    What the code raises is raised here, with the line of `text` marked. `profile` says what calling
+    `entry` gives ("value" or "async"), where its lines are to be measured.
     """
+    if profile:
+        entry, meter, report = profiling.apart(entry, profile, text, len(before))
+        after += meter
+        host = {**(host or {}), profiling.REPORT: report}
     whole = "".join(f"{line}\n" for line in before) + text + after
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -166,9 +196,16 @@ def _value(result: Result, text: str, shift: int) -> Any:
         )
         within = 0 < line <= len(text.splitlines())
         lines = marked(text, line, _mark(failure)) if within else ""
-        told = [lines, f"where {held}" if held and lines else "", _printed(result)]
+        told = [lines, f"where {held}" if held and lines else "", _printed(result), _measured()]
         error.__dict__["marked"] = "\n".join(filter(None, told))
     raise error
+
+
+def _measured() -> str:
+    """What the lines of the open call cost, where they are measured."""
+    policy = current()
+    profile = None if policy is None or policy.frame is None else policy.frame.profile
+    return "" if profile is None else str(profile.text())
 
 
 def _mark(failure: Failure) -> str:

@@ -20,6 +20,7 @@ from tracegraph.errors import SandboxError
 from tracegraph.isolation import away, isolated, prelude
 from tracegraph.node import Node, lower
 from tracegraph.parameter import Cell, Parameter
+from tracegraph.profiling import way_of
 from tracegraph.recorder import current
 
 __all__ = ["ClassCode", "Place", "Program", "code_of", "is_function"]
@@ -36,11 +37,12 @@ Record = Callable[[str, Any, Callable[[Cell], Callable[..., Any]], bool], Any]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where code that is not trusted runs, and whether any is."""
+    """Where code that is not trusted runs, whether any is, and whether its lines are measured."""
 
     trust: bool = False
     sandbox: Any = "isolated"
     host: Mapping[str, Callable[..., Any]] | None = None
+    profile: bool = False
 
 
 def code_of(value: Any) -> ClassCode | None:
@@ -197,7 +199,7 @@ class ClassCode:
         raw = inspect.unwrap(getattr(first, "__func__", first))
         bound = isinstance(first, classmethod)
         static = bound or isinstance(first, staticmethod)
-        way = _way_of(raw)
+        way = way_of(raw)
         act = self._act(text, way)
 
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -254,6 +256,7 @@ class ClassCode:
             after=_actor(entry, way),
             sandbox=self._place.sandbox,
             host=self._place.host,
+            profile=("async" if "async" in way else "value") if self._place.profile else "",
         )
 
         def run(task: str, name: str, instance: Any, args: Any, kwargs: Any) -> Any:
@@ -329,14 +332,6 @@ class ClassCode:
         for name in sent.keys() - values.keys():
             del held[name]
         held.update(changed)
-
-
-def _way_of(raw: Any) -> str:
-    if inspect.isgeneratorfunction(raw):
-        return "items"
-    if inspect.isasyncgenfunction(raw):
-        return "items of async"
-    return "async" if inspect.iscoroutinefunction(raw) else "value"
 
 
 _RESULTS = {
@@ -513,7 +508,9 @@ class Program:
         if cell.trusted:
             return vars(self.made(cell.data))[name]  # type: ignore[no-any-return]
         raw, place = vars(self._module)[name], self._place
-        return isolated(cell.data, name, raw, place.sandbox, place.host, alone=True)
+        return isolated(
+            cell.data, name, raw, place.sandbox, place.host, alone=True, profile=place.profile
+        )
 
     def made(self, text: str) -> types.ModuleType:
         """The module that a trusted text defines, loaded once."""
