@@ -308,9 +308,14 @@ class _Call:
         if bundle.parameter is None:
             self.function = bundle._function
         else:
-            cell = bundle.parameter._cell()
-            self.function = self._loaded(cell)
-            held = bundle._held = bundle.parameter._leaf(cell)
+            parameter = bundle.parameter
+            plain = policy is None or policy.cells is None
+            cell = parameter._own if plain else parameter._cell()
+            known = bundle._compiled.get((cell.version, cell.trusted))
+            self.function = self._loaded(cell) if known is None else known
+            held = bundle._held
+            if held is None or cell.leaf is None or cell.leaf() is not held:
+                held = bundle._held = parameter._leaf(cell)
             self.inputs.append(held)
             self.names.append(_CODE)
         if self.opaque:
