@@ -35,6 +35,7 @@ from tracegraph.profiling import in_place, told, way_of
 from tracegraph.recorder import Frame, Policy, beside, current, enter_frame, leave
 from tracegraph.source import BadSource, Source
 from tracegraph.speed import Faster, IsFaster
+from tracegraph.travel import method_apart
 from tracegraph.variables import variables
 from tracegraph.whole import ClassCode, Place, Program
 
@@ -238,7 +239,8 @@ class Bundle(Generic[P, R]):
         if cell.trusted:
             return source.compile(self._function)
         host = _host(self._way)
-        return isolated(
+        run = method_apart if self._method or self._binding.skip else isolated
+        return run(
             source.text, source.entry, self._function, self._way.sandbox, host,
             profile=self._way.profile,
         )  # fmt: skip

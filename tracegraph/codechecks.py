@@ -8,21 +8,41 @@ the sandbox alone.
 from __future__ import annotations
 
 import ast
+import atexit
+import functools
 import linecache
+import os
+import re
+import subprocess
+import sys
+import tempfile
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, final
 
+from tracegraph.errors import MissingExtra
 from tracegraph.kinds import show
 from tracegraph.source import BadSource, marked
 
-__all__ = ["AllowedImports", "CodeCheck", "Fault", "MaxComplexity", "MaxSize", "PassesTests"]
+__all__ = [
+    "AllowedImports",
+    "CodeCheck",
+    "Fault",
+    "MaxComplexity",
+    "MaxSize",
+    "PassesTests",
+    "TypeChecks",
+]
 
 _MOST_REMEMBERED = 64
 _SHOWN = 200
+_MYPY = re.compile(r":(\d+): error: (.*)")
+_MYPY_SECONDS = 120
 _DECISIONS = (
     ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.Assert,
     ast.comprehension, ast.match_case,
@@ -214,6 +234,63 @@ def _paths(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def _check_limit(name: str, limit: object) -> None:
     if limit is not None and (type(limit) is not int or limit < 1):
         raise TypeError(f"{name}{limit!r}): a limit is a whole number from 1")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypeChecks(CodeCheck):
+    """The types in the code fit together, as mypy sees it; needs ``pip install mypy``.
+
+    Names of the module around the code, which the text does not define, count as of any type. A check
+    takes a second or two. Only the text is read; nothing of it runs.
+
+    Args:
+        strict: ask for annotations everywhere, too.
+
+    >>> TypeChecks().describe()
+    'its types fit together (mypy)'
+    """
+
+    strict: bool = False
+
+    def describe(self) -> str:
+        """The condition in words."""
+        return f"its types fit together (mypy{' --strict' if self.strict else ''})"
+
+    def fault(self, tree: ast.Module, text: str) -> Fault | None:
+        """The first thing that is wrong with the code, or ``None``.
+
+        Raises:
+            MissingExtra: mypy is not installed.
+        """
+        if find_spec("mypy") is None:
+            raise MissingExtra("TypeChecks needs mypy: pip install mypy")
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "code.py")
+            file.write_text(text, encoding="utf-8")
+            command = [
+                sys.executable, "-m", "mypy", "--config-file", os.devnull, "--no-error-summary",
+                "--no-color-output", "--hide-error-context", "--follow-imports", "silent",
+                "--ignore-missing-imports", "--disable-error-code", "name-defined",
+                "--cache-dir", _cache().name,
+                *(["--strict"] if self.strict else []), str(file),
+            ]  # fmt: skip
+            done = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, timeout=_MYPY_SECONDS
+            )
+        for line in done.stdout.splitlines():
+            found = _MYPY.search(line)
+            if found:
+                return Fault(f"the types do not fit: {found[2]}", int(found[1]))
+        return None
+
+
+@functools.cache
+def _cache() -> tempfile.TemporaryDirectory[str]:
+    """What mypy remembers between the checks of this process."""
+    made = tempfile.TemporaryDirectory()
+    atexit.register(made.cleanup)
+    return made
 
 
 @final

@@ -155,7 +155,7 @@ class ClassSource(Text):
         flags: int = 0,
     ) -> None:
         super().__init__(text, entry=entry, flags=flags)
-        definition = definition_of(self.tree, entry, ast.ClassDef)
+        definition = definition_of(self.tree, entry, ast.ClassDef, text=text)
         found = members_of([definition])
         _check(members or {}, found, text, definition.lineno)
         self.members = found if members is None else members

@@ -18,7 +18,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tracegraph.bundle import Bundle, bundle
 from tracegraph.errors import ParameterError
@@ -27,6 +27,7 @@ from tracegraph.module import Map, Module, Seq, is_module, model, named_paramete
 from tracegraph.node import Node, lower
 from tracegraph.parameter import Parameter, node
 from tracegraph.source import BadSource, dedented, future_flags, is_filled
+from tracegraph.spans import Span, lines_of, offset, replaced, span
 from tracegraph.whole import Program, code_of
 
 __all__ = ["export", "formatted"]
@@ -92,14 +93,6 @@ def _meaning(text: str) -> str:
         if isinstance(body, list) and body and ast.get_docstring(item, clean=False) is not None:  # type: ignore[arg-type]
             del body[0]
     return ast.dump(tree)
-
-
-class _Edit(NamedTuple):
-    """Bytes of a text to be replaced."""
-
-    start: int
-    end: int
-    new: str
 
 
 class _File:
@@ -254,14 +247,14 @@ class _File:
         tree = ast.parse(text)
         edits = [e for item in tree.body for e in self._undecorated(text, item, names)]
         edits += [
-            _span(text, item, item.value.id)
+            span(text, item, item.value.id)
             for item in ast.walk(tree)
             if isinstance(item, ast.Attribute)
             and item.attr == "data"
             and isinstance(item.value, ast.Name)
             and isinstance(names.get(item.value.id), Node)
         ]
-        kept = _edited(text, edits)
+        kept = replaced(text, edits)
         self._check_alone(kept, entry)
         self._define_all(_global_names(kept), names, entry)
         return f"\n{warning}{kept.rstrip()}\n" + _alias(name, entry)
@@ -289,10 +282,10 @@ class _File:
                 "the function around it must move into an argument or an object"
             ) from error
 
-    def _undecorated(self, text: str, item: ast.AST, names: Mapping[str, Any]) -> list[_Edit]:
+    def _undecorated(self, text: str, item: ast.AST, names: Mapping[str, Any]) -> list[Span]:
         """Edits that take our decorators away."""
         return [
-            _Edit(_offset(text, d.lineno, 0), _offset(text, d.end_lineno or 0, None), "")
+            Span(offset(text, d.lineno, 0), offset(text, d.end_lineno or 0, None), "")
             for d in getattr(item, "decorator_list", ())
             if _meant(d.func if isinstance(d, ast.Call) else d, names) in (bundle, model)
         ]
@@ -332,17 +325,17 @@ class _File:
             for item in definition.body:
                 member = _plain(vars(value).get(getattr(item, "name", "")))
                 edits += self._method(text, item, member, holder, known)
-        kept = _edited(text, edits)
+        kept = replaced(text, edits)
         definition = _class_statement(kept, value)
         writer = _ClassText(kept, definition, known, holder, self._literal)
-        kept = _edited(kept, writer.edits()).rstrip() + "\n" + writer.call()
+        kept = replaced(kept, writer.edits()).rstrip() + "\n" + writer.call()
         self._check_alone(kept, entry)
         self._define_all(_global_names(kept), known, entry)
         return f"\n{warning}{kept}" + _alias(name, entry)
 
     def _method(
         self, text: str, item: ast.stmt, member: Any, holder: Any, names: Mapping[str, Any]
-    ) -> list[_Edit]:
+    ) -> list[Span]:
         """Edits that make one method plain, with today's text where it is trainable."""
         if not isinstance(member, Bundle):
             return []
@@ -355,11 +348,11 @@ class _File:
         decorators = getattr(item, "decorator_list", [])
         last = [d.end_lineno or 0 for d in decorators if _meant(_called(d), names) is bundle]
         first = (max(last) if last else item.lineno - 1) + 1
-        start = _offset(text, first, 0)
+        start = offset(text, first, 0)
         indent = " " * item.col_offset
         edits = [e for e in edits if e.start < start]
         new = _indented(self._warned(parameter) + parameter.data, indent)
-        return [*edits, _Edit(start, _offset(text, item.end_lineno or 0, None), new)]
+        return [*edits, Span(start, offset(text, item.end_lineno or 0, None), new)]
 
 
 class _ClassText:
@@ -377,7 +370,7 @@ class _ClassText:
         self._holder, self._write = holder, write
         self._replaced: set[str] = set()
 
-    def edits(self) -> list[_Edit]:
+    def edits(self) -> list[Span]:
         """All of them."""
         values = [] if self._holder is None else self._values()
         return [*values, *self._data_reads(), *self._bases()]
@@ -390,7 +383,7 @@ class _ClassText:
         called = "return self.forward(*args, **kwargs)"
         return f"\n    def __call__(self, *args, **kwargs):\n        {called}\n"
 
-    def _values(self) -> list[_Edit]:
+    def _values(self) -> list[Span]:
         edits = []
         for statement in ast.walk(self._definition):
             name = _attribute_set(statement)
@@ -401,7 +394,7 @@ class _ClassText:
             if value is not None and name in vars(self._holder):
                 self._replaced.add(name)
                 new = self._write(f"self.{name}", held)
-                edits.append(_span(self._text, value, new))
+                edits.append(span(self._text, value, new))
         return edits
 
     def _makes_nodes(self, statement: ast.AST) -> bool:
@@ -410,10 +403,10 @@ class _ClassText:
             for item in ast.walk(statement)
         )
 
-    def _data_reads(self) -> list[_Edit]:
+    def _data_reads(self) -> list[Span]:
         """``self.prompt.data`` is ``self.prompt`` once that is a plain value."""
         return [
-            _span(self._text, item, f"self.{item.value.attr}")
+            span(self._text, item, f"self.{item.value.attr}")
             for item in ast.walk(self._definition)
             if isinstance(item, ast.Attribute)
             and item.attr == "data"
@@ -423,7 +416,7 @@ class _ClassText:
             and item.value.attr in self._replaced
         ]
 
-    def _bases(self) -> list[_Edit]:
+    def _bases(self) -> list[Span]:
         bases = self._definition.bases
         ours = [base for base in bases if _meant(base, self._names) is Module]
         if not ours:
@@ -431,17 +424,9 @@ class _ClassText:
         rest = [ast.unparse(b) for b in bases if b not in ours]
         rest += [ast.unparse(k) for k in self._definition.keywords]
         given = [*bases, *(k.value for k in self._definition.keywords)]
-        start = _span(self._text, bases[0], "").start
-        end = _span(self._text, given[-1], "").end
-        return [_Edit(start, end, ", ".join(rest))]
-
-
-def _span(text: str, item: ast.expr, new: str) -> _Edit:
-    return _Edit(
-        _offset(text, item.lineno, item.col_offset),
-        _offset(text, item.end_lineno or 0, item.end_col_offset or 0),
-        new,
-    )
+        start = span(self._text, bases[0], "").start
+        end = span(self._text, given[-1], "").end
+        return [Span(start, end, ", ".join(rest))]
 
 
 def _class_statement(text: str, value: type) -> ast.ClassDef:
@@ -575,28 +560,13 @@ def _global_names(text: str) -> list[str]:
     return sorted(name for name in found - own if not hasattr(builtins, name))
 
 
-def _offset(text: str, line: int, column: int | None) -> int:
-    """Where a column of a line (from 1) begins, in bytes; None is the start of the next line."""
-    lines = text.encode().splitlines(keepends=True)
-    if column is None:
-        return sum(map(len, lines[:line]))
-    return sum(map(len, lines[: line - 1])) + column
-
-
-def _edited(text: str, edits: Iterable[_Edit]) -> str:
-    data = text.encode()
-    for edit in sorted(edits, reverse=True):
-        data = data[: edit.start] + edit.new.encode() + data[edit.end :]
-    return data.decode()
-
-
 def _indented(text: str, indent: str) -> str:
     """A text further to the right, but not inside strings that run over lines."""
     inside: set[int] = set()
     for item in ast.walk(ast.parse(text)):
         if isinstance(item, (ast.Constant, ast.JoinedStr)) and item.end_lineno is not None:
             inside.update(range(item.lineno + 1, item.end_lineno + 1))
-    lines = [line.decode() for line in text.encode().splitlines(keepends=True)]
+    lines = lines_of(text)
     return "".join(
         line if number in inside or not line.strip() else indent + line
         for number, line in enumerate(lines, 1)

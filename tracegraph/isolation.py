@@ -12,6 +12,7 @@ import atexit
 import builtins
 import inspect
 import os
+import re
 import sys
 import threading
 import types
@@ -20,16 +21,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tracegraph import profiling
+from tracegraph.errors import SandboxError
 from tracegraph.failure import masked
 from tracegraph.recorder import current
 from tracegraph.source import marked
+from tracegraph.spans import replaced, span
 
 if TYPE_CHECKING:
     from tracegraph.sandbox import Failure, Policy, Result, Runner
 
-__all__ = ["Ran", "apart", "away", "isolated", "many", "prelude"]
+__all__ = [
+    "Ran", "apart", "as_called", "away", "is_plain", "isolated", "many", "names_around", "prelude",
+]  # fmt: skip
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_NO_NAME = re.compile(r"name '(\w+)' is not defined")
 _LONGEST_CONSTANT = 10_000
 _MOST_PRINTED = 10_000
 _MOST_TOLD = 500
@@ -71,27 +77,26 @@ def isolated(
     are measured.
     """
     run = apart(text, entry, original, sandbox, host, alone=alone, profile=profile)
-    raw = inspect.unwrap(original)
-    if inspect.isgeneratorfunction(raw):
+    return as_called(run, profiling.way_of(original))
 
-        def items(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            yield from run(*args, **kwargs)
 
-        return items
+def as_called(run: Callable[..., Any], way: str) -> Callable[..., Any]:
+    """`run`, which waits for its result, as a function that is called the way of the original."""
+
+    def items(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        yield from run(*args, **kwargs)
 
     async def run_async(*args: Any, **kwargs: Any) -> Any:
         import asyncio  # costs 30 ms; who awaits this has it loaded
 
         return await asyncio.to_thread(run, *args, **kwargs)
 
-    if inspect.isasyncgenfunction(raw):
+    async def items_async(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        for item in await run_async(*args, **kwargs):
+            yield item
 
-        async def items_async(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            for item in await run_async(*args, **kwargs):
-                yield item
-
-        return items_async
-    return run_async if inspect.iscoroutinefunction(raw) else run
+    ways = {"value": run, "items": items, "async": run_async, "items of async": items_async}
+    return ways[way]
 
 
 def apart(
@@ -107,13 +112,24 @@ def apart(
     """As `isolated`, but every call waits for its result, and the items of a generator are a list."""
     raw: Any = inspect.unwrap(original)
     called, collector = _collecting(entry, raw)
-    known = {**raw.__globals__, **inspect.getclosurevars(raw).nonlocals}
-    lines = [] if alone else prelude(text, known)
-    way = "async" if "async def" in collector or inspect.iscoroutinefunction(raw) else "value"
-    return away(
+    way = "async" if "async" in profiling.way_of(raw) else "value"
+    names = {} if alone else names_around(raw)
+    lines = prelude(text, names)
+    sent = _without_defaults(text, entry, set(names) - _brought(lines))
+    run = away(
         text, called, before=lines, after=collector, sandbox=sandbox, host=host,
-        profile=way if profile else "",
+        profile=way if profile else "", known=names, label=entry, sent=sent,
     )  # fmt: skip
+    if sent == text:
+        return run
+    signature = inspect.signature(raw)
+
+    def filled(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return run(*bound.args, **bound.kwargs)
+
+    return filled
 
 
 def many(
@@ -124,12 +140,13 @@ def many(
     host: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
     """As `apart`, for a list of calls that one child runs one after the other."""
-    raw: Any = inspect.unwrap(original)
-    known = {**raw.__globals__, **inspect.getclosurevars(raw).nonlocals}
+    names = names_around(inspect.unwrap(original))
     name = f"_calls_of_{entry}"
     code = f"\ndef {name}(calls):\n    return [{entry}(*call) for call in calls]\n"
-    lines = prelude(text, known)
-    return away(text, name, before=lines, after=code, sandbox=sandbox, host=host)
+    return away(
+        text, name, before=prelude(text, names), after=code, sandbox=sandbox, host=host,
+        known=names, label=entry,
+    )  # fmt: skip
 
 
 def away(
@@ -141,22 +158,43 @@ def away(
     sandbox: str | Policy | Runner = "isolated",
     host: Mapping[str, Callable[..., Any]] | None = None,
     profile: str = "",
+    known: Mapping[str, Any] | None = None,
+    label: str = "",
+    sent: str | None = None,
 ) -> Callable[..., Any]:
     """A function that runs `entry` of a text in a sandbox, with lines before it and code after it.
 
-    What the code raises is raised here, with the line of `text` marked. `profile` says what calling
-    `entry` gives ("value" or "async"), where its lines are to be measured.
+    What the code raises is raised here, with the line of `text` marked.
+
+    Args:
+        text: the code, as a reader knows it.
+        entry: what is called.
+        before, after: code around it.
+        sandbox, host: as `bundle` has them.
+        profile: what calling `entry` gives ("value" or "async"), where its lines are to be measured.
+        known: what the program around the text can name; a failure for the lack of it says so.
+        label: whose code it is, for messages.
+        sent: what goes there in the place of `text`, line by line.
     """
     if profile:
         entry, meter, report = profiling.apart(entry, profile, text, len(before))
         after += meter
         host = {**(host or {}), profiling.REPORT: report}
-    whole = "".join(f"{line}\n" for line in before) + text + after
+    whole = "".join(f"{line}\n" for line in before) + (text if sent is None else sent) + after
+    missing = set(known or ()) - _brought(before)
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        result = _box(sandbox).call(whole, entry, args, kwargs, host=host)
+        try:
+            result = _box(sandbox).call(whole, entry, args, kwargs, host=host)
+        except SandboxError as error:
+            if "cannot pass the sandbox's wall" not in str(error):
+                raise
+            raise SandboxError(
+                f"{error}. An optimizer wrote the code of {label}, so it runs apart, and only "
+                f"such values reach it; read it, and call {label}.parameter.trust() to let it run in place"
+            ) from error
         _tell(result)
-        return _value(result, text, len(before))
+        return _value(result, text, len(before), missing)
 
     return run
 
@@ -185,7 +223,7 @@ def _tell(result: Result) -> None:
         )
 
 
-def _value(result: Result, text: str, shift: int) -> Any:
+def _value(result: Result, text: str, shift: int, missing: set[str]) -> Any:
     if result.error is None:
         return result.value
     error, failure = result.error, result.failure
@@ -196,9 +234,21 @@ def _value(result: Result, text: str, shift: int) -> Any:
         )
         within = 0 < line <= len(text.splitlines())
         lines = marked(text, line, _mark(failure)) if within else ""
-        told = [lines, f"where {held}" if held and lines else "", _printed(result), _measured()]
+        told = [lines, f"where {held}" if held and lines else "", _printed(result)]
+        told += [_lacking(error, missing), _measured()]
         error.__dict__["marked"] = "\n".join(filter(None, told))
     raise error
+
+
+def _lacking(error: Exception, missing: set[str]) -> str:
+    """What to do about a name that the program around the text has and the sandbox has not."""
+    found = _NO_NAME.search(str(error)) if isinstance(error, NameError) else None
+    if found is None or found[1] not in missing:
+        return ""
+    return (
+        f"{found[1]!r} is of the program around this code, which runs apart from it: write what is needed "
+        f"into the code (or let it ask for {found[1]!r} with host=)"
+    )
 
 
 def _measured() -> str:
@@ -220,6 +270,39 @@ def _printed(result: Result) -> str:
     return f"printed before: {cut}{text[-_MOST_TOLD:]}" if text else ""
 
 
+def names_around(raw: Any) -> dict[str, Any]:
+    """What a function can name beside what it defines: its module's names, and those around it."""
+    return {**raw.__globals__, **inspect.getclosurevars(raw).nonlocals}
+
+
+def _brought(lines: Sequence[str]) -> set[str]:
+    """The names that the lines of a prelude define."""
+    return {
+        line.rpartition(" as ")[2]
+        if "import " in line.partition("=")[0]
+        else line.partition(" ")[0]
+        for line in lines
+    }
+
+
+def _without_defaults(text: str, entry: str, lacking: set[str]) -> str:
+    """`text` with None for the defaults of `entry` that the sandbox cannot work out.
+
+    Their values are those of decoration, and are sent with each call.
+    """
+    own = {n.name for n in ast.walk(ast.parse(text)) if isinstance(n, _DEFINITIONS)}
+    spans = []
+    for item in ast.parse(text).body:
+        if isinstance(item, _DEFINITIONS[:2]) and item.name == entry:
+            for default in [*item.args.defaults, *filter(None, item.args.kw_defaults)]:
+                used = {n.id for n in ast.walk(default) if isinstance(n, ast.Name)}
+                unknown = used & lacking or {n for n in used - own if not hasattr(builtins, n)}
+                if unknown:
+                    height = (default.end_lineno or 0) - default.lineno
+                    spans.append(span(text, default, "None" + "\n" * height))
+    return replaced(text, spans)
+
+
 def prelude(text: str, known: Mapping[str, Any]) -> list[str]:
     """Lines that bring along what the code names and does not define, as far as `known` has it.
 
@@ -235,7 +318,7 @@ def prelude(text: str, known: Mapping[str, Any]) -> list[str]:
             lines.append(f"import {value.__name__} as {name}")
         elif _is_pythons_own(value, home):
             lines.append(f"from {home} import {value.__name__} as {name}")
-        elif not callable(value) and _is_plain(value):
+        elif not callable(value) and is_plain(value):
             lines.append(f"{name} = {value!r}")
     return lines
 
@@ -260,7 +343,7 @@ def _free_names(tree: ast.Module) -> set[str]:
     return {name for name in loaded - defined if not hasattr(builtins, name)}
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Whether ``repr`` writes the very value: numbers, texts, and containers of these."""
     if not isinstance(value, (int, float, str, bytes, bool, type(None), list, tuple, dict, set)):
         return False

@@ -15,7 +15,7 @@ import linecache
 import textwrap
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 __all__ = [
@@ -29,12 +29,14 @@ __all__ = [
     "is_filled",
     "kept_decorators",
     "marked",
+    "numbered",
     "outside_function",
     "parsed",
     "signature_of",
 ]
 
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef
+_MOST_NUMBERED = 20
 _Defined = TypeVar("_Defined", bound=ast.stmt)
 
 
@@ -124,6 +126,8 @@ class Source(Text):
     >>> source.replaced("def double(x):\\n    return x + x")
     Traceback (most recent call last):
     tracegraph.source.BadSource: the code must define 'twice', it defines 'double'
+       1 | def double(x):  <--- no 'twice' here or below
+       2 |     return x + x
     """
 
     __slots__ = ("_module", "free", "owner", "signature")
@@ -139,7 +143,7 @@ class Source(Text):
         owner: str = "",
     ) -> None:
         super().__init__(text, entry=entry, flags=flags)
-        definition = _definition(self.tree, entry)
+        definition = _definition(self.tree, entry, text)
         self.signature = signature_of(definition) if signature is None else signature
         if signature_of(definition) != self.signature:
             raise BadSource(
@@ -325,6 +329,19 @@ def _unparsable(text: str, error: SyntaxError) -> BadSource:
     return BadSource(reason, text=text, line=max(error.lineno or 1, 1), mark=error.msg)
 
 
+def numbered(text: str) -> str:
+    """The first lines of a text, where no one line is to blame.
+
+    >>> print(numbered("a = 1\\nb = 2\\n"))
+       1 | a = 1
+       2 | b = 2
+    """
+    lines = text.splitlines()
+    shown = [f"{n:>4} | {line[:200]}" for n, line in enumerate(lines[:_MOST_NUMBERED], 1)]
+    left = len(lines) - _MOST_NUMBERED
+    return "\n".join([*shown, f"     ... {left:,} lines more"] if left > 0 else shown)
+
+
 def marked(text: str, line: int, mark: str) -> str:
     """The lines around `line`, which has `mark` behind it."""
     lines = text.splitlines()
@@ -338,26 +355,53 @@ def marked(text: str, line: int, mark: str) -> str:
     )
 
 
-def definition_of(tree: ast.Module, entry: str, *kinds: type[_Defined]) -> _Defined:
+def definition_of(tree: ast.Module, entry: str, *kinds: type[_Defined], text: str = "") -> _Defined:
     """The one definition of `entry`, of one of these kinds, at the top of a text.
 
     Raises:
         BadSource: there is none, or there are several.
     """
     found = [n for n in tree.body if isinstance(n, kinds) and getattr(n, "name", "") == entry]
-    if len(found) != 1:
-        others = [n.name for n in tree.body if isinstance(n, (_Definition, ast.ClassDef))]
-        told = ", ".join(map(repr, others)) or "nothing"
+    others = [n for n in tree.body if isinstance(n, (_Definition, ast.ClassDef))]
+    if not found:
+        told = ", ".join(repr(n.name) for n in others) or "nothing"
         raise BadSource(
-            f"the code must define {entry!r}, it defines {told}"
-            if not found
-            else f"the code defines {entry!r} {len(found)} times; define it once"
+            f"the code must define {entry!r}, it defines {told}",
+            text=text,
+            line=others[0].lineno if others else 1,
+            mark=f"no {entry!r} here or below",
+        )
+    again = [line for line in _bound(tree.body, entry) if line != found[0].lineno]
+    if again:
+        raise BadSource(
+            f"the code gives the name {entry!r} {len(again) + 1} times; define it once",
+            text=text,
+            line=again[-1],
+            mark=f"{entry!r} again",
         )
     return found[0]
 
 
-def _definition(tree: ast.Module, entry: str) -> _Definition:
-    found: Any = definition_of(tree, entry, ast.FunctionDef, ast.AsyncFunctionDef)
+def _bound(body: Iterable[ast.AST], name: str) -> list[int]:
+    """The lines where statements of a module bind or delete `name`, without inner scopes."""
+    lines = []
+    todo = list(body)
+    while todo:
+        item = todo.pop(0)
+        names = [getattr(item, "name", None)]
+        if isinstance(item, ast.Name) and not isinstance(item.ctx, ast.Load):
+            names.append(item.id)
+        elif isinstance(item, ast.alias):
+            names = [item.asname or item.name.partition(".")[0]]
+        if name in names:
+            lines.append(item.lineno)  # type: ignore[attr-defined]
+        if not isinstance(item, (*_Definition.__args__, ast.ClassDef, ast.Lambda)):
+            todo += ast.iter_child_nodes(item)
+    return sorted(lines)
+
+
+def _definition(tree: ast.Module, entry: str, text: str = "") -> _Definition:
+    found: Any = definition_of(tree, entry, ast.FunctionDef, ast.AsyncFunctionDef, text=text)
     return found  # type: ignore[no-any-return]
 
 

@@ -11,23 +11,20 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
 from tracegraph.definitions import ClassSource, ModuleSource
 from tracegraph.errors import SandboxError
-from tracegraph.isolation import away, isolated, prelude
-from tracegraph.node import Node, lower
+from tracegraph.isolation import as_called, away, isolated, prelude
 from tracegraph.parameter import Cell, Parameter
 from tracegraph.profiling import way_of
-from tracegraph.recorder import current
+from tracegraph.travel import Traveller, actor
 
 __all__ = ["ClassCode", "Place", "Program", "code_of", "is_function"]
 
 _MOST_COMPILED = 32
-_HELD = "_bundle_"  # attributes of this name belong to the recorder, and stay
-_MADE_OF = f"{_HELD}made_of"  # nodes that were given where the object was made, apart
 _UNTOUCHED = frozenset({"__init_subclass__", "__class_getitem__", "__subclasshook__"})
 _MARK = "__tracegraph_code__"
 
@@ -207,25 +204,7 @@ class ClassCode:
             given = args[1:] if bound or not static else args
             return act("make" if name == "__init__" else "call", name, instance, given, kwargs)
 
-        async def run_async(*args: Any, **kwargs: Any) -> Any:
-            import asyncio  # costs 30 ms; who awaits this has it loaded
-
-            return await asyncio.to_thread(run, *args, **kwargs)
-
-        if way == "items":
-
-            def items(*args: Any, **kwargs: Any) -> Iterator[Any]:
-                yield from run(*args, **kwargs)
-
-            return items
-        if way == "items of async":
-
-            async def items_async(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-                for item in await run_async(*args, **kwargs):
-                    yield item
-
-            return items_async
-        return run_async if way == "async" else run
+        return as_called(run, way)
 
     def ask(self, task: str, name: str, instance: Any, *values: Any) -> Any:
         """Read, set or delete an attribute that is not a function, where the text may run."""
@@ -240,8 +219,9 @@ class ClassCode:
         return known
 
     def _acting(self, text: str, way: str) -> Callable[..., Any]:
-        entry, source = self.source.entry, self.source.replaced(text)
-        before = prelude(text, source.names)
+        entry, source, place = self.source.entry, self.source.replaced(text), self._place
+        names = source.names
+        before = prelude(text, names)
         for base in source.strange_bases():
             if not any(line.endswith(f" {base}") for line in before):
                 raise SandboxError(
@@ -253,131 +233,14 @@ class ClassCode:
             text,
             f"_act_of_{entry}",
             before=before,
-            after=_actor(entry, way),
-            sandbox=self._place.sandbox,
-            host=self._place.host,
-            profile=("async" if "async" in way else "value") if self._place.profile else "",
+            after=actor(entry, way),
+            sandbox=place.sandbox,
+            host=place.host,
+            profile=("async" if "async" in way else "value") if place.profile else "",
+            known=names,
+            label=entry,
         )
-
-        def run(task: str, name: str, instance: Any, args: Any, kwargs: Any) -> Any:
-            nodes: list[Node[Any]] = []
-            sent = {} if instance is None else self._values(instance, nodes)
-            given = [self._packed(arg, nodes) for arg in args]
-            named = {key: lower(arg, key, nodes, []) for key, arg in kwargs.items()}
-            policy = current()
-            if policy is not None and policy.frame is not None:
-                for node in nodes:
-                    policy.frame.read(node)
-            values = None if instance is None or task == "make" else sent
-            try:
-                told = act(task, name, values, given, named)
-            except SandboxError as error:
-                if "cannot pass the sandbox's wall" not in str(error):
-                    raise
-                raise SandboxError(
-                    f"{error} (the values of a {entry} go with every call of code that is not trusted; "
-                    f"read the text, and let it run in place with {entry}.parameter.trust())"
-                ) from error
-            match told:
-                case ("value" | "self" | "object" as kind, result, after):
-                    pass
-                case _:
-                    raise SandboxError(f"the sandbox gave no answer of a {entry}")
-            if kind == "object":
-                result = self._object(result)
-            if instance is not None:
-                self._take(instance, sent, result if task == "make" else after)
-                if task == "make" and nodes:
-                    vars(instance)[_MADE_OF] = tuple(nodes)
-            if task == "make":
-                return None
-            return instance if kind == "self" else result
-
-        return run
-
-    def _values(self, instance: Any, nodes: list[Node[Any]]) -> dict[str, Any]:
-        """The values of an object without nodes; those that are in it, or made it, are added."""
-        nodes += vars(instance).get(_MADE_OF, ())
-        held = {k: v for k, v in vars(instance).items() if not k.startswith(_HELD)}
-        return dict(lower(held, "", nodes, []))
-
-    def _packed(self, arg: Any, nodes: list[Node[Any]]) -> tuple[str, Any]:
-        if type(arg) is self._target:
-            return "object", self._values(arg, nodes)
-        return "value", lower(arg, "", nodes, [])
-
-    def _object(self, values: Any) -> Any:
-        self._check_values(values)
-        twin: Any = object.__new__(self._target)
-        vars(twin).update(values)
-        return twin
-
-    def _check_values(self, values: object) -> None:
-        if not isinstance(values, dict) or not all(
-            isinstance(k, str) and not k.startswith(("__", _HELD)) for k in values
-        ):
-            raise SandboxError(f"the sandbox gave no values of a {self.source.entry}")
-
-    def _take(self, instance: Any, sent: Mapping[str, Any], values: Any) -> None:
-        """Give an object the values that came back; what did not change stays the very object."""
-        self._check_values(values)
-        held = vars(instance)
-        changed = {k: v for k, v in values.items() if k not in sent or not _same(sent[k], v)}
-        for name in [*changed, *(sent.keys() - values.keys())]:
-            if isinstance(held.get(name), Node):
-                raise SandboxError(
-                    f"the code replaced {self.source.entry}.{name}, which is a node of this program; "
-                    "code that is not trusted may only read it"
-                )
-        for name in sent.keys() - values.keys():
-            del held[name]
-        held.update(changed)
-
-
-_RESULTS = {
-    "value": "{0}",
-    "items": "list({0})",
-    "async": "await {0}",
-    "items of async": "[item async for item in {0}]",
-}
-
-
-def _actor(entry: str, way: str) -> str:
-    """The code that does in the sandbox what is asked of an object of the class `entry`."""
-    word = "async def" if "async" in way else "def"
-    result = _RESULTS[way].format("getattr(owner, name)(*args, **kwargs)")
-    return f"""
-
-def _object_of_{entry}(values):
-    made = object.__new__({entry})
-    made.__dict__.update(values)
-    return made
-
-{word} _act_of_{entry}(task, name, values, args, kwargs):
-    args = [_object_of_{entry}(v) if kind == "object" else v for kind, v in args]
-    if task == "make":
-        return "value", {entry}(*args, **kwargs).__dict__, None
-    owner = {entry} if values is None else _object_of_{entry}(values)
-    if task == "call":
-        result = {result}
-    else:
-        result = {{"get": getattr, "set": setattr, "delete": delattr}}[task](owner, name, *args)
-    after = None if values is None else owner.__dict__
-    if result is owner:
-        return "self", None, after
-    if type(result) is {entry}:
-        return "object", result.__dict__, after
-    return "value", result, after
-"""
-
-
-def _same(before: Any, after: Any) -> bool:
-    from tracegraph.sandbox.values import pack  # only when code ran in it
-
-    try:
-        return bool(pack(before) == pack(after))
-    except SandboxError:
-        return False
+        return Traveller(self._target, act).ask
 
 
 def _no_heir(name: str, heir: type, **_: Any) -> None:
