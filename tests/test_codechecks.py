@@ -296,7 +296,6 @@ TYPED = "def f(x: int) -> str:\n    y = x + LIMIT\n    return {}\n"
 @pytest.mark.parametrize(
     ("result", "word"),
     [
-    [
         pytest.param("str(y)", None, marks=pytest.mark.campaign),
         ("x + 1", r'expected "str".*\n(.*\n)*   3 \|     return x \+ 1  <---'),
     ],

@@ -182,6 +182,7 @@ def test_a_failure_marks_the_innermost_line_of_the_text(place):
     feedback = failed_node(caught.value).create_feedback("full")
     assert re.search(r"8 \|         return self.total / wanted  <--- \(ZeroDivisionError", feedback)
     assert "wanted = 0" in feedback
+    assert "self.total = 12" in feedback
     assert " at 0x" not in feedback
 
 

@@ -18,6 +18,7 @@ from tracegraph.isolation import as_called, away, is_plain, names_around, prelud
 from tracegraph.node import Node, lower
 from tracegraph.profiling import way_of
 from tracegraph.recorder import current
+from tracegraph.variables import attributes, listed
 
 __all__ = ["Traveller", "actor", "method_apart"]
 
@@ -61,6 +62,11 @@ class Traveller:
             if found is None:
                 raise
             raise SandboxError(f"{self._kind.__name__}.{found[1]}{found[2]}") from error
+        except Exception as error:
+            held = listed(attributes(instance))  # a failed call left them as they were
+            if held and "marked" in error.__dict__:
+                error.__dict__["marked"] += f"\n{held}"
+            raise
         match told:
             case ("value" | "self" | "object" as kind, result, after):
                 pass
