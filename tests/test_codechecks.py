@@ -324,7 +324,7 @@ def test_a_predicate_shows_the_lines_of_the_text():
     def f(n):
         return n
 
-    with pytest.raises(Rejected, match=r"(?s)Has no while loop; the text does not\n   1 \| def f"):
+    with pytest.raises(Rejected, match=r"(?s)Has no while loop, got\n   1 \| def f"):
         f.parameter.assign("def f(n):\n    while n:\n        n -= 1\n    return n\n")
 
 

@@ -411,6 +411,26 @@ def test_bases_of_python_itself_go_along():
     assert Shape().area(3).data == 9
 
 
+@pytest.mark.parametrize("place", PLACES)
+def test_our_own_module_class_as_a_base(place):
+    @bundle(trainable=True)
+    class Agent(tg.Module):
+        def __init__(self):
+            self.prompt = node("Hello", trainable=True, name="prompt")
+
+        def forward(self, x):
+            return self.prompt + x
+
+    agent = Agent()
+    assert agent("!").data == "Hello!"
+    text = Agent.parameter.data.replace("+ x", "+ x + self._more(x)")
+    text += "\n    def _more(self, x):\n        return self.__class__.__name__[:2] + x\n"
+    rewrite(Agent.parameter, text, place)
+    answer = agent("?")
+    assert answer.data == "Hello?Ag?"
+    assert agent.prompt in answer.backward("longer")
+
+
 CLASSES = {
     "no method": "class A:\n    x = 1\n",
     "slots": "class A:\n    __slots__ = ('x',)\n    def f(self): pass\n",

@@ -239,7 +239,7 @@ def _check_limit(name: str, limit: object) -> None:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypeChecks(CodeCheck):
-    """The types in the code fit together, as mypy sees it; needs ``pip install mypy``.
+    """The types in the code fit together, as mypy sees it; needs ``tracegraph[code]``.
 
     Names of the module around the code, which the text does not define, count as of any type. A check
     takes a second or two. Only the text is read; nothing of it runs.
@@ -264,7 +264,7 @@ class TypeChecks(CodeCheck):
             MissingExtra: mypy is not installed.
         """
         if find_spec("mypy") is None:
-            raise MissingExtra("TypeChecks needs mypy: pip install mypy")
+            raise MissingExtra("TypeChecks needs mypy: pip install 'tracegraph[code]'")
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "code.py")
             file.write_text(text, encoding="utf-8")

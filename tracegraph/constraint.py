@@ -21,6 +21,8 @@ from tracegraph.source import BadSource, numbered
 
 __all__ = ["Constraint"]
 
+_FEW_LINES = 2
+
 
 class Constraint:
     """The values that a parameter takes.
@@ -280,8 +282,8 @@ def _refusal(predicate: Callable[[Any], Any], value: Any) -> str | None:
     if accepted or accepted is None:
         return None
     said = _said(predicate)
-    if isinstance(value, str) and "\n" in value:  # a text of several lines is read by its lines
-        return f"{said.rstrip('.')}; the text does not\n{numbered(value)}"
+    if isinstance(value, str) and value.count("\n") > _FEW_LINES:  # is read by its lines
+        return f"{said.rstrip('.')}, got\n{numbered(value)}"
     return f"{said}, got {show(value, 120)}"
 
 

@@ -29,7 +29,7 @@ from tracegraph.source import (
     signature_of,
 )
 
-__all__ = ["Around", "ClassSource", "Member", "ModuleSource", "members_of"]
+__all__ = ["Around", "ClassSource", "Member", "ModuleSource", "class_statement", "members_of"]
 
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 _PROPERTIES = frozenset({"property", "cached_property", "setter", "deleter", "getter"})
@@ -182,7 +182,7 @@ class ClassSource(Text):
         """
         functions = _functions(target)
         _check_layout(target)
-        definition, lines = _found(target, functions)
+        definition, lines = class_statement(target)
         kept = kept_decorators(definition, functions[0], is_marker)
         start = kept[0].lineno if kept else definition.lineno
         text = dedented("".join(lines[start - 1 : definition.end_lineno]))
@@ -231,16 +231,18 @@ class ClassSource(Text):
         return {**self.around.names, **{n: c.cell_contents for n, c in self.around.cells.items()
                                         if is_filled(c)}}  # fmt: skip
 
-    def strange_bases(self) -> list[str]:
-        """The bases that the text neither defines nor imports itself."""
+    def bases(self) -> list[tuple[ast.expr, Any]]:
+        """The base classes, as they are written and as they are."""
+        written = definition_of(self.tree, self.entry, ast.ClassDef).bases
+        return list(zip(written, self.around.bases, strict=False))
+
+    def brings(self) -> set[str]:
+        """The names that the text defines or imports at its top."""
         own = {n.name for n in self.tree.body if isinstance(n, (*_FUNCTION, ast.ClassDef))}
         for item in self.tree.body:
             if isinstance(item, (ast.Import, ast.ImportFrom)):
                 own |= {(a.asname or a.name).partition(".")[0] for a in item.names}
-        bases = definition_of(self.tree, self.entry, ast.ClassDef).bases
-        first = {next(n.id for n in ast.walk(base) if isinstance(n, ast.Name)): base
-                 for base in bases}  # fmt: skip
-        return [name for name in first if name not in own | {"object"}]
+        return own
 
     def _compiled(self) -> types.CodeType:
         tree = copy.deepcopy(self.tree)
@@ -301,9 +303,13 @@ def _check_layout(target: type) -> None:
             )
 
 
-def _found(target: type, functions: list[types.FunctionType]) -> tuple[ast.ClassDef, list[str]]:
-    """The class statement of `target`, and the lines of the file that it stands in."""
-    code = functions[0].__code__
+def class_statement(target: type) -> tuple[ast.ClassDef, list[str]]:
+    """The class statement of `target`, and the lines of the file that it stands in.
+
+    Raises:
+        BadSource: it is not found; the class has no method that stands in a file.
+    """
+    code = _functions(target)[0].__code__
     lines = linecache.getlines(code.co_filename)
     for item in ast.walk(parsed("".join(lines))):
         if isinstance(item, ast.ClassDef) and item.name == target.__name__:

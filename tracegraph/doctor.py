@@ -26,6 +26,8 @@ _PACKAGES = {
     "safetensors": "tensors: pip install 'tracegraph[torch]'",
     "litellm": "models by name: pip install 'tracegraph[llm]'",
     "triton": "GPU kernels: pip install 'tracegraph[gpu]'",
+    "ruff": "layout of exported code: pip install 'tracegraph[code]'",
+    "mypy": "checks of types: pip install 'tracegraph[code]'",
     "pandas": "tables of steps: pip install pandas",
 }  # fmt: skip
 _KEYS = (

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tracegraph.bundle import Bundle, bundle
+from tracegraph.definitions import class_statement
 from tracegraph.errors import ParameterError
 from tracegraph.literals import Unwritable, literal
 from tracegraph.module import Map, Module, Seq, is_module, model, named_parameters
@@ -534,13 +535,25 @@ def _is_elsewhere(value: Any, homes: set[str]) -> bool:
 def _source(thing: Any) -> str:
     name = getattr(thing, "__qualname__", repr(thing))
     try:
-        text = dedented(inspect.getsource(thing))
+        text = dedented(_class_lines(thing) or inspect.getsource(thing))
         ast.parse(text)
         return text
     except (OSError, TypeError, SyntaxError, BadSource) as error:
         raise ParameterError(
             f"{name} cannot be exported: its source cannot be had ({type(error).__name__}: {error})"
         ) from error
+
+
+def _class_lines(thing: Any) -> str:
+    """The lines of a class statement, found by its methods; nothing where it has none."""
+    if not isinstance(thing, type):
+        return ""
+    try:
+        definition, lines = class_statement(thing)
+    except BadSource:
+        return ""
+    first = min([definition.lineno, *(d.lineno for d in definition.decorator_list)])
+    return "".join(lines[first - 1 : definition.end_lineno])
 
 
 def _global_names(text: str) -> list[str]:

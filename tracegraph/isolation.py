@@ -112,13 +112,12 @@ def apart(
     """As `isolated`, but every call waits for its result, and the items of a generator are a list."""
     raw: Any = inspect.unwrap(original)
     called, collector = _collecting(entry, raw)
-    way = "async" if "async" in profiling.way_of(raw) else "value"
     names = {} if alone else names_around(raw)
     lines = prelude(text, names)
     sent = _without_defaults(text, entry, set(names) - _brought(lines))
     run = away(
         text, called, before=lines, after=collector, sandbox=sandbox, host=host,
-        profile=way if profile else "", known=names, label=entry, sent=sent,
+        profile=profiling.way_of(raw) if profile else "", known=names, label=entry, sent=sent,
     )  # fmt: skip
     if sent == text:
         return run
@@ -171,7 +170,7 @@ def away(
         entry: what is called.
         before, after: code around it.
         sandbox, host: as `bundle` has them.
-        profile: what calling `entry` gives ("value" or "async"), where its lines are to be measured.
+        profile: how the code is called (`profiling.way_of`), where its lines are to be measured.
         known: what the program around the text can name; a failure for the lack of it says so.
         label: whose code it is, for messages.
         sent: what goes there in the place of `text`, line by line.

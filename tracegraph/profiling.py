@@ -128,9 +128,12 @@ def in_place(function: Callable[..., Any], within: str = "") -> Callable[..., An
 def apart(entry: str, way: str, text: str, shift: int) -> tuple[str, str, Callable[[object], None]]:
     """What measures `entry` in the sandbox: the name to call, the code for it, and who is told.
 
+    There generators are run to their end, so that `way` only tells what must be awaited.
+
     The code goes behind the text; `shift` lines stand before it.
     """
     name = f"_measured_{entry}"
+    kind = "async" if "async" in way else "value"
     count = len(text.splitlines())
     meter = Path(linemeter.__file__).read_text(encoding="utf-8")
     code = f"""
@@ -140,7 +143,7 @@ exec({meter!r}, _meter_of_{entry})
 def _is_own_of_{entry}(code, name={entry}.__code__.co_filename):
     return code.co_filename == name and {shift} < code.co_firstlineno <= {shift + count}
 
-{name} = _meter_of_{entry}["metered"]({entry}, {way!r}, _is_own_of_{entry}, {REPORT})
+{name} = _meter_of_{entry}["metered"]({entry}, {kind!r}, _is_own_of_{entry}, {REPORT})
 """
     lines = text.splitlines(keepends=True)
     return name, code, lambda rows: _leave(rows, lines, shift)

@@ -155,7 +155,7 @@ def method_apart(
             after=owner + actor(_OWNER, way),
             sandbox=sandbox,
             host=host,
-            profile=("async" if "async" in way else "value") if profile else "",
+            profile=way if profile else "",
             known=names,
             label=entry,
         )

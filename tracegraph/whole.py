@@ -8,8 +8,10 @@ in the sandbox: the object's values go there with each call, and come back chang
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
+import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from tracegraph.errors import SandboxError
 from tracegraph.isolation import as_called, away, isolated, prelude
 from tracegraph.parameter import Cell, Parameter
 from tracegraph.profiling import way_of
+from tracegraph.spans import replaced, span
 from tracegraph.travel import Traveller, actor
 
 __all__ = ["ClassCode", "Place", "Program", "code_of", "is_function"]
@@ -27,6 +30,8 @@ __all__ = ["ClassCode", "Place", "Program", "code_of", "is_function"]
 _MOST_COMPILED = 32
 _UNTOUCHED = frozenset({"__init_subclass__", "__class_getitem__", "__subclasshook__"})
 _MARK = "__tracegraph_code__"
+_MODULE = "_Module = type('Module', (), {'__call__': lambda self, *a, **k: self.forward(*a, **k)})"
+"""What of our `Module` a class needs in the sandbox."""
 
 Record = Callable[[str, Any, Callable[[Cell], Callable[..., Any]], bool], Any]
 """Makes the recorded operation of a member: ``(name, as it was written, its versions, is a method)``."""
@@ -221,14 +226,7 @@ class ClassCode:
     def _acting(self, text: str, way: str) -> Callable[..., Any]:
         entry, source, place = self.source.entry, self.source.replaced(text), self._place
         names = source.names
-        before = prelude(text, names)
-        for base in source.strange_bases():
-            if not any(line.endswith(f" {base}") for line in before):
-                raise SandboxError(
-                    f"{entry!r} derives from {base!r}, which is not in its text, so a text that is not "
-                    "trusted cannot run apart; write the base into the text, or read the text and "
-                    f"call {entry}.parameter.trust()"
-                )
+        before, sent = [*prelude(text, names), _MODULE], self._with_bases(source)
         act = away(
             text,
             f"_act_of_{entry}",
@@ -236,11 +234,34 @@ class ClassCode:
             after=actor(entry, way),
             sandbox=place.sandbox,
             host=place.host,
-            profile=("async" if "async" in way else "value") if place.profile else "",
+            profile=way if place.profile else "",
             known=names,
             label=entry,
+            sent=sent,
         )
         return Traveller(self._target, act).ask
+
+    def _with_bases(self, source: ClassSource) -> str:
+        """The text, with bases that the sandbox knows, line by line.
+
+        Raises:
+            SandboxError: a base is neither in the text nor of Python's own modules.
+        """
+        spans = []
+        for written, base in source.bases():
+            kind = getattr(base, "__origin__", base)
+            home = str(getattr(kind, "__module__", "")).partition(".")[0]
+            root = next(n.id for n in ast.walk(written) if isinstance(n, ast.Name))
+            if home == "tracegraph" and kind.__name__ == "Module":
+                height = (written.end_lineno or 0) - written.lineno
+                spans.append(span(source.text, written, "_Module" + "\n" * height))
+            elif root not in source.brings() and home not in sys.stdlib_module_names | {"builtins"}:
+                raise SandboxError(
+                    f"{source.entry!r} derives from {ast.unparse(written)!r}, which is not in its text, "
+                    "so a text that is not trusted cannot run apart; write the base into the text, or "
+                    f"read the text and call {source.entry}.parameter.trust()"
+                )
+        return replaced(source.text, spans)
 
 
 def _no_heir(name: str, heir: type, **_: Any) -> None:
