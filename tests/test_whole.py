@@ -411,6 +411,47 @@ def test_bases_of_python_itself_go_along():
     assert Shape().area(3).data == 9
 
 
+def test_what_the_decorators_of_a_class_make_stays():
+    @bundle(trainable=True)
+    @dataclasses.dataclass
+    class Point:
+        x: int
+        y: int = 0
+
+        def size(self):
+            return self.x + self.y
+
+    text = Point.parameter.data
+    for old, new, word in [
+        ("@dataclasses.dataclass\n", "", "must stay `@dataclasses.dataclass class Point`"),
+        ("x: int\n", "x: int\n    z: int\n", "must stay `fields x, y=...`"),
+        ("y: int = 0", "y: int", "must stay `fields x, y=...`"),
+    ]:
+        with pytest.raises(Rejected, match=re.escape(word)):
+            Point.parameter.assign(text.replace(old, new))
+    Point.parameter.assign(text.replace("+ self.y", "* self.y").replace("y: int", "y: float"))
+    assert Point(2, 3).size().data == 6
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_helper_that_went_is_no_attribute(place):
+    @bundle(trainable=True)
+    class Box(ABC):  # noqa: B024
+        def get(self):
+            return self._x()
+
+        def _x(self):
+            return 1
+
+    box = Box()
+    assert box._x() == 1
+    rewrite(Box.parameter, "class Box(ABC):\n    def get(self):\n        return 2\n", place)
+    assert box.get().data == 2
+    assert isinstance(box, Box)
+    with pytest.raises(AttributeError, match="_x"):
+        box._x()
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_our_own_module_class_as_a_base(place):
     @bundle(trainable=True)
@@ -682,6 +723,8 @@ def test_a_failure_in_a_module_marks_its_line(prices):
 
 
 def test_a_module_without_functions_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="trainable=True"):
+        bundle(module(tmp_path, "prices", PRICES))
     with pytest.raises(ParameterError, match="no public function"):
         bundle(module(tmp_path, "empty", "X = 1\n"), trainable=True)
 

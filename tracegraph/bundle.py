@@ -698,6 +698,10 @@ def bundle(
     inside lists, dicts, dataclasses and pydantic models, are inputs, and so are nodes that it reads
     without being given them. What it raises stays an instance of its type, see `failed_node`.
 
+    With ``trainable=True`` a class stays a class: its text is one parameter (``Class.parameter``), and its
+    public methods are recorded. ``bundle(module, trainable=True)`` gives a stand-in for a module whose
+    text is one parameter, and whose public functions are recorded.
+
     Args:
         name: of the operation; by default the function's.
         description: what the operation does; by default its documentation.
@@ -737,8 +741,8 @@ def bundle(
     options = _options(former)
     if profile and not trainable:
         raise TypeError("profile=True measures the lines of trainable code; add trainable=True")
-    module = isinstance(function, types.ModuleType) and trainable
-    if function is not None and not (callable(function) or _descriptor(function) or module):
+    fine = callable(function) or _descriptor(function) or isinstance(function, types.ModuleType)
+    if function is not None and not fine:
         raise TypeError(f"@bundle decorates a function, got {show(function, 80)}")
 
     def decorate(target: Callable[..., Any]) -> Any:
@@ -820,6 +824,8 @@ def _bundled(
     if isinstance(target, Bundle):
         raise TypeError(f"{target!r} is a bundle already; decorate it once")
     if isinstance(target, types.ModuleType):
+        if not trainable:
+            raise TypeError(f"bundle records functions; a module needs trainable=True: {target!r}")
         return _trainable_module(target, description, constraint, checks, rules, way)
     raw = target
     while isinstance(raw, functools.partial):

@@ -78,6 +78,9 @@ def members_of(body: Iterable[ast.stmt], owner: str = "") -> dict[str, Member]:
             found[f"{owner}{item.name}"] = Member(_kind(item) + signature_of(item), item.lineno)
         elif isinstance(item, ast.ClassDef) and _is_public(item.name):
             found[f"{owner}{item.name}"] = Member(_class_header(item), item.lineno)
+            fields = _fields(item)
+            if fields and item.decorator_list:  # a decorator may make the constructor of them
+                found[f"{owner}{item.name} fields"] = Member(f"fields {fields}", item.lineno)
             found |= members_of(item.body, f"{owner}{item.name}.")
     return found
 
@@ -98,13 +101,18 @@ def _kind(item: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     return ""
 
 
-def _is_class(member: Member) -> bool:
-    return member.signature.startswith("class ")
-
-
 def _class_header(item: ast.ClassDef) -> str:
+    above = "".join(f"@{ast.unparse(decorator)} " for decorator in item.decorator_list)
     given = [ast.unparse(base) for base in item.bases] + [ast.unparse(k) for k in item.keywords]
-    return f"class {item.name}({', '.join(given)})" if given else f"class {item.name}"
+    return f"{above}class {item.name}" + (f"({', '.join(given)})" if given else "")
+
+
+def _fields(item: ast.ClassDef) -> str:
+    """The annotated names of a class body, in order, and which have a default."""
+    fields = [
+        n for n in item.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+    ]
+    return ", ".join(f"{ast.unparse(n.target)}{'' if n.value is None else '=...'}" for n in fields)
 
 
 def _check(kept: dict[str, Member], found: dict[str, Member], text: str, line: int | None) -> None:
@@ -235,6 +243,14 @@ class ClassSource(Text):
         """The base classes, as they are written and as they are."""
         written = definition_of(self.tree, self.entry, ast.ClassDef).bases
         return list(zip(written, self.around.bases, strict=False))
+
+    def attributes(self) -> set[str]:
+        """The names that the class body binds."""
+        body = definition_of(self.tree, self.entry, ast.ClassDef).body
+        return {
+            n.id for item in body for n in ast.walk(item)
+            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        } | {item.name for item in body if isinstance(item, (*_FUNCTION, ast.ClassDef))}  # fmt: skip
 
     def brings(self) -> set[str]:
         """The names that the text defines or imports at its top."""
@@ -367,7 +383,7 @@ class ModuleSource(Text):
 
     def functions(self) -> list[str]:
         """The names of the public functions."""
-        return [n for n, m in self.members.items() if "." not in n and not _is_class(m)]
+        return [n for n, m in self.members.items() if n.isidentifier() and "def " in m.signature]
 
     def replaced(self, text: str) -> ModuleSource:
         """Another text for the same module; raises BadSource for one that does not fit."""

@@ -79,10 +79,12 @@ class ClassCode:
         members: Mapping[str, Any] | None = None,
     ) -> None:
         self._target, self.source, self._place = target, source, place
+        bound = source.attributes()
         self._first = members or {
             name: member
             for name, member in vars(target).items()
-            if name not in _UNTOUCHED and (is_function(member) or not name.startswith("__"))
+            if name not in _UNTOUCHED
+            and (is_function(member) or (name in bound and not name.startswith("__")))
         }
         self._made: dict[str, tuple[ClassSource, type]] = {}  # a source knows its lines
         self._runs: dict[tuple[str, str], Callable[..., Any]] = {}
@@ -170,7 +172,7 @@ class ClassCode:
         return twin
 
     def _in_place(self, name: str, made: type) -> Callable[..., Any]:
-        first, member = self._first[name], vars(made)[name]
+        first, member = self._first[name], vars(made).get(name)
         static = isinstance(first, staticmethod)
         bound = static or isinstance(first, classmethod)
 
@@ -189,9 +191,10 @@ class ClassCode:
             result, instance = begin(args, kwargs)
             return self.home(await result, made, instance)
 
-        raw = inspect.unwrap(getattr(member, "__func__", member))
+        raw = None if member is None else inspect.unwrap(getattr(member, "__func__", member))
         function: Any = run_async if inspect.iscoroutinefunction(raw) else run
-        function.__wrapped__ = raw  # a failure is told by its line
+        if raw is not None:
+            function.__wrapped__ = raw  # a failure is told by its line
         return function  # type: ignore[no-any-return]
 
     # Apart: the values of the object travel
