@@ -285,6 +285,30 @@ def test_two_meanings_of_one_name_are_refused():
         export({"f": made(2), "g": made(3)})
 
 
+def test_helpers_of_two_texts_do_not_mix():
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    @bundle(trainable=True)
+    def g(x):
+        return x
+
+    f.parameter.assign(
+        "import math\ndef part(x):\n    return x + 1\ndef f(x):\n    return part(x)\n"
+    )
+    g.parameter.assign(
+        "import math\ndef part(x):\n    return x - 1\ndef g(x):\n    return part(x)\n"
+    )
+    with pytest.raises(ParameterError, match="'part' names two things"):
+        export([f, g])
+    g.parameter.assign(g.parameter.data.replace("x - 1", "x + 1"))
+    assert loaded(export([f, g]))["g"](1) == 2
+    g.parameter.assign("RATE = 5\ndef g(x):\n    return x * RATE\n")
+    with pytest.raises(ParameterError, match="'RATE' names two things"):
+        export([price, g])
+
+
 def test_async_functions_and_generators():
     @bundle(trainable=True)
     async def later(x):

@@ -109,6 +109,7 @@ class _File:
         self._placed: set[int] = set()
         self._twins: list[tuple[Any, Any]] = []
         self._future = False
+        self._inside: dict[str, str] = {}  # what the texts themselves bind, and how
 
     def text(self, things: Any) -> str:
         """The whole file."""
@@ -173,12 +174,10 @@ class _File:
             raise ParameterError(
                 f"{name!r} cannot name anything in Python; give a mapping of names"
             )
-        if name in self._named:
-            if self._named[name] is not value:
-                raise ParameterError(
-                    f"{name!r} names two things in what is exported; give one another name"
-                )
+        if name in self._named and self._named[name] is value:
             return
+        if name in self._named or name in self._inside:
+            raise _two_meanings(name)
         self._named[name] = value
         made = self._definition(name, value)
         if made:
@@ -257,8 +256,17 @@ class _File:
         ]
         kept = replaced(text, edits)
         self._check_alone(kept, entry)
+        self._claim(kept, entry)
         self._define_all(_global_names(kept), names, entry)
         return f"\n{warning}{kept.rstrip()}\n" + _alias(name, entry)
+
+    def _claim(self, text: str, entry: str) -> None:
+        """Refuse helpers of a text that would take the place of another text's, or of a value."""
+        for item in ast.parse(text).body:
+            for name in _bound(item) - {entry}:
+                how = ast.dump(item)
+                if self._inside.setdefault(name, how) != how or name in self._named:
+                    raise _two_meanings(name)
 
     def _define_all(self, used: Iterable[str], names: Mapping[str, Any], entry: str) -> None:
         for name in used:
@@ -331,6 +339,7 @@ class _File:
         writer = _ClassText(kept, definition, known, holder, self._literal)
         kept = replaced(kept, writer.edits()).rstrip() + "\n" + writer.call()
         self._check_alone(kept, entry)
+        self._claim(kept, entry)
         self._define_all(_global_names(kept), known, entry)
         return f"\n{warning}{kept}" + _alias(name, entry)
 
@@ -467,6 +476,20 @@ def _by_name(things: Any) -> dict[str, Any]:
         if named.setdefault(name, thing) is not thing:
             raise ParameterError(f"two things are named {name!r}; give names by a mapping")
     return named
+
+
+def _two_meanings(name: str) -> ParameterError:
+    return ParameterError(f"{name!r} names two things in what is exported; give one another name")
+
+
+def _bound(item: ast.stmt) -> set[str]:
+    """The names that a statement of a module binds."""
+    if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return {item.name}
+    if isinstance(item, (ast.Import, ast.ImportFrom)):
+        return {(alias.asname or alias.name).partition(".")[0] for alias in item.names}
+    stores = (n for n in ast.walk(item) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+    return {n.id for n in stores}
 
 
 def _bare(value: Any) -> Any:
