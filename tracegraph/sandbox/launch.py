@@ -283,7 +283,7 @@ def _start(
     settings = policy.as_dict() | {
         "fd": fd,
         "environment": list(_ENVIRONMENT),
-        "search": list(dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))),
+        "search": _packages(),
         "packages": {"tracegraph": str(_PACKAGE), "tracegraph.sandbox": str(_PACKAGE / "sandbox")},
         "readable": _readable(policy),
     }
@@ -317,7 +317,15 @@ def visible(policy: Policy) -> list[str]:
 
 def _readable(policy: Policy) -> list[str]:
     """Python's own files, and what the policy names."""
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    paths = [sysconfig.get_path(name) for name in names]
-    paths += [os.path.join(sys.base_prefix, "lib"), *_SYSTEM_LIBRARIES]
+    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
+    paths += [*_packages(), os.path.join(sys.base_prefix, "lib"), *_SYSTEM_LIBRARIES]
     return list(dict.fromkeys([*paths, *map(os.path.abspath, policy.read)]))
+
+
+def _packages() -> list[str]:
+    """The folders of installed packages that this process imports from; never a project's own."""
+    found = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+    for path in sys.path:  # more where an environment stands on another one
+        if os.path.basename(path) in ("site-packages", "dist-packages") and os.path.isdir(path):
+            found.append(os.path.abspath(path))
+    return list(dict.fromkeys(found))
