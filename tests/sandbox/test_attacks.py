@@ -10,12 +10,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from tests.sandbox.attacks import ATTACKS, Attack
-from tests.sandbox.processes import descendants
+from tests.sandbox.processes import descendants, eventually, idle
 from tracegraph.errors import TimedOut
 from tracegraph.sandbox import Policy, Sandbox
 from tracegraph.sandbox.policy import LAYERS
@@ -63,6 +63,8 @@ def world(tmp_path: Path, listening: dict[str, Any], monkeypatch: pytest.MonkeyP
 class Boxes:
     """Two sandboxes behind the same walls: one that waits long for a call, and one that does not."""
 
+    open: ClassVar[list[Boxes]] = []
+
     def __init__(self, layers: tuple[str, ...]) -> None:
         self._boxes = {
             timeout: Sandbox(Policy(**LIMITS, timeout=timeout, layers=layers, require=layers))
@@ -70,14 +72,20 @@ class Boxes:
         }
         for box in self._boxes.values():
             assert set(box.layers) == set(layers)
+        self.open.append(self)
 
     def suited(self, attack: Attack) -> Sandbox:
         kinds = attack.error if isinstance(attack.error, tuple) else (attack.error,)
         return self._boxes[QUICK if TimedOut in kinds else PATIENT]
 
+    @property
+    def idle(self) -> int:
+        return sum(map(idle, self._boxes.values()))
+
     def close(self) -> None:
         for box in self._boxes.values():
             box.close()
+        self.open.remove(self)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +114,8 @@ def attempt(boxes: Boxes, attack: Attack, world: dict[str, Any], listening: Any)
     expected_answer = "expected answer of this very test"
     box = boxes.suited(attack)
     assert box.call("def f():\n    return 1", "f").unwrap() == 1
-    before = traces()
+    before = traces() | {"processes": sum(one.idle for one in Boxes.open)}
+    assert eventually(lambda: traces() == before)
 
     result = box.call(attack.source, "attack", (world,))
 
@@ -125,7 +134,7 @@ def attempt(boxes: Boxes, attack: Attack, world: dict[str, Any], listening: Any)
         one.setblocking(False)
         with pytest.raises(BlockingIOError):
             one.accept()
-    assert traces() == before
+    assert eventually(lambda: traces() == before)
     assert box.call("def f():\n    return len('ab')", "f").unwrap() == 2
 
 

@@ -66,6 +66,8 @@ def run(code: list[Instruction], data: bytes) -> int:
                 at += if_true if accumulator == operand else if_false
             case 0x35:
                 at += if_true if accumulator >= operand else if_false
+            case 0x05:
+                at += operand
             case 0x06:
                 return operand
             case _:
@@ -115,8 +117,9 @@ def test_another_architecture_or_calling_convention_is_refused(name: str) -> Non
     machine = ARCHITECTURES[name]
     for other in (0x40000003, 0xC000003E ^ 0xC00000B7 ^ machine.audit):
         assert verdict(machine, machine.numbers["read"], audit=other) == KILL
-    if machine.highest is not None:
-        assert verdict(machine, machine.highest + 1) == ERROR | errno.EPERM
+    for number in (*machine.numbers.values(), 5000):
+        for convention in (0x40000000, 0x80000000):  # x32 marks its numbers by the first
+            assert verdict(machine, convention + number) == ERROR | errno.EPERM
 
 
 O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_TMPFILE, O_PATH = 1, 2, 0o100, 0o1000, 0o20200000, 0o10000000

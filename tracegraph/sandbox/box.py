@@ -7,6 +7,7 @@ stealing enters it.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
@@ -18,7 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from tracegraph.errors import OutOfMemory, SandboxError, TimedOut
-from tracegraph.sandbox.frames import ANSWER, ASK, CALL, OUTPUT, RAISED, RESULT, WHERE, write
+from tracegraph.sandbox.frames import ANSWER, ASK, CALL, LOAD, OUTPUT, RAISED, RESULT, WHERE, write
 from tracegraph.sandbox.launch import Child, Fate, Gone, Launcher, Plain, Zygote
 from tracegraph.sandbox.policy import Policy
 from tracegraph.sandbox.result import Failure, Result, failure_from, rebuilt
@@ -26,6 +27,8 @@ from tracegraph.sandbox.serve import OUT_OF_MEMORY
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from tracegraph.sandbox.values import Buffer
 
 __all__ = ["Host", "Sandbox"]
 
@@ -91,7 +94,7 @@ class Sandbox:
                 start.
         """
         call = _Call(source, entry, host or {}, self.policy)
-        request = call.request(args, kwargs or {})
+        request = call.request(args, kwargs or {}, last=fresh)
         if fresh:
             with self._lent(call, calls=1, keep=False) as kept:
                 return kept.serve(call, request, last=True)
@@ -116,7 +119,11 @@ class Sandbox:
             SandboxError: as `call`, before anything ran.
         """
         call = _Call(source, entry, host or {}, self.policy)
-        requests = [call.request(args, {}) for args in many]
+        given = list(many)
+        requests = [
+            call.request(args, {}, last=fresh or at == len(given))
+            for at, args in enumerate(given, start=1)
+        ]
         results: list[Result] = []
         while len(results) < len(requests):
             left = requests[len(results) :]
@@ -287,8 +294,24 @@ class _Call:
         self.source, self.entry, self.host, self.policy = source, entry, dict(host), policy
         self.key = (source, entry, tuple(sorted(host)))
 
-    def request(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-        """The frame's buffers, so that what cannot pass is refused before anything starts."""
+    @functools.cached_property
+    def code(self) -> list[Buffer]:
+        """The frame that tells a new child what it is to run."""
+        code = {
+            "source": self.source,
+            "entry": self.entry,
+            "host": self.key[2],
+            "timeout": self.policy.timeout,
+        }
+        return write(LOAD, code, limit=self.policy.max_value, name="the code")
+
+    def request(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], *, last: bool
+    ) -> list[Buffer]:
+        """The frame's buffers, so that what cannot pass is refused before anything starts.
+
+        After the `last` call a child ends by itself.
+        """
         if not isinstance(
             args, (tuple, list)
         ):  # a text, too, is a sequence, and never meant as one
@@ -299,14 +322,7 @@ class _Call:
             raise SandboxError(
                 f"keyword arguments must be a mapping of names, got {repr(kwargs)[:100]}"
             )
-        call = {
-            "source": self.source,
-            "entry": self.entry,
-            "args": tuple(args),
-            "kwargs": dict(kwargs),
-            "host": self.key[2],
-            "timeout": self.policy.timeout,
-        }
+        call = {"args": tuple(args), "kwargs": dict(kwargs), "last": last}
         return write(CALL, call, limit=self.policy.max_value, name="call")
 
 
@@ -318,17 +334,19 @@ class _Kept:
         self.seconds = 0.0
         self.ended = False
         self.lost = False
+        self._loaded = False
         self._key = key
 
     def suits(self, call: _Call) -> bool:
         """Whether it serves this source already."""
         return self._key == call.key
 
-    def serve(self, call: _Call, request: list[Any], *, last: bool) -> Result:
+    def serve(self, call: _Call, request: list[Buffer], *, last: bool) -> Result:
         """One call; the child is ended after the last, and after any that went wrong."""
         exchange = _Exchange(self.child, call)
         began = time.monotonic()
-        error = exchange.run(request)
+        error = exchange.run(request if self._loaded else [*call.code, *request])
+        self._loaded = True
         seconds = time.monotonic() - began - exchange.in_host
         self.seconds += seconds
         fate = None
@@ -352,7 +370,7 @@ class _Exchange:
         self._asked = 0
         self.in_host = 0.0
 
-    def run(self, request: list[Any]) -> Exception | None:
+    def run(self, request: list[Buffer]) -> Exception | None:
         """Send the request and take frames until the reply; what went wrong on the way, or None."""
         self._channel.deadline = time.monotonic() + self._policy.timeout + _GRACE
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -14,7 +15,7 @@ import sysconfig
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tracegraph.errors import SandboxError
 from tracegraph.sandbox.frames import Channel
@@ -150,9 +151,15 @@ class Zygote:
             raise
         finally:
             inside.close()
-        self._finalizer = weakref.finalize(self, _shut, self._control, process)
+        self._numbers = itertools.count()
+        self._spare: list[tuple[int, Child]] = []
+        self._finalizer = weakref.finalize(self, _shut, self._control, process, self._spare)
         try:
             self.layers, self.missing = self._introduce()
+            self._spare.append(self._forked({}))
+        except Gone as error:
+            self.close()
+            raise SandboxError("the sandbox ended as soon as it had started") from error
         except BaseException:
             self.close()
             raise
@@ -179,24 +186,38 @@ class Zygote:
         return told["layers"], told["missing"]
 
     def spawn(self, *, lifetime: float | None, cpu: float | None) -> Child:
-        """Fork a child.
+        """A child that nobody has used: the spare one, in whose place another is forked.
 
         Raises:
             Gone: where the zygote has ended.
         """
+        try:
+            number, child = self._spare.pop()
+        except IndexError:  # another thread took it
+            number, child = self._forked({})
+        try:
+            self._spare.append(self._forked({"begin": number, "lifetime": lifetime, "cpu": cpu}))
+        except Gone:
+            child.close()
+            raise
+        return child
+
+    def _forked(self, request: dict[str, Any]) -> tuple[int, Child]:
+        """Have a child forked, in one message with what else the zygote shall do."""
+        number = next(self._numbers)
         ours, theirs = socket.socketpair()
         lifeline, its_end = socket.socketpair()
         child = Child(ours, lifeline, limit=self._policy.max_value)
-        request = json.dumps({"lifetime": lifetime, "cpu": cpu}).encode()
+        message = json.dumps({**request, "fork": number}).encode()
         try:
-            socket.send_fds(self._control, [request], [theirs.fileno(), its_end.fileno()])
+            socket.send_fds(self._control, [message], [theirs.fileno(), its_end.fileno()])
         except OSError as error:
             child.close()
             raise Gone from error
         finally:
             theirs.close()
             its_end.close()
-        return child
+        return number, child
 
     def is_alive(self) -> bool:
         """Whether the zygote still listens."""
@@ -210,12 +231,21 @@ class Zygote:
         """In a process forked from the owner: close the copy, so that the owner's end is seen."""
         detached = self._finalizer.detach()
         if detached is not None:
-            control, process = detached[2]
+            control, process, spare = detached[2]
             control.close()
+            _close(spare)
             process.returncode = 0  # it is the owner's to wait for
 
 
-def _shut(control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+def _close(spare: list[tuple[int, Child]]) -> None:
+    while spare:
+        spare.pop()[1].close()
+
+
+def _shut(
+    control: socket.socket, process: subprocess.Popen[bytes], spare: list[tuple[int, Child]]
+) -> None:
+    _close(spare)
     control.close()  # the zygote sees it, and ends itself and all its children
     try:
         process.wait(_END_SECONDS)

@@ -105,8 +105,8 @@ def _pack_dict(value: dict[Any, Any], depth: int, buffers: list[Buffer]) -> Any:
     packed = []
     for key, item in value.items():
         try:
-            packed.append(_pack(key, depth, buffers))
-            packed.append(_pack(item, depth, buffers))
+            packed.append(key if type(key) is str else _pack(key, depth, buffers))
+            packed.append(item if type(item) in _PLAIN else _pack(item, depth, buffers))
         except _Refused as refused:
             label = repr(key)[:40] if type(key) in (str, int) else f"<{type(key).__name__}>"
             refused.path = f"[{label}]{refused.path}"
@@ -232,7 +232,7 @@ def _unpack(tree: Any, depth: int, blob: Blob) -> Any:
     if depth >= MAX_DEPTH:
         raise SandboxError(f"a value is nested deeper than {MAX_DEPTH} levels")
     if kind is list:
-        return [_unpack(item, depth + 1, blob) for item in tree]
+        return _items(tree, depth + 1, blob)
     if kind is dict and len(tree) == 1:
         ((tag, body),) = tree.items()
         rule = _UNPACK.get(tag)
@@ -244,7 +244,7 @@ def _unpack(tree: Any, depth: int, blob: Blob) -> Any:
 def _items(body: Any, depth: int, blob: Blob) -> list[Any]:
     if type(body) is not list:
         raise SandboxError("a container without a list of items")
-    return [_unpack(item, depth, blob) for item in body]
+    return [item if type(item) in _PLAIN else _unpack(item, depth, blob) for item in body]
 
 
 def _spread(keys: Sequence[Any]) -> None:
