@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tracegraph.failure import masked
+from tracegraph.pullback import Pullback, has_tensors
 from tracegraph.recorder import current
 from tracegraph.source import Source, marked
 
@@ -57,7 +58,8 @@ def isolated(
 ) -> Callable[..., Any]:
     """The function that `source` defines, run in a sandbox in place of `original`.
 
-    Arguments and results are values: numbers, texts, lists, dicts, arrays. What the code raises is
+    Arguments and results are values: numbers, texts, lists, dicts, arrays, tensors. Gradients go back
+    from tensor to tensor where torch is loaded in the sandbox (`pullback`). What the code raises is
     raised here as the builtin exception of its type, with the line of the code marked. A generator
     runs to its end before its first item is given, and cannot be sent anything.
     """
@@ -98,7 +100,15 @@ def apart(
     text += collector
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        result = _box(sandbox).call(text, entry, args, kwargs, host=host)
+        box = _box(sandbox, tensors=has_tensors(args, kwargs))
+        if Pullback.wanted(args, kwargs):
+
+            def again(text: str, entry: str, args: Any, host: Any) -> Result:
+                return box.call(text, entry, args, host=host)
+
+            result = Pullback(again, text, entry, args, kwargs, host or {}).call()
+        else:
+            result = box.call(text, entry, args, kwargs, host=host)
         _tell(result)
         return _value(result, source, len(lines))
 
@@ -188,21 +198,32 @@ def _is_plain(value: Any) -> bool:
         return False
 
 
-_boxes: dict[tuple[int, str | Policy], Runner] = {}
+_boxes: dict[tuple[int, str | Policy, bool], Runner] = {}
 _opening = threading.Lock()
+_WITH_TORCH = ("isolated", "bwrap")
+_TORCH_MEMORY_MB = 2048  # torch itself takes about 700 of them
 
 
-def _box(sandbox: str | Policy | Runner) -> Runner:
-    """The sandbox of this process for a name or for limits; a forked process opens its own."""
+def _box(sandbox: str | Policy | Runner, *, tensors: bool = False) -> Runner:
+    """The sandbox of this process for a name or for limits; a forked process opens its own.
+
+    A sandbox of a name has torch loaded where there are `tensors`; limits of your own say themselves
+    what is loaded.
+    """
     from tracegraph.sandbox import Policy, open_sandbox  # only when code must run in it
 
     if not isinstance(sandbox, str | Policy):
         return sandbox
-    key = (os.getpid(), sandbox)
+    with_torch = tensors and sandbox in _WITH_TORCH
+    key = (os.getpid(), sandbox, with_torch)
     with _opening:
         if key not in _boxes:
             if isinstance(sandbox, Policy):
                 _boxes[key] = open_sandbox("isolated", sandbox)
+            elif with_torch:
+                loaded = (*Policy().preload, "torch")
+                limits = Policy(preload=loaded, memory_mb=_TORCH_MEMORY_MB)
+                _boxes[key] = open_sandbox(sandbox, limits)
             else:
                 _boxes[key] = open_sandbox(sandbox)
         return _boxes[key]
@@ -210,6 +231,6 @@ def _box(sandbox: str | Policy | Runner) -> Runner:
 
 @atexit.register
 def _close() -> None:
-    for (process, _), box in _boxes.items():
+    for (process, *_), box in _boxes.items():
         if process == os.getpid():
             box.close()

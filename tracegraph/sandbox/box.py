@@ -494,7 +494,8 @@ def _explained(error: Exception, fate: Fate | None, policy: Policy) -> Exception
         return TimedOut(f"the code used more than {policy.cpu:g} s of processor (Policy.cpu)")
     if fate.status == OUT_OF_MEMORY:
         return OutOfMemory(
-            f"the arguments do not fit into {policy.memory_mb} MiB (Policy.memory_mb)"
+            f"the arguments, beside the modules in Policy.preload, do not fit into "
+            f"{policy.memory_mb} MiB (Policy.memory_mb)"
         )
     if fate.status < 0:
         return SandboxError(f"the code's process was ended by signal {-fate.status}")

@@ -177,7 +177,7 @@ class _Server:
         self._host.raised.clear()
         reply: dict[str, Any] = {}
         if self._reserve is None:
-            self._reserve = mmap.mmap(-1, _RESERVE)  # addresses, no memory yet
+            self._reserve = _addresses(_RESERVE)
         started = time.process_time()
         self._watch(self._code["timeout"])
         try:
@@ -221,6 +221,14 @@ class _Server:
             frame = frame.f_back
         if own:
             self._channel.send(WHERE, _place(own))
+
+
+def _addresses(size: int) -> mmap.mmap:
+    """Addresses without memory behind them, which count against the limit until they are closed."""
+    try:
+        return mmap.mmap(-1, size)
+    except OSError as error:
+        raise MemoryError from error
 
 
 def serve(channel: Channel, *, max_output: int) -> None:

@@ -14,6 +14,7 @@ The zygote reads nothing that a child writes.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import math
@@ -33,6 +34,9 @@ from tracegraph.sandbox.serve import OUT_OF_MEMORY, serve
 __all__ = ["main"]
 
 _MOST = 1 << 16  # bytes of one control message
+_LOADED_LATER = {"torch": ("torch.fx.experimental.symbolic_shapes",)}
+"""Parts that a package loads at its first use, which every child would wait for: half a second for the
+first gradient of torch."""
 
 
 @dataclass(slots=True, eq=False)
@@ -104,6 +108,9 @@ def _preload(names: list[str]) -> str | None:
             __import__(name)
         except Exception as error:
             return f"cannot preload {name!r}: {type(error).__name__}: {error}"
+        for part in _LOADED_LATER.get(name, ()):
+            with contextlib.suppress(ImportError):
+                __import__(part)
     return None
 
 
