@@ -28,9 +28,10 @@ from tracegraph.sandbox.serve import OUT_OF_MEMORY
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from tracegraph.sandbox.frames import Channel, Link
     from tracegraph.sandbox.values import Buffer
 
-__all__ = ["Host", "Sandbox"]
+__all__ = ["Call", "Exchange", "Host", "Sandbox"]
 
 Host = Mapping[str, Callable[..., Any]]
 
@@ -93,7 +94,7 @@ class Sandbox:
             SandboxError: where an argument cannot pass (see `values.pack`), or the sandbox does not
                 start.
         """
-        call = _Call(source, entry, host or {}, self.policy)
+        call = Call(source, entry, host or {}, self.policy)
         request = call.request(args, kwargs or {}, last=fresh)
         if fresh:
             with self._lent(call, calls=1, keep=False) as kept:
@@ -118,7 +119,7 @@ class Sandbox:
         Raises:
             SandboxError: as `call`, before anything ran.
         """
-        call = _Call(source, entry, host or {}, self.policy)
+        call = Call(source, entry, host or {}, self.policy)
         given = list(many)
         requests = [
             call.request(args, {}, last=fresh or at == len(given))
@@ -207,10 +208,10 @@ class Sandbox:
                 self._launcher = None
         launcher.close()
 
-    def _lent(self, call: _Call, *, calls: int, keep: bool) -> _Lent:
+    def _lent(self, call: Call, *, calls: int, keep: bool) -> _Lent:
         return _Lent(self, call, calls, keep)
 
-    def _take(self, call: _Call, calls: int, keep: bool) -> _Kept:
+    def _take(self, call: Call, calls: int, keep: bool) -> _Kept:
         found = None
         if keep:
             with self._lock:
@@ -268,7 +269,7 @@ os.register_at_fork(after_in_child=_forget_all)
 class _Lent:
     """A child for the length of a `with`, and what becomes of it afterwards."""
 
-    def __init__(self, box: Sandbox, call: _Call, calls: int, keep: bool) -> None:
+    def __init__(self, box: Sandbox, call: Call, calls: int, keep: bool) -> None:
         self._box, self._keep = box, keep
         self._kept = box._take(call, calls, keep)
 
@@ -281,7 +282,7 @@ class _Lent:
         self._box._give_back(self._kept, self._keep)
 
 
-class _Call:
+class Call:
     """What is the same for every item of one `call` or `map`."""
 
     def __init__(self, source: str, entry: str, host: Host, policy: Policy) -> None:
@@ -337,15 +338,16 @@ class _Kept:
         self._loaded = False
         self._key = key
 
-    def suits(self, call: _Call) -> bool:
+    def suits(self, call: Call) -> bool:
         """Whether it serves this source already."""
         return self._key == call.key
 
-    def serve(self, call: _Call, request: list[Buffer], *, last: bool) -> Result:
+    def serve(self, call: Call, request: list[Buffer], *, last: bool) -> Result:
         """One call; the child is ended after the last, and after any that went wrong."""
-        exchange = _Exchange(self.child, call)
+        channel = self.child.channel
+        exchange = Exchange(channel, call)
         began = time.monotonic()
-        error = exchange.run(request if self._loaded else [*call.code, *request])
+        error = exchange.run(channel, request if self._loaded else [*call.code, *request])
         self._loaded = True
         seconds = time.monotonic() - began - exchange.in_host
         self.seconds += seconds
@@ -357,11 +359,11 @@ class _Kept:
         return exchange.result(error, fate, seconds)
 
 
-class _Exchange:
+class Exchange:
     """One call's frames, back and forth, until the reply or the end."""
 
-    def __init__(self, child: Child, call: _Call) -> None:
-        self._channel, self._call, self._policy = child.channel, call, call.policy
+    def __init__(self, link: Link, call: Call) -> None:
+        self._link, self._call, self._policy = link, call, call.policy
         self._printed: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._room = dict.fromkeys(self._printed, self._policy.max_output)
         self._reply: dict[str, Any] = {}
@@ -370,20 +372,25 @@ class _Exchange:
         self._asked = 0
         self.in_host = 0.0
 
-    def run(self, request: list[Buffer]) -> Exception | None:
+    def run(self, channel: Channel, request: list[Buffer]) -> Exception | None:
         """Send the request and take frames until the reply; what went wrong on the way, or None."""
-        self._channel.deadline = time.monotonic() + self._policy.timeout + _GRACE
+        channel.deadline = time.monotonic() + self._policy.timeout + _GRACE
         try:
-            self._channel.send_buffers(request)
+            channel.send_buffers(request)
             while not self._reply:
-                if time.monotonic() > self._channel.deadline:
+                if time.monotonic() > channel.deadline:
                     raise TimeoutError
-                self._take(*self._channel.receive())
+                self.take(*channel.receive())
         except (TimeoutError, EOFError, ConnectionError, SandboxError) as error:
             return error
         return None
 
-    def _take(self, kind: bytes, value: Any) -> None:
+    def take(self, kind: bytes, value: Any) -> None:
+        """Take one frame of the child's.
+
+        Raises:
+            SandboxError: it is none that could come now.
+        """
         if kind == OUTPUT:
             self._print(value)
         elif kind == ASK:
@@ -423,13 +430,13 @@ class _Exchange:
         kind, answer = self._ask(function, args, kwargs)
         waited = time.monotonic() - began
         self.in_host += waited
-        if self._channel.deadline is not None:
-            self._channel.deadline += waited
+        if self._link.deadline is not None:
+            self._link.deadline += waited
         try:
-            self._channel.send(kind, answer, name=f"what {name} returned")
+            self._link.send(kind, answer, name=f"what {name} returned")
         except SandboxError as error:
             self._raised.append(error)
-            self._channel.send(RAISED, {"type": "TypeError", "message": str(error)})
+            self._link.send(RAISED, {"type": "TypeError", "message": str(error)})
 
     def _ask(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

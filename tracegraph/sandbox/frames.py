@@ -12,7 +12,7 @@ import select
 import struct
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tracegraph.errors import SandboxError
 from tracegraph.sandbox.values import ALIGN, pack, padding, unpack
@@ -33,6 +33,8 @@ __all__ = [
     "WHERE",
     "Channel",
     "Frame",
+    "Line",
+    "Link",
     "read",
     "write",
 ]
@@ -109,6 +111,30 @@ def read(take: Callable[[int], Buffer], *, limit: int) -> Frame:
     except (ValueError, RecursionError) as error:
         raise SandboxError(f"a frame that is not JSON: {type(error).__name__}: {error}") from None
     return Frame(kind, unpack(tree, memoryview(take(size)) if size else memoryview(b"")))
+
+
+class Link(Protocol):
+    """Where frames of ours go: what both sides need of a channel."""
+
+    deadline: float | None
+
+    def send(self, kind: bytes, value: object, *, name: str = "value") -> None:
+        """Send one frame."""
+        ...
+
+
+class Line(Protocol):
+    """A link that is read as well, as the confined side does."""
+
+    busy: bool
+
+    def send(self, kind: bytes, value: object, *, name: str = "value") -> None:
+        """Send one frame."""
+        ...
+
+    def receive(self) -> Frame:
+        """The next frame."""
+        ...
 
 
 class Channel:

@@ -25,7 +25,17 @@ if TYPE_CHECKING:
 
     from tracegraph.sandbox.policy import Policy
 
-__all__ = ["Child", "Fate", "Gone", "Launcher", "Plain", "Zygote", "visible"]
+__all__ = [
+    "BOOTSTRAP",
+    "Child",
+    "Fate",
+    "Gone",
+    "Launcher",
+    "Plain",
+    "Zygote",
+    "packages_under",
+    "visible",
+]
 
 _START_SECONDS, _END_SECONDS = 60.0, 5.0
 _FATE_BYTES = 4096
@@ -52,7 +62,7 @@ _SYSTEM_LIBRARIES = (
 )
 # Run by `python -I -S`: packages by path and without their __init__, so that nothing else is
 # loaded.
-_BOOTSTRAP = """
+BOOTSTRAP = """
 import json, sys, types
 from importlib import import_module
 program, settings = sys.argv[1], json.loads(sys.argv[2])
@@ -314,10 +324,10 @@ def _start(
         "fd": fd,
         "environment": list(_ENVIRONMENT),
         "search": _packages(),
-        "packages": {"tracegraph": str(_PACKAGE), "tracegraph.sandbox": str(_PACKAGE / "sandbox")},
+        "packages": packages_under(),
         "readable": _readable(policy),
     }
-    python = [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, program, json.dumps(settings)]
+    python = [sys.executable, "-I", "-S", "-c", BOOTSTRAP, program, json.dumps(settings)]
     try:
         return subprocess.Popen(
             [*prefix, *python],
@@ -331,6 +341,11 @@ def _start(
         )
     except OSError as error:
         raise SandboxError(f"the sandbox's interpreter did not start: {error}") from error
+
+
+def packages_under(folder: str = str(_PACKAGE)) -> dict[str, str]:
+    """The packages that the programs behind the wall are made of, by name, where `folder` is ours."""
+    return {"tracegraph": folder, "tracegraph.sandbox": f"{folder}/sandbox"}
 
 
 def _environment() -> dict[str, str]:

@@ -7,6 +7,7 @@ trustworthy as the code it runs: that code owns the process and can forge every 
 from __future__ import annotations
 
 import builtins
+import errno
 import io
 import linecache
 import mmap
@@ -27,7 +28,7 @@ from tracegraph.sandbox.frames import (
     RAISED,
     RESULT,
     WHERE,
-    Channel,
+    Line,
     read,
     write,
 )
@@ -43,6 +44,7 @@ _RESERVE = 1 << 20
 _PREFIX = "<tracegraph:"
 OUT_OF_MEMORY = 71  # the exit code of a child whose memory does not hold what it was sent
 _REHEARSAL = "def rehearsal(x):\n    return [x]\n"
+_HAS_TIMER = hasattr(signal, "setitimer")  # WebAssembly has none
 _WATCH_FROM, _WATCH_EVERY = 0.8, 0.1  # shares of the time limit
 
 
@@ -116,7 +118,7 @@ class Printed(io.TextIOBase):
 class _Host:
     """The functions of the host, seen from inside: each call asks and waits for the answer."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Line) -> None:
         self._channel = channel
         self.raised: list[BaseException] = []
 
@@ -147,7 +149,7 @@ class _Host:
 class _Server:
     """What one child keeps between calls."""
 
-    def __init__(self, channel: Channel, *, max_output: int) -> None:
+    def __init__(self, channel: Line, *, max_output: int) -> None:
         self._channel, self._max_output = channel, max_output
         self._host = _Host(channel)
         self._code: dict[str, Any] = {}
@@ -184,8 +186,9 @@ class _Server:
             reply["value"] = self._result(call)
             self._watch(0.0)
         except BaseException as error:  # SystemExit and KeyboardInterrupt are the code's doing too
-            self._reserve.close()
-            self._reserve = None
+            if self._reserve is not None:
+                self._reserve.close()
+                self._reserve = None
             self._watch(0.0)
             reply["failure"] = describe(error, self._host.raised)
         for stream in streams:
@@ -209,6 +212,8 @@ class _Server:
 
     def _watch(self, timeout: float) -> None:
         """From shortly before the time is up, tell now and then where the code is; 0 stops it."""
+        if not _HAS_TIMER:
+            return
         signal.setitimer(signal.ITIMER_REAL, timeout * _WATCH_FROM, timeout * _WATCH_EVERY)
 
     def _tell_where(self, number: int, frame: types.FrameType | None) -> None:
@@ -223,18 +228,21 @@ class _Server:
             self._channel.send(WHERE, _place(own))
 
 
-def _addresses(size: int) -> mmap.mmap:
+def _addresses(size: int) -> mmap.mmap | None:
     """Addresses without memory behind them, which count against the limit until they are closed."""
     try:
         return mmap.mmap(-1, size)
     except OSError as error:
-        raise MemoryError from error
+        if error.errno == errno.ENOMEM:
+            raise MemoryError from error
+        return None  # WebAssembly has no such addresses
 
 
-def serve(channel: Channel, *, max_output: int) -> None:
+def serve(channel: Line, *, max_output: int, rehearsed: bool = False) -> None:
     """Answer calls until the one that says it is the last, or until the host closes the channel."""
     server = _Server(channel, max_output=max_output)
-    server.rehearse()
+    if rehearsed:
+        server.rehearse()
     while True:
         try:
             frame = channel.receive()

@@ -199,7 +199,9 @@ class _Zygote:
             if "seccomp" in self._layers:
                 seccomp.install(confine.libc, seccomp.addressed(self._filter, os.getpid()))
             serve(
-                Channel(3, limit=self._policy["max_value"]), max_output=self._policy["max_output"]
+                Channel(3, limit=self._policy["max_value"]),
+                max_output=self._policy["max_output"],
+                rehearsed=True,
             )
             status = 0
         except MemoryError:
