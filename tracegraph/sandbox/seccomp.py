@@ -24,6 +24,7 @@ __all__ = [
     "assemble",
     "available",
     "install",
+    "packed",
     "program",
 ]
 
@@ -217,7 +218,11 @@ def available(libc: ctypes.CDLL) -> str | None:
 
 def assemble() -> bytes:
     """The filter for this machine, as the kernel takes it, for a process yet to be named."""
-    code = program(ARCHITECTURES[os.uname().machine], pid=_NOBODY)
+    return packed(program(ARCHITECTURES[os.uname().machine], pid=_NOBODY))
+
+
+def packed(code: list[Instruction]) -> bytes:
+    """A filter as the kernel takes it."""
     return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
 
 
