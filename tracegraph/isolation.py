@@ -12,12 +12,14 @@ import atexit
 import builtins
 import inspect
 import os
+import re
 import threading
 import types
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tracegraph.errors import SandboxError
 from tracegraph.failure import masked
 from tracegraph.pullback import Pullback, has_tensors
 from tracegraph.recorder import current
@@ -98,19 +100,23 @@ def apart(
     text = "".join(f"{line}\n" for line in lines) + source.text
     entry, collector = _collecting(source.entry, inspect.unwrap(original))
     text += collector
+    raw: Any = inspect.unwrap(original)
+    names = raw.__code__.co_varnames[: raw.__code__.co_argcount]
+    elsewhere = {name for name, value in raw.__globals__.items() if callable(value)}
 
     def run(*args: Any, **kwargs: Any) -> Any:
         box = _box(sandbox, tensors=has_tensors(args, kwargs))
-        if Pullback.wanted(args, kwargs):
-
-            def again(text: str, entry: str, args: Any, host: Any) -> Result:
-                return box.call(text, entry, args, host=host)
-
-            result = Pullback(again, text, entry, args, kwargs, host or {}).call()
-        else:
-            result = box.call(text, entry, args, kwargs, host=host)
+        wanted = Pullback.wanted(args, kwargs)
+        try:
+            if wanted:
+                result = Pullback(box, text, entry, args, kwargs, host or {}).call()
+            else:
+                result = box.call(text, entry, args, kwargs, host=host)
+        except SandboxError as error:
+            _name_argument(error, names, inner=wanted)
+            raise
         _tell(result)
-        return _value(result, source, len(lines))
+        return _value(result, source, len(lines), elsewhere)
 
     return run
 
@@ -126,6 +132,27 @@ def _collecting(entry: str, raw: Any) -> tuple[str, str]:
     return entry, ""
 
 
+_ARGUMENT = re.compile(r"call\['args'\]\[(\d+)\]|call\['kwargs'\]\['(\w+)'\]")
+_INNER = {"call['args'][1]": "call['args']", "call['args'][2]": "call['kwargs']"}
+"""Where a call that may be asked for its gradient has the arguments of the code."""
+
+
+def _name_argument(error: SandboxError, names: tuple[str, ...], *, inner: bool) -> None:
+    """Say which argument cannot travel by its name, and what else could be done."""
+    text = str(error)
+    for outer, place in _INNER.items() if inner else ():
+        text = text.replace(outer, place, 1) if text.startswith(outer) else text
+    found = _ARGUMENT.match(text)
+    if found is None:
+        return
+    at = None if found[1] is None else int(found[1])
+    name = found[2] if at is None else names[at] if at < len(names) else f"number {at}"
+    error.args = (
+        f"the argument {name}{text[found.end() :]}; where the code is trusted "
+        "(parameter.trust()) it runs here, and takes any object",
+    )
+
+
 def _tell(result: Result) -> None:
     """Leave the facts of a call with the recorded call that is open, if one is."""
     policy = current()
@@ -139,7 +166,7 @@ def _tell(result: Result) -> None:
         )
 
 
-def _value(result: Result, source: Source, shift: int) -> Any:
+def _value(result: Result, source: Source, shift: int, elsewhere: set[str]) -> Any:
     if result.error is None:
         return result.value
     error, failure = result.error, result.failure
@@ -147,9 +174,22 @@ def _value(result: Result, source: Source, shift: int) -> Any:
         line = 0 if failure.line is None else failure.line - shift
         held = ", ".join(f"{n} = {masked(n, value)}" for n, value in failure.locals.items())
         lines = marked(source.text, line, _mark(failure)) if line > 0 else ""
-        told = [lines, f"where {held}" if held and lines else "", _printed(result)]
+        undefined = re.match(r"name '(\w+)' is not defined", str(error))
+        told = [
+            lines,
+            f"where {held}" if held and lines else "",
+            _apart(undefined[1]) if undefined and undefined[1] in elsewhere else "",
+            _printed(result),
+        ]
         error.__dict__["marked"] = "\n".join(filter(None, told))
     raise error
+
+
+def _apart(name: str) -> str:
+    return (
+        f"{name} is a function of the program, and the code runs apart from it; "
+        f"bundle(host={{{name!r}: {name}}}) lets the code call it"
+    )
 
 
 def _mark(failure: Failure) -> str:
@@ -213,7 +253,7 @@ def _box(sandbox: str | Policy | Runner, *, tensors: bool = False) -> Runner:
     from tracegraph.sandbox import Policy, open_sandbox  # only when code must run in it
 
     if not isinstance(sandbox, str | Policy):
-        return sandbox
+        return open_sandbox(sandbox)
     with_torch = tensors and sandbox in _WITH_TORCH
     key = (os.getpid(), sandbox, with_torch)
     with _opening:

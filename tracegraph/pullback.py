@@ -20,12 +20,9 @@ from typing import TYPE_CHECKING, Any
 from tracegraph.errors import FeedbackError
 
 if TYPE_CHECKING:
-    from tracegraph.sandbox import Result
+    from tracegraph.sandbox import Result, Runner
 
 __all__ = ["Pullback", "has_tensors"]
-
-Run = Callable[[str, str, tuple[Any, ...], Mapping[str, Callable[..., Any]]], "Result"]
-"""Run the entry of a text on arguments, with host functions."""
 
 _IN_THE_CHILD = """
 
@@ -96,7 +93,7 @@ class Pullback:
     """One call that ran apart, and what is needed to run it again for its gradients.
 
     Args:
-        run: how to run a text in the sandbox.
+        box: the sandbox.
         text: the code.
         entry: what to call in it.
         args, kwargs: the arguments, which hold a tensor that wants a gradient.
@@ -105,14 +102,14 @@ class Pullback:
 
     def __init__(
         self,
-        run: Run,
+        box: Runner,
         text: str,
         entry: str,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         host: Mapping[str, Callable[..., Any]],
     ) -> None:
-        self._run = run
+        self._box = box
         self._text = text + _IN_THE_CHILD.replace("ENTRY", entry)
         self._entry, self._host = entry, host
         self._seed = random.SystemRandom().getrandbits(32)
@@ -137,7 +134,7 @@ class Pullback:
     def call(self) -> Result:
         """Run the code; the tensors in the result know how to ask for their gradients."""
         host = {name: self._listening(name, function) for name, function in self._host.items()}
-        result = self._run(self._text, "_seeded", (self._seed, *self._given), host)
+        result = self._box.call(self._text, "_seeded", (self._seed, *self._given), host=host)
         self.made = tuple(one for one in _tensors(result.value) if _smooth(one))
         if not self.made:
             return result
@@ -173,7 +170,8 @@ class Pullback:
             return tell
 
         given = (self._seed, self._wanted, *self._given, list(gradients))
-        result = self._run(self._text, "_pulled_back", given, {n: again(n) for n in self._host})
+        host = {name: again(name) for name in self._host}
+        result = self._box.call(self._text, "_pulled_back", given, host=host)
         if result.error is not None:
             raise self.refusal(f"{type(result.error).__name__}: {result.error}") from result.error
         found = result.value
