@@ -399,3 +399,23 @@ def test_policy_read_opens_what_it_names_and_no_more(tmp_path: Path) -> None:
         assert box.call(source, "f", (str(tmp_path / "open" / "a.txt"),)).unwrap() == "yes"
         result = box.call(source, "f", (str(tmp_path / "shut.txt"),))
     assert isinstance(result.error, Forbidden)
+
+
+def test_random_numbers_differ_from_child_to_child() -> None:
+    source = "import random, numpy\ndef f():\n    return random.random(), numpy.random.random()\n"
+    with Sandbox(Policy(preload=("random", "numpy.random"))) as box:
+        drawn = [box.call(source, "f").unwrap() for _ in range(3)]
+    assert all(len(set(column)) == 3 for column in zip(*drawn, strict=True))
+
+
+def test_packages_are_found_where_this_process_finds_them_and_nothing_of_a_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("site-packages", "project"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"in_{folder[:4]}.py").write_text("answer = 42\n")
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+    source = "def f(name):\n    return __import__(name).answer\n"
+    with Sandbox(Policy(preload=("in_site",))) as box:
+        assert box.call(source, "f", ("in_site",)).unwrap() == 42
+        assert isinstance(box.call(source, "f", ("in_proj",)).error, ImportError)
