@@ -202,7 +202,9 @@ class _Guest:
         exchange = self._exchange or Exchange(self, self._call)
         seconds, self._exchange = self._seconds, None
         timed_out = trapped in ("deadline", "cancelled") and self._wrong is None
-        error = self._wrong or (SandboxError(f"the guest was stopped: {trapped}") if trapped else EOFError())
+        error = self._wrong or (
+            SandboxError(f"the guest was stopped: {trapped}") if trapped else EOFError()
+        )
         fate = Fate(exit_code or 0, None, None, timed_out)
         self._results.append(exchange.result(error, fate, seconds))
 
@@ -214,7 +216,9 @@ class _Guest:
         return time.monotonic() - self._began - in_host if self._began else 0.0
 
     def _tick(self) -> None:
-        self._clock = threading.Timer(max(0.0, self._policy.timeout - self._seconds), self._stop.set)
+        self._clock = threading.Timer(
+            max(0.0, self._policy.timeout - self._seconds), self._stop.set
+        )
         self._clock.daemon = True
         self._clock.start()
 
