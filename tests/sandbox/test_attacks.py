@@ -128,7 +128,9 @@ def test_no_secret_lies_in_the_environment_that_the_sandbox_was_started_with(
 
 
 def test_the_documentation_says_which_wall_stops_each_attack() -> None:
-    table = TABLE.read_text().partition("| attack | stopped by |\n|---|---|\n")[2]
+    table = (
+        TABLE.read_text().partition("| attack | stopped by |\n|---|---|\n")[2].partition("\n\n")[0]
+    )
     told = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", table, re.MULTILINE))
     assert told == {attack.name: attack.walls for attack in ATTACKS}
 

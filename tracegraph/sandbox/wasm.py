@@ -173,7 +173,7 @@ class _Guest:
 
     def _next(self) -> None:
         self._exchange = Exchange(self, self._call)
-        self._began, self._spent = time.monotonic(), 0.0
+        self._began = time.monotonic()
         request = self._requests[len(self._results)]
         self._answer = b"".join(request if self._results else [*self._call.code, *request])
 
