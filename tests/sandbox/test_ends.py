@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -114,14 +115,19 @@ def test_dropping_a_sandbox_ends_every_process() -> None:
     assert eventually(lambda: descendants(os.getpid()) == before)
 
 
+def kill(pids: set[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # it ended with the one before it
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_a_zygote_that_was_killed_is_started_again() -> None:
     before = descendants(os.getpid())
     with Sandbox(QUICK) as box:
         for _ in range(2):
             doomed = descendants(os.getpid()) - before
             assert doomed
-            for pid in doomed:
-                os.kill(pid, signal.SIGKILL)
+            kill(doomed)
             assert eventually(lambda doomed=doomed: not any(map(running, doomed)))
             assert box.call(COUNTER, "f").unwrap() == 1
 
@@ -131,8 +137,7 @@ def test_a_zygote_that_is_killed_during_a_call_is_told_and_started_again() -> No
     with Sandbox(QUICK) as box:
 
         def model() -> None:
-            for pid in descendants(os.getpid()) - before:
-                os.kill(pid, signal.SIGKILL)
+            kill(descendants(os.getpid()) - before)
 
         result = box.call("def f():\n    return model()", "f", host={"model": model})
         assert isinstance(result.error, SandboxError)
