@@ -290,25 +290,60 @@ def test_names_of_pythons_own_modules_go_along():
     assert f(4).data == [2.0, {"a": 2, "b": 1}]
 
 
+class Opaque:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "text"),
+    [
+        ((Opaque(), 1), {}, r"^the argument x is of type Opaque, .*parameter\.trust\(\)"),
+        ((1, {"a": [Opaque()]}), {}, r"^the argument y\['a'\]\[0\] is of type Opaque"),
+        ((1,), {"y": Opaque()}, "^the argument y is of type Opaque"),
+        ((1, 2, Opaque()), {}, "^the argument number 2 is of type Opaque"),
+    ],
+)
+def test_an_argument_that_cannot_travel_is_named(args, kwargs, text):
+    @bundle(trainable=True)
+    def f(x, y, *more):
+        return x
+
+    f.parameter.assign("def f(x, y, *more):\n    return y\n", origin="optimizer")
+    with pytest.raises(tg.SandboxError, match=text):
+        f(*args, **kwargs)
+
+
+def test_so_it_is_where_a_gradient_is_wanted():
+    torch = pytest.importorskip("torch")
+
+    @bundle(trainable=True)
+    def f(x, y):
+        return x
+
+    rewritten(f, "return y")
+    weight = node(torch.ones(1), trainable=True)
+    with pytest.raises(tg.SandboxError, match=r"^the argument y\[1\] is of type Opaque"):
+        f(weight, [1, Opaque()])
+    with pytest.raises(tg.SandboxError, match=r"^the argument y is of type Opaque"):
+        f(weight, y=Opaque())
+
+
 def helper(x):
     return x
 
 
-def test_a_name_that_stays_here_is_told_with_what_to_do():
+def test_a_value_that_stays_here_is_told_and_a_strange_name_is_not():
     @bundle(trainable=True)
     def f(x):
         return x
 
-    rewritten(f, "return helper(x)")
-    with pytest.raises(NameError) as caught:
-        f(1)
-    feedback = failed_node(caught.value).create_feedback("full")
-    assert "'helper' is of the program around this code" in feedback
-    assert "host=" in feedback
-    rewritten(f, "return nobody_knows(x)")
-    with pytest.raises(NameError) as caught:
-        f(1)
-    assert "program around" not in failed_node(caught.value).create_feedback("full")
+    for body, told in (("return TABLE", True), ("return nobody_knows(x)", False)):
+        rewritten(f, body)
+        with pytest.raises(NameError) as caught:
+            f(1)
+        feedback = failed_node(caught.value).create_feedback("full")
+        assert ("TABLE is a value of the program" in feedback) is told
+        assert ("runs apart from it" in feedback) is told
 
 
 TABLE = [[1, 2], object()]
@@ -411,3 +446,26 @@ def test_a_failing_method_marks_its_line_without_its_object():
     feedback = failed_node(caught.value).create_feedback("full")
     assert "   3 |     return self.base / part  <--- (ZeroDivisionError)" in feedback
     assert "where x = 1, part = 0" in feedback
+
+
+def test_a_function_of_the_module_that_code_cannot_see_is_explained():
+    @bundle(trainable=True)
+    def f(x):
+        return helper(x)
+
+    rewritten(f, "return helper(x) + 1")
+    with pytest.raises(NameError) as caught:
+        f(1)
+    assert "bundle(host={'helper': helper})" in failed_node(caught.value).create_feedback("full")
+
+
+def test_an_object_that_is_no_sandbox_is_refused():
+    @bundle(trainable=True, sandbox=7)
+    def f(x):
+        return x
+
+    rewritten(f, "return x + 1")
+    with pytest.raises(
+        tg.SandboxError, match="a sandbox of your own needs call, map, close; got 7"
+    ):
+        f(1)

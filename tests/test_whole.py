@@ -322,9 +322,7 @@ def test_values_that_cannot_travel_are_named_with_what_to_do():
 
     holder = Holder(threading.Lock())
     rewrite(Holder.parameter, Holder.parameter.data.replace("return 1", "return 2"), "apart")
-    with pytest.raises(
-        SandboxError, match=r"^Holder\.lock is of type lock.*Holder\.parameter\.trust"
-    ):
+    with pytest.raises(SandboxError, match=r"^Holder\.lock is of type lock.*parameter\.trust"):
         holder.get()
     Holder.parameter.trust()
     assert holder.get().data == 2

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tracegraph import profiling
 from tracegraph.errors import SandboxError
 from tracegraph.failure import masked
+from tracegraph.pullback import Pullback, has_tensors
 from tracegraph.recorder import current
 from tracegraph.source import marked
 from tracegraph.spans import replaced, span
@@ -70,7 +71,8 @@ def isolated(
 ) -> Callable[..., Any]:
     """The function `entry` of a text, run in a sandbox in place of `original`.
 
-    Arguments and results are values: numbers, texts, lists, dicts, arrays. What the code raises is
+    Arguments and results are values: numbers, texts, lists, dicts, arrays, tensors. Gradients go back
+    from tensor to tensor where torch is loaded in the sandbox (`pullback`). What the code raises is
     raised here as the builtin exception of its type, with the line of the code marked. A generator
     runs to its end before its first item is given, and cannot be sent anything. What the text needs of
     the module of `original` goes with it, unless it stands `alone`. With `profile` the lines of the text
@@ -116,9 +118,17 @@ def apart(
     lines = prelude(text, names)
     sent = _without_defaults(text, entry, set(names) - _brought(lines))
     run = away(
-        text, called, before=lines, after=collector, sandbox=sandbox, host=host,
-        profile=profiling.way_of(raw) if profile else "", known=names, label=entry, sent=sent,
-    )  # fmt: skip
+        text,
+        called,
+        before=lines,
+        after=collector,
+        sandbox=sandbox,
+        host=host,
+        profile=profiling.way_of(raw) if profile else "",
+        known=names,
+        arguments=raw.__code__.co_varnames[: raw.__code__.co_argcount],
+        sent=sent,
+    )
     if sent == text:
         return run
     signature = inspect.signature(raw)
@@ -144,7 +154,7 @@ def many(
     code = f"\ndef {name}(calls):\n    return [{entry}(*call) for call in calls]\n"
     return away(
         text, name, before=prelude(text, names), after=code, sandbox=sandbox, host=host,
-        known=names, label=entry,
+        known=names,
     )  # fmt: skip
 
 
@@ -158,7 +168,7 @@ def away(
     host: Mapping[str, Callable[..., Any]] | None = None,
     profile: str = "",
     known: Mapping[str, Any] | None = None,
-    label: str = "",
+    arguments: tuple[str, ...] | None = None,
     sent: str | None = None,
 ) -> Callable[..., Any]:
     """A function that runs `entry` of a text in a sandbox, with lines before it and code after it.
@@ -172,26 +182,30 @@ def away(
         sandbox, host: as `bundle` has them.
         profile: how the code is called (`profiling.way_of`), where its lines are to be measured.
         known: what the program around the text can name; a failure for the lack of it says so.
-        label: whose code it is, for messages.
+        arguments: the names of the arguments by position, for messages; None where they are not the
+            code's own.
         sent: what goes there in the place of `text`, line by line.
     """
+    head = "".join(f"{line}\n" for line in before) + (text if sent is None else sent)
+    whole, called, asked = head + after, entry, host or {}
     if profile:
-        entry, meter, report = profiling.apart(entry, profile, text, len(before))
-        after += meter
-        host = {**(host or {}), profiling.REPORT: report}
-    whole = "".join(f"{line}\n" for line in before) + (text if sent is None else sent) + after
-    missing = set(known or ()) - _brought(before)
+        called, meter, report = profiling.apart(entry, profile, text, len(before))
+        whole += meter
+        asked = {**asked, profiling.REPORT: report}
+    names_brought = _brought(before)
+    missing = {n: callable(v) for n, v in (known or {}).items() if n not in names_brought}
 
     def run(*args: Any, **kwargs: Any) -> Any:
+        box = _box(sandbox, tensors=has_tensors(args, kwargs))
+        wanted = Pullback.wanted(args, kwargs)
         try:
-            result = _box(sandbox).call(whole, entry, args, kwargs, host=host)
+            if wanted:  # runs twice, and is not measured
+                result = Pullback(box, head + after, entry, args, kwargs, host or {}).call()
+            else:
+                result = box.call(whole, called, args, kwargs, host=asked)
         except SandboxError as error:
-            if "cannot pass the sandbox's wall" not in str(error):
-                raise
-            raise SandboxError(
-                f"{error}. An optimizer wrote the code of {label}, so it runs apart, and only "
-                f"such values reach it; read it, and call {label}.parameter.trust() to let it run in place"
-            ) from error
+            _name_argument(error, arguments, inner=wanted)
+            raise
         _tell(result)
         return _value(result, text, len(before), missing)
 
@@ -209,6 +223,30 @@ def _collecting(entry: str, raw: Any) -> tuple[str, str]:
     return entry, ""
 
 
+_ARGUMENT = re.compile(r"call\['args'\]\[(\d+)\]|call\['kwargs'\]\['(\w+)'\]")
+_INNER = {"call['args'][1]": "call['args']", "call['args'][2]": "call['kwargs']"}
+"""Where a call that may be asked for its gradient has the arguments of the code."""
+
+
+def _name_argument(error: SandboxError, names: tuple[str, ...] | None, *, inner: bool) -> None:
+    """Say which argument cannot travel by its name, and what else could be done."""
+    text = str(error)
+    for outer, place in _INNER.items() if inner else ():
+        text = text.replace(outer, place, 1) if text.startswith(outer) else text
+    if names is None:
+        error.args = (text,)
+        return
+    found = _ARGUMENT.match(text)
+    if found is None:
+        return
+    at = None if found[1] is None else int(found[1])
+    name = found[2] if at is None else names[at] if at < len(names) else f"number {at}"
+    error.args = (
+        f"the argument {name}{text[found.end() :]}; where the code is trusted "
+        "(parameter.trust()) it runs here, and takes any object",
+    )
+
+
 def _tell(result: Result) -> None:
     """Leave the facts of a call with the recorded call that is open, if one is."""
     policy = current()
@@ -222,7 +260,7 @@ def _tell(result: Result) -> None:
         )
 
 
-def _value(result: Result, text: str, shift: int, missing: set[str]) -> Any:
+def _value(result: Result, text: str, shift: int, missing: Mapping[str, bool]) -> Any:
     if result.error is None:
         return result.value
     error, failure = result.error, result.failure
@@ -232,21 +270,30 @@ def _value(result: Result, text: str, shift: int, missing: set[str]) -> Any:
             f"{n} = {masked(n, value)}" for n, value in failure.locals.items() if n != "self"
         )
         within = 0 < line <= len(text.splitlines())
-        lines = marked(text, line, _mark(failure)) if within else ""
-        told = [lines, f"where {held}" if held and lines else "", _printed(result)]
-        told += [_lacking(error, missing), _measured()]
+        told = [
+            marked(text, line, _mark(failure)) if within else "",
+            f"where {held}" if held and within else "",
+            _lacking(error, missing),
+            _printed(result),
+            _measured(),
+        ]
         error.__dict__["marked"] = "\n".join(filter(None, told))
     raise error
 
 
-def _lacking(error: Exception, missing: set[str]) -> str:
+def _lacking(error: Exception, missing: Mapping[str, bool]) -> str:
     """What to do about a name that the program around the text has and the sandbox has not."""
-    found = _NO_NAME.search(str(error)) if isinstance(error, NameError) else None
+    found = _NO_NAME.match(str(error)) if isinstance(error, NameError) else None
     if found is None or found[1] not in missing:
         return ""
+    name = found[1]
+    if missing[name]:
+        return (
+            f"{name} is a function of the program, and the code runs apart from it; "
+            f"bundle(host={{{name!r}: {name}}}) lets the code call it"
+        )
     return (
-        f"{found[1]!r} is of the program around this code, which runs apart from it: write what is needed "
-        f"into the code (or let it ask for {found[1]!r} with host=)"
+        f"{name} is a value of the program, and the code runs apart from it; pass it as an argument"
     )
 
 
@@ -355,21 +402,32 @@ def is_plain(value: Any) -> bool:
         return False
 
 
-_boxes: dict[tuple[int, str | Policy], Runner] = {}
+_boxes: dict[tuple[int, str | Policy, bool], Runner] = {}
 _opening = threading.Lock()
+_WITH_TORCH = ("isolated", "bwrap")
+_TORCH_MEMORY_MB = 2048  # torch itself takes about 700 of them
 
 
-def _box(sandbox: str | Policy | Runner) -> Runner:
-    """The sandbox of this process for a name or for limits; a forked process opens its own."""
+def _box(sandbox: str | Policy | Runner, *, tensors: bool = False) -> Runner:
+    """The sandbox of this process for a name or for limits; a forked process opens its own.
+
+    A sandbox of a name has torch loaded where there are `tensors`; limits of your own say themselves
+    what is loaded.
+    """
     from tracegraph.sandbox import Policy, open_sandbox  # only when code must run in it
 
     if not isinstance(sandbox, str | Policy):
-        return sandbox
-    key = (os.getpid(), sandbox)
+        return open_sandbox(sandbox)
+    with_torch = tensors and sandbox in _WITH_TORCH
+    key = (os.getpid(), sandbox, with_torch)
     with _opening:
         if key not in _boxes:
             if isinstance(sandbox, Policy):
                 _boxes[key] = open_sandbox("isolated", sandbox)
+            elif with_torch:
+                loaded = (*Policy().preload, "torch")
+                limits = Policy(preload=loaded, memory_mb=_TORCH_MEMORY_MB)
+                _boxes[key] = open_sandbox(sandbox, limits)
             else:
                 _boxes[key] = open_sandbox(sandbox)
         return _boxes[key]
@@ -377,6 +435,6 @@ def _box(sandbox: str | Policy | Runner) -> Runner:
 
 @atexit.register
 def _close() -> None:
-    for (process, _), box in _boxes.items():
+    for (process, *_), box in _boxes.items():
         if process == os.getpid():
             box.close()

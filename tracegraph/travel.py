@@ -61,7 +61,10 @@ class Traveller:
             found = _ATTRIBUTE.match(str(error))
             if found is None:
                 raise
-            raise SandboxError(f"{self._kind.__name__}.{found[1]}{found[2]}") from error
+            raise SandboxError(
+                f"{self._kind.__name__}.{found[1]}{found[2]}; where the code is trusted "
+                "(parameter.trust()) it runs here, and takes any object"
+            ) from error
         except Exception as error:
             held = listed(attributes(instance))  # a failed call left them as they were
             if held and "marked" in error.__dict__:
@@ -157,7 +160,6 @@ def method_apart(
             host=host,
             profile=way if profile else "",
             known=names,
-            label=entry,
         )
         target = None if isinstance(instance, type) else instance
         return Traveller(kind, act).ask("call", entry, target, args, kwargs)

@@ -239,7 +239,6 @@ class ClassCode:
             host=place.host,
             profile=way if place.profile else "",
             known=names,
-            label=entry,
             sent=sent,
         )
         return Traveller(self._target, act).ask
