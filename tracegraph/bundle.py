@@ -383,8 +383,8 @@ class _Call:
             return leaf(result)
         if inner is not None:
             self.extra = {**(self.extra or {}), "inner": inner}
-        if self.frame.ran is not None:
-            self.extra = {**(self.extra or {}), "ran": self.frame.ran}
+        if self.frame.facts is not None:
+            self.extra = {**(self.extra or {}), **self.frame.facts}
         if is_cut(self.bundle.operation):
             result = cut(result, self.inputs)
         return record(
@@ -402,8 +402,8 @@ class _Call:
                 self.extra = {**(self.extra or {}), "inner": inner}
         elif self.frame.captured:
             self._capture(self.frame.captured)
-        if self.frame.ran is not None:
-            self.extra = {**(self.extra or {}), "ran": self.frame.ran}
+        if self.frame.facts is not None:
+            self.extra = {**(self.extra or {}), **self.frame.facts}
         quiet = self.policy is not None and not self.policy.active
         code = getattr(inspect.unwrap(self.function), "__code__", None)
         first = original(error)

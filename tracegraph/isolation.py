@@ -120,13 +120,14 @@ def _tell(result: Result) -> None:
     """Leave the facts of a call with the recorded call that is open, if one is."""
     policy = current()
     if policy is not None and policy.frame is not None:
-        policy.frame.ran = Ran(
+        ran = Ran(
             result.stdout[-_MOST_PRINTED:],
             result.stderr[-_MOST_PRINTED:],
             result.seconds,
             result.cpu_seconds,
             result.max_rss,
         )
+        policy.frame.keep("ran", ran)
 
 
 def _value(result: Result, source: Source, shift: int) -> Any:
