@@ -6,6 +6,7 @@ parameters never share a record.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,11 @@ __all__ = ["Record", "records_of", "said_of"]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One use of a parameter: the other inputs, what came out, and what was said of the end result."""
+    """One use of a parameter: the other inputs, what came out, and what was said of the end result.
+
+    `example` is the same for two runs on the same example: a hash of all that was given to the run,
+    parameters apart.
+    """
 
     operation: str
     inputs: tuple[tuple[str, str], ...]
@@ -28,6 +33,7 @@ class Record:
     remarks: tuple[str, ...]
     score: float | None = None
     node: Node[Any] | None = None
+    example: str = ""
 
     def __str__(self) -> str:
         given = "\n".join(f"{name} = {value}" for name, value in self.inputs)
@@ -48,7 +54,9 @@ def records_of(parameter: Parameter[Any], room: int = 1_000) -> list[Record]:
         remarks, score = said_of(parameter, number)
         if not remarks and score is None:
             continue
-        for node in Graph.of(output).between([parameter]).nodes:
+        graph = Graph.of(output)
+        example = _example(graph)
+        for node in graph.between([parameter]).nodes:
             if not any(source.parameter is parameter for source in node._inputs):
                 continue
             inputs = tuple(
@@ -57,8 +65,14 @@ def records_of(parameter: Parameter[Any], room: int = 1_000) -> list[Record]:
                 if source.parameter is not parameter
             )
             said = node.failure.text() if node.failure is not None else show(node._data, room)
-            found.append(Record(node.op or "", inputs, said, remarks, score, node))
+            found.append(Record(node.op or "", inputs, said, remarks, score, node, example))
     return found
+
+
+def _example(graph: Graph) -> str:
+    """A hash of the values that were given to a run."""
+    given = [show(n._data, 2_000) for n in graph.nodes if n.is_leaf and n.parameter is None]
+    return hashlib.sha256("\n".join(given).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def said_of(parameter: Parameter[Any], output: int) -> tuple[tuple[str, ...], float | None]:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, final
 
 from optimizers.base import Proposal, Usage
-from optimizers.llm.asking import FORM, ModelOptimizer, added, usage_of
+from optimizers.llm.asking import FORM, ModelOptimizer
+from optimizers.llm.questions import added, usage_of
 from optimizers.llm.records import said_of
 from tracegraph.errors import OptimizerError
 from tracegraph.graph import Graph
