@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, final
 
 from optimizers.candidate import Trial, identity
 from optimizers.llm.model_search import ModelSearch
-from tracegraph.errors import OptimizerError
+from tracegraph.errors import BudgetExceeded, ModelError, OptimizerError
 from tracegraph.kinds import show
 
 __all__ = ["EvoLLM"]
@@ -149,7 +149,12 @@ class EvoLLM(ModelSearch):
         mean = dict(self.mean)
         for start in range(0, len(names), self.block):
             block = names[start : start + self.block]
-            given = self._asked_mean(block, shown)
+            try:
+                given = self._asked_mean(block, shown)
+            except (BudgetExceeded, ModelError):
+                if not moved:
+                    raise
+                break  # the blocks before are paid for
             mean.update(given)
             moved = moved or bool(given)
         self.mean = mean

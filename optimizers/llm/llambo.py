@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeAlias, final
 
 from optimizers.candidate import Trial, identity
 from optimizers.llm.model_search import ModelSearch
-from tracegraph.errors import OptimizerError
+from tracegraph.errors import BudgetExceeded, ModelError, OptimizerError
 
 __all__ = ["LLAMBO", "Sampler", "Surrogate", "expected_improvement"]
 
@@ -222,7 +222,11 @@ class LLAMBO(ModelSearch):
             )
             number = {"type": "array", "items": {"type": "number"}}
             schema = {"type": "object", "properties": {"scores": number}, "required": ["scores"]}
-            for answer in self._answers(messages, schema):
+            try:
+                answers = list(self._answers(messages, schema))
+            except (BudgetExceeded, ModelError):
+                break  # the points are paid for: they are ranked by what is known
+            for answer in answers:
                 scores = answer.get("scores")
                 if (
                     isinstance(scores, list)

@@ -16,7 +16,7 @@ from optimizers.base import Proposal, Usage
 from optimizers.candidate import identity
 from optimizers.llm.group import Group
 from optimizers.llm.questions import Questions, added, usage_of
-from tracegraph.errors import OptimizerError, Rejected
+from tracegraph.errors import BudgetExceeded, ModelError, OptimizerError, Rejected
 from tracegraph.kinds import show
 from tracegraph.llm import LanguageModelLike, Message
 from tracegraph.node import unwrap
@@ -44,7 +44,8 @@ class Several(Group):
     """Asks for several proposals and takes one of them.
 
     Proposals that were refused, that a parameter does not take, or that change nothing are left out; where
-    none is left, the last one is given with its reasons. Which one is taken is decided by `select`.
+    none is left, the last one is given with its reasons. Which one is taken is decided by `select`. When the
+    model fails, or a budget ends, those that were made already are used.
 
     Args:
         optimizers: one that is asked `n` times, or several that are asked in turn.
@@ -91,7 +92,12 @@ class Several(Group):
             own = dict(options)
             if self.temperatures:
                 own["temperature"] = self.temperatures[number % len(self.temperatures)]
-            proposal = owner.propose(**own)
+            try:
+                proposal = owner.propose(**own)
+            except (BudgetExceeded, ModelError):
+                if not usable:
+                    raise
+                break  # what was paid for is used
             usage = added(usage, proposal.usage)
             if self._usable(proposal):
                 usable.append((owner, proposal))
@@ -156,7 +162,14 @@ def by_judge(llm: LanguageModelLike = None, *, objective: str = "", **options: A
                 for place, index in enumerate(order, 1)
             )
             wanted = f"What is wanted: {objective}\n\n" if objective else ""
-            reply = questions.exchange([Message("system", _JUDGE), Message("user", wanted + shown)])
+            try:
+                reply = questions.exchange(
+                    [Message("system", _JUDGE), Message("user", wanted + shown)]
+                )
+            except (BudgetExceeded, ModelError):
+                if not usage.calls:
+                    raise
+                break  # one order was paid for, and counts
             usage = added(usage, usage_of(reply))
             said = re.search(r"\d+", reply.text)
             if said and 1 <= int(said[0]) <= len(order):
