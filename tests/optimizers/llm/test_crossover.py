@@ -178,6 +178,14 @@ def test_only_what_has_a_common_worse_ancestor_is_merged(parts: Any) -> None:
     assert proposed(merge) == values(1, 0, 1)
 
 
+def test_a_candidate_is_not_merged_with_its_own_ancestor(parts: Any) -> None:
+    merge = Merge(parts)
+    root = merge.watch(values(0, 0, 0), 0.1)
+    parent = merge.watch(values(1, 0, 0), 0.3, root)
+    merge.watch(values(0, 2, 0), 0.5, parent)  # it took back what its parent had changed
+    assert proposed(merge) == {}
+
+
 def test_a_merge_is_proposed_once_and_ancestors_reach_over_generations(parts: Any) -> None:
     merge = Merge(parts)
     root = merge.watch(values(0, 0, 0), 0.1)

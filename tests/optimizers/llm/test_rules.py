@@ -86,6 +86,18 @@ def test_only_runs_of_one_example_are_contrasted(prompt: Any) -> None:
     assert "wood" not in shown
 
 
+def test_runs_of_one_example_before_and_after_a_change_are_contrasted(prompt: Any) -> None:
+    llm = Scripted([suggest("A rule.")])
+    rules = Rules([prompt], llm=llm)
+    give(rules, prompt, ("wood", 0.0))
+    rules.propose()
+    rules.zero_feedback()
+    prompt.assign("Work slowly.")
+    give(rules, prompt, ("wood", 1.0))
+    assert rules.step()
+    assert prompt.data == "Work slowly.\n- A rule."
+
+
 def test_the_largest_difference_comes_first_and_what_was_shown_waits(prompt: Any) -> None:
     llm = Scripted(lambda request: suggest(f"Rule {len(llm.requests)}."))
     rules = Rules([prompt], llm=llm, pairs=1)

@@ -314,6 +314,24 @@ def test_many_parameters_are_asked_for_in_blocks() -> None:
     assert [search.mean[name] for name in ("p0", "p1", "p3", "p6")] == [1.0, 0.5, 0.0, 0.25]
 
 
+def test_what_lies_outside_the_grid_leaves_the_mean_and_the_step_and_the_model_is_told() -> None:
+    unit = Annotated[float, Field(ge=0, le=1)]
+    rate = tg.node(0.5, trainable=True, name="rate", constraint=unit)
+    replies = ['{"mean": {"rate": 1001}}', "no idea", '{"mean": {"rate": 250}}', "{}"]
+    llm = Scripted(replies)
+    search = EvoLLM([rate], llm, population=2, sigma=0.2, decay=0.5)
+    found = []
+    while len(llm.requests) < 4:
+        for candidate in search.ask():
+            search.tell(candidate, 1.0)
+        found.append((search.mean["rate"], search.sigma))
+    assert list(dict.fromkeys(found)) == [(0.5, 0.2), (0.25, 0.1)]
+    told = [request.messages[-1].text for request in llm.requests]
+    assert "rate: a whole number from 0 to 1000, got 1001" in told[1]
+    assert "the reply had no object" in told[2]
+    assert "#Refused" not in told[0] + told[3]
+
+
 def test_in_a_training_the_values_improve() -> None:
     made, score = task(6)
 
