@@ -17,6 +17,7 @@ from optimizers.base import Proposal, Rejection
 from optimizers.candidate import identity
 from optimizers.encoding import encoded
 from optimizers.llm.asking import FORM, ModelOptimizer
+from optimizers.llm.records import score_of
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
 from tracegraph.llm import Message
@@ -98,7 +99,7 @@ class Crossover(ModelOptimizer):
     ) -> Proposal:
         """Take in the score of the present values, choose parents, and ask for their child."""
         present = {name: p.data for name, p in self.named_parameters.items()}
-        score = self.problem().score
+        score = score_of(self.parameters)
         if score is None and not self.population:
             raise OptimizerError(
                 "Crossover needs a score (a number, larger is better) for each run, and none "

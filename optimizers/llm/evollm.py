@@ -90,7 +90,11 @@ class EvoLLM(ModelSearch):
 
     def state_dict(self) -> dict[str, Any]:
         """As for every search, and the mean, the step size and the generations."""
-        own = {"mean": self.mean, "sigma": self.sigma, "broods": self.broods}
+        own = {
+            "mean": dict(self.mean),
+            "sigma": self.sigma,
+            "broods": [list(b) for b in self.broods],
+        }
         return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -122,7 +126,7 @@ class EvoLLM(ModelSearch):
                 return
             candidate = self._admitted(values)
             self._waiting.append(candidate)
-            self.broods[-1].append(candidate.id)
+            self.broods = [*self.broods[:-1], [*self.broods[-1], candidate.id]]
 
     def _drawn(self) -> dict[str, Any] | None:
         """Values around the mean that were not there before."""

@@ -17,8 +17,8 @@ from typing import Any, Final, final
 from optimizers.base import Optimizer, Proposal, Update
 from optimizers.candidate import Candidate, identity
 from optimizers.encoding import decoded, encoded
+from optimizers.llm.records import score_of
 from tracegraph.errors import OptimizerError
-from tracegraph.feedback import Score
 from tracegraph.kinds import show
 
 __all__ = ["Merge", "merged"]
@@ -126,7 +126,7 @@ class Merge(Optimizer):
     def propose(self, **options: Any) -> Proposal:
         """Take note of the present values and their score, and propose the most promising merge."""
         present = {name: p.data for name, p in self.named_parameters.items()}
-        score = self._score()
+        score = score_of(self.parameters)
         if score is not None:
             self.seen(present, score, present=True)
         found = self._best_merge()
@@ -178,13 +178,6 @@ class Merge(Optimizer):
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise OptimizerError(f"this is no state of Merge: {show(state, 80)}") from error
         self._known, self._tried, self._present = known, tried, found
-
-    def _score(self) -> float | None:
-        scores = [p.feedback[Score] for p in self.parameters if Score in p.feedback]
-        total = scores[0] if scores else None
-        for other in scores[1:]:
-            total = total.merge(other) if total is not None else other
-        return None if total is None else total.mean
 
     def _proposed(self, proposal: Proposal) -> dict[str, Any]:
         return {n: proposal.values.get(p, p.data) for n, p in self.named_parameters.items()}

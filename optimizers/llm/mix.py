@@ -9,8 +9,8 @@ from optimizers.base import Proposal, Update, Usage
 from optimizers.llm.bandit import Bandit
 from optimizers.llm.group import Group
 from optimizers.llm.merge import Merge
+from optimizers.llm.records import score_of
 from tracegraph.errors import ModelError, OptimizerError
-from tracegraph.feedback import Score
 from tracegraph.kinds import show
 
 __all__ = ["Mix", "dollars"]
@@ -115,12 +115,12 @@ class Mix(Group):
             if account is not None:
                 arm, before, cost = account
                 kept = (int(arm), float(before), float(cost))
-            told = state["bandit"]
+            bandit = Bandit(len(self.optimizers), seed=self.bandit.seed)
+            bandit.load_state_dict(state["bandit"])
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise OptimizerError(f"this is no state of Mix: {show(state, 80)}") from error
         super().load_state_dict(state)
-        self.bandit.load_state_dict(told)
-        self._open = kept
+        self.bandit, self._open = bandit, kept
 
     def _close(self, score: float | None) -> None:
         """Tell the bandit what the open proposal gained; nothing where there is no score after it."""
@@ -132,16 +132,13 @@ class Mix(Group):
         self._open = None
 
     def _arrived(self) -> float:
-        found = [p.feedback[Score] for p in self.parameters if Score in p.feedback]
-        if not found:
+        score = score_of(self.parameters)
+        if score is None:
             raise OptimizerError(
                 "Mix needs a score (a number, larger is better) for each run, and none arrived; give "
                 "one by backward(output, 0.7), or several as backward(output, [0.7, 'in words'])"
             )
-        whole = found[0]
-        for other in found[1:]:
-            whole = whole.merge(other)
-        return float(whole.mean)
+        return score
 
     def _watched(self, values: Mapping[str, Any], score: float, *, present: bool = False) -> None:
         for member in self.optimizers:

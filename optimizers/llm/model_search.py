@@ -36,6 +36,7 @@ class ModelSearch(Questions, AskTell):
 
     default_objective = "Find values that score as well as possible."
     _sections: ClassVar[tuple[str, ...]] = ("Objective", "Space", "History", "Refused")
+    _moving: ClassVar[tuple[str, ...]] = (*AskTell._moving, "refused")
 
     def __init__(
         self,
@@ -66,16 +67,21 @@ class ModelSearch(Questions, AskTell):
         self._unbilled = Usage()
 
     def state_dict(self) -> dict[str, Any]:
-        """As for every search, and which questions were asked how often."""
-        return {**super().state_dict(), "asked": dict(self.asked)}
+        """As for every search, which questions were asked how often, and what was refused."""
+        own = {"asked": dict(self.asked), "refused": list(self.refused)}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave; see `AskTell.load_state_dict`."""
-        asked = state.get("asked") if isinstance(state, Mapping) else None
-        if not isinstance(asked, Mapping):
-            raise OptimizerError(f"this is no state of {type(self).__name__}: {show(state, 80)}")
+        try:
+            asked = Counter({str(key): int(count) for key, count in state["asked"].items()})
+            refused = list(map(str, state["refused"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise OptimizerError(
+                f"this is no state of {type(self).__name__}: {show(state, 80)}"
+            ) from error
         super().load_state_dict(state)
-        self.asked = Counter({str(key): int(count) for key, count in asked.items()})
+        self.asked, self.refused = asked, refused
 
     def _question(
         self, system: str, sections: Iterable[tuple[str, str | list[str]]]

@@ -7,6 +7,7 @@ parameters never share a record.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from tracegraph.kinds import show
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
 
-__all__ = ["Record", "records_of", "said_of"]
+__all__ = ["Record", "records_of", "said_of", "score_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,16 @@ def _example(graph: Graph) -> str:
     """A hash of the values that were given to a run."""
     given = [show(n._data, 2_000) for n in graph.nodes if n.is_leaf and n.parameter is None]
     return hashlib.sha256("\n".join(given).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def score_of(parameters: Iterable[Parameter[Any]]) -> float | None:
+    """The mean score that has arrived at some parameters, each output once; None without one."""
+    whole: Score | None = None
+    for parameter in parameters:
+        if Score in parameter.feedback:
+            score = parameter.feedback[Score]
+            whole = score if whole is None else whole.merge(score)
+    return None if whole is None else float(whole.mean)
 
 
 def said_of(parameter: Parameter[Any], output: int) -> tuple[tuple[str, ...], float | None]:

@@ -56,13 +56,12 @@ class Rules(ModelOptimizer):
     >>> import tracegraph as tg
     >>> from tracegraph.llm import Scripted
     >>> @tg.bundle
-    ... def answer(prompt, question, luck):
-    ...     return "4" if luck else "four"
+    ... def answer(prompt, question):
+    ...     return next(replies)
+    >>> replies = iter(["4", "four"])
     >>> prompt = tg.node("Answer.", trainable=True, name="prompt")
     >>> rules = Rules([prompt], llm=Scripted(['{"suggestion": {"prompt": "Write digits."}}']))
-    >>> luck = tg.node(True)
-    >>> runs = [answer(prompt, "2 + 2?", prompt.data == n) for n in ("", "Answer.")]
-    >>> good, bad = answer(prompt, "2 + 2?", 1), answer(prompt, "2 + 2?", 1)
+    >>> good, bad = answer(prompt, "2 + 2?"), answer(prompt, "2 + 2?")
     >>> _ = rules.backward([(good, 1.0), (bad, 0.0)])
     >>> print(rules.step())
     prompt: 'Answer.' -> 'Answer.\\n- Write digits.'

@@ -84,6 +84,11 @@ def test_the_diverse_are_not_alike(shown: Any) -> None:
     assert firsts == {"a", "b", "c"}
 
 
+def test_what_is_covered_already_gains_nothing() -> None:
+    texts = ["apple", "banana", "apples", "cherries"]
+    assert covering(texts, ["apple", "banana", "cherry"], 3) == [0, 1, 3]
+
+
 TEXTS = st.lists(st.text("abcd ", min_size=1, max_size=8), min_size=3, max_size=7, unique=True)
 
 
