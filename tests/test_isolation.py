@@ -277,3 +277,68 @@ def test_a_file_cannot_say_that_a_person_wrote_it(tmp_path):
     assert not forged.f.parameter.trusted
     with pytest.raises(tg.Forbidden):
         forged.f(1)
+
+
+class Opaque:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "text"),
+    [
+        ((Opaque(), 1), {}, r"^the argument x is of type Opaque, .*parameter\.trust\(\)"),
+        ((1, {"a": [Opaque()]}), {}, r"^the argument y\['a'\]\[0\] is of type Opaque"),
+        ((1,), {"y": Opaque()}, "^the argument y is of type Opaque"),
+        ((1, 2, Opaque()), {}, "^the argument number 2 is of type Opaque"),
+    ],
+)
+def test_an_argument_that_cannot_travel_is_named(args, kwargs, text):
+    @bundle(trainable=True)
+    def f(x, y, *more):
+        return x
+
+    f.parameter.assign("def f(x, y, *more):\n    return y\n", origin="optimizer")
+    with pytest.raises(tg.SandboxError, match=text):
+        f(*args, **kwargs)
+
+
+def test_so_it_is_where_a_gradient_is_wanted():
+    torch = pytest.importorskip("torch")
+
+    @bundle(trainable=True)
+    def f(x, y):
+        return x
+
+    rewritten(f, "return y")
+    weight = node(torch.ones(1), trainable=True)
+    with pytest.raises(tg.SandboxError, match=r"^the argument y\[1\] is of type Opaque"):
+        f(weight, [1, Opaque()])
+    with pytest.raises(tg.SandboxError, match=r"^the argument y is of type Opaque"):
+        f(weight, y=Opaque())
+
+
+def helper(x):
+    return x
+
+
+def test_a_function_of_the_module_that_code_cannot_see_is_explained():
+    @bundle(trainable=True)
+    def f(x):
+        return helper(x)
+
+    rewritten(f, "return helper(x) + 1")
+    with pytest.raises(NameError) as caught:
+        f(1)
+    assert "bundle(host={'helper': helper})" in failed_node(caught.value).create_feedback("full")
+
+
+def test_an_object_that_is_no_sandbox_is_refused():
+    @bundle(trainable=True, sandbox=7)
+    def f(x):
+        return x
+
+    rewritten(f, "return x + 1")
+    with pytest.raises(
+        tg.SandboxError, match="a sandbox of your own needs call, map, close; got 7"
+    ):
+        f(1)

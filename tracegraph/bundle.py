@@ -653,8 +653,8 @@ def bundle(
             ``rule(node, feedback) -> {input name: feedback}``.
         trust: run code that an optimizer wrote in this process, without asking. By default it runs
             in the sandbox until `Parameter.trust`.
-        sandbox: where code that is not trusted runs: ``"isolated"``, ``"bwrap"``, ``"none"``, the
-            limits as a `tracegraph.sandbox.Policy`, or a `Sandbox` of your own.
+        sandbox: where code that is not trusted runs: ``"isolated"``, ``"bwrap"``, ``"wasm"``, ``"none"``,
+            the limits as a `tracegraph.sandbox.Policy`, or a `Sandbox` of your own.
         host: functions of this process that such code may call, by name; they run here, and the
             nodes of their calls become inputs of the call that asked.
         catch_execution_error: ``False`` raises what the function raises, without recording it.

@@ -12,13 +12,16 @@ import atexit
 import builtins
 import inspect
 import os
+import re
 import threading
 import types
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tracegraph.errors import SandboxError
 from tracegraph.failure import masked
+from tracegraph.pullback import Pullback, has_tensors
 from tracegraph.recorder import current
 from tracegraph.source import Source, marked
 
@@ -57,7 +60,8 @@ def isolated(
 ) -> Callable[..., Any]:
     """The function that `source` defines, run in a sandbox in place of `original`.
 
-    Arguments and results are values: numbers, texts, lists, dicts, arrays. What the code raises is
+    Arguments and results are values: numbers, texts, lists, dicts, arrays, tensors. Gradients go back
+    from tensor to tensor where torch is loaded in the sandbox (`pullback`). What the code raises is
     raised here as the builtin exception of its type, with the line of the code marked. A generator
     runs to its end before its first item is given, and cannot be sent anything.
     """
@@ -96,11 +100,23 @@ def apart(
     text = "".join(f"{line}\n" for line in lines) + source.text
     entry, collector = _collecting(source.entry, inspect.unwrap(original))
     text += collector
+    raw: Any = inspect.unwrap(original)
+    names = raw.__code__.co_varnames[: raw.__code__.co_argcount]
+    elsewhere = {name for name, value in raw.__globals__.items() if callable(value)}
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        result = _box(sandbox).call(text, entry, args, kwargs, host=host)
+        box = _box(sandbox, tensors=has_tensors(args, kwargs))
+        wanted = Pullback.wanted(args, kwargs)
+        try:
+            if wanted:
+                result = Pullback(box, text, entry, args, kwargs, host or {}).call()
+            else:
+                result = box.call(text, entry, args, kwargs, host=host)
+        except SandboxError as error:
+            _name_argument(error, names, inner=wanted)
+            raise
         _tell(result)
-        return _value(result, source, len(lines))
+        return _value(result, source, len(lines), elsewhere)
 
     return run
 
@@ -114,6 +130,27 @@ def _collecting(entry: str, raw: Any) -> tuple[str, str]:
         items = f"[item async for item in {entry}(*args, **kwargs)]"
         return name, f"\nasync def {name}(*args, **kwargs):\n    return {items}\n"
     return entry, ""
+
+
+_ARGUMENT = re.compile(r"call\['args'\]\[(\d+)\]|call\['kwargs'\]\['(\w+)'\]")
+_INNER = {"call['args'][1]": "call['args']", "call['args'][2]": "call['kwargs']"}
+"""Where a call that may be asked for its gradient has the arguments of the code."""
+
+
+def _name_argument(error: SandboxError, names: tuple[str, ...], *, inner: bool) -> None:
+    """Say which argument cannot travel by its name, and what else could be done."""
+    text = str(error)
+    for outer, place in _INNER.items() if inner else ():
+        text = text.replace(outer, place, 1) if text.startswith(outer) else text
+    found = _ARGUMENT.match(text)
+    if found is None:
+        return
+    at = None if found[1] is None else int(found[1])
+    name = found[2] if at is None else names[at] if at < len(names) else f"number {at}"
+    error.args = (
+        f"the argument {name}{text[found.end() :]}; where the code is trusted "
+        "(parameter.trust()) it runs here, and takes any object",
+    )
 
 
 def _tell(result: Result) -> None:
@@ -130,7 +167,7 @@ def _tell(result: Result) -> None:
         policy.frame.keep("ran", ran)
 
 
-def _value(result: Result, source: Source, shift: int) -> Any:
+def _value(result: Result, source: Source, shift: int, elsewhere: set[str]) -> Any:
     if result.error is None:
         return result.value
     error, failure = result.error, result.failure
@@ -138,9 +175,22 @@ def _value(result: Result, source: Source, shift: int) -> Any:
         line = 0 if failure.line is None else failure.line - shift
         held = ", ".join(f"{n} = {masked(n, value)}" for n, value in failure.locals.items())
         lines = marked(source.text, line, _mark(failure)) if line > 0 else ""
-        told = [lines, f"where {held}" if held and lines else "", _printed(result)]
+        undefined = re.match(r"name '(\w+)' is not defined", str(error))
+        told = [
+            lines,
+            f"where {held}" if held and lines else "",
+            _apart(undefined[1]) if undefined and undefined[1] in elsewhere else "",
+            _printed(result),
+        ]
         error.__dict__["marked"] = "\n".join(filter(None, told))
     raise error
+
+
+def _apart(name: str) -> str:
+    return (
+        f"{name} is a function of the program, and the code runs apart from it; "
+        f"bundle(host={{{name!r}: {name}}}) lets the code call it"
+    )
 
 
 def _mark(failure: Failure) -> str:
@@ -189,21 +239,32 @@ def _is_plain(value: Any) -> bool:
         return False
 
 
-_boxes: dict[tuple[int, str | Policy], Runner] = {}
+_boxes: dict[tuple[int, str | Policy, bool], Runner] = {}
 _opening = threading.Lock()
+_WITH_TORCH = ("isolated", "bwrap")
+_TORCH_MEMORY_MB = 2048  # torch itself takes about 700 of them
 
 
-def _box(sandbox: str | Policy | Runner) -> Runner:
-    """The sandbox of this process for a name or for limits; a forked process opens its own."""
+def _box(sandbox: str | Policy | Runner, *, tensors: bool = False) -> Runner:
+    """The sandbox of this process for a name or for limits; a forked process opens its own.
+
+    A sandbox of a name has torch loaded where there are `tensors`; limits of your own say themselves
+    what is loaded.
+    """
     from tracegraph.sandbox import Policy, open_sandbox  # only when code must run in it
 
     if not isinstance(sandbox, str | Policy):
-        return sandbox
-    key = (os.getpid(), sandbox)
+        return open_sandbox(sandbox)
+    with_torch = tensors and sandbox in _WITH_TORCH
+    key = (os.getpid(), sandbox, with_torch)
     with _opening:
         if key not in _boxes:
             if isinstance(sandbox, Policy):
                 _boxes[key] = open_sandbox("isolated", sandbox)
+            elif with_torch:
+                loaded = (*Policy().preload, "torch")
+                limits = Policy(preload=loaded, memory_mb=_TORCH_MEMORY_MB)
+                _boxes[key] = open_sandbox(sandbox, limits)
             else:
                 _boxes[key] = open_sandbox(sandbox)
         return _boxes[key]
@@ -211,6 +272,6 @@ def _box(sandbox: str | Policy | Runner) -> Runner:
 
 @atexit.register
 def _close() -> None:
-    for (process, _), box in _boxes.items():
+    for (process, *_), box in _boxes.items():
         if process == os.getpid():
             box.close()
