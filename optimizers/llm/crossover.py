@@ -1,8 +1,8 @@
 """Crossover: a model crosses and mutates the best values so far.
 
 Source: Guo et al., "Connecting Large Language Models with Evolutionary Algorithms Yields Powerful Prompt
-Optimizers" (EvoPrompt), 2023 (arXiv 2309.08532). GA, section 3.3: two parents chosen by the roulette wheel
-are crossed, then the child is mutated, in one request. DE, section 3.4: the differences of two members are
+Optimizers" (EvoPrompt), 2023 (arXiv 2309.08532). GA: two parents chosen by the roulette wheel
+are crossed, then the child is mutated, in one request. DE: the differences of two members are
 mutated, combined with the best member, and crossed with the present one.
 """
 

@@ -1,7 +1,7 @@
 """EvoLLM: an evolution strategy whose next centre a model reads off the sorted history.
 
-Source: Lange, Tian and Tang, "Large Language Models As Evolution Strategies", 2024 (arXiv 2402.18381),
-section 3: candidates are drawn around a mean, ``x = mean + sigma * noise``; the model is shown the best
+Source: Lange, Tian and Tang, "Large Language Models As Evolution Strategies", 2024 (arXiv 2402.18381):
+candidates are drawn around a mean, ``x = mean + sigma * noise``; the model is shown the best
 members of the best generations on a grid of whole numbers, from the least to the most fit, and is asked
 for the mean at a better score. Many parameters are asked for in blocks. Where no answer can be read the
 mean stays.

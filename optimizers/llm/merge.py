@@ -1,7 +1,7 @@
 """Merge: put together what two candidates changed of one ancestor, component by component; no model needed.
 
 Source: Agrawal et al., "GEPA: Reflective Prompt Evolution Can Outperform Reinforcement Learning", 2025 (arXiv
-2507.19457), appendix F, the system-aware merge: of two candidates on the Pareto front, none an ancestor of
+2507.19457), the system-aware merge: of two candidates on the Pareto front, none an ancestor of
 the other, with a common ancestor that is worse than both, the child takes of each component the side that
 changed it; where both did, that of the better candidate.
 """
