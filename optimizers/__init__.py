@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optimizers.base import Change, Optimizer, Proposal, Rejection, Update, Usage
+    from optimizers.llm.crossover import Crossover
+    from optimizers.llm.evollm import EvoLLM
     from optimizers.llm.exemplars import Exemplars
+    from optimizers.llm.llambo import LLAMBO
+    from optimizers.llm.merge import Merge
+    from optimizers.llm.mix import Mix
     from optimizers.llm.opro import OPRO
     from optimizers.llm.optoprime import OptoPrime
     from optimizers.llm.patch import Patch
     from optimizers.llm.reflect import Reflect
+    from optimizers.llm.rules import Rules
+    from optimizers.llm.several import Several, by_evaluation, by_judge, by_majority
     from optimizers.llm.spo import SPO
     from optimizers.llm.textgrad import TextGrad
     from optimizers.numeric import (
@@ -68,11 +75,18 @@ if TYPE_CHECKING:
 _HOMES = {
     "optimizers.base": ("Change", "Optimizer", "Proposal", "Rejection", "Update", "Usage"),
     "optimizers.partition": ("Partition", "optimize"),
+    "optimizers.llm.crossover": ("Crossover",),
+    "optimizers.llm.evollm": ("EvoLLM",),
     "optimizers.llm.exemplars": ("Exemplars",),
+    "optimizers.llm.llambo": ("LLAMBO",),
+    "optimizers.llm.merge": ("Merge",),
+    "optimizers.llm.mix": ("Mix",),
     "optimizers.llm.opro": ("OPRO",),
     "optimizers.llm.optoprime": ("OptoPrime",),
     "optimizers.llm.patch": ("Patch",),
     "optimizers.llm.reflect": ("Reflect",),
+    "optimizers.llm.rules": ("Rules",),
+    "optimizers.llm.several": ("Several", "by_evaluation", "by_judge", "by_majority"),
     "optimizers.llm.spo": ("SPO",),
     "optimizers.llm.textgrad": ("TextGrad",),
     "optimizers.search": ("Evolve", "RandomSearch"),
@@ -92,6 +106,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "COSMOS",
     "FRUGAL",
+    "LLAMBO",
     "OPRO",
     "REX",
     "SAM",
@@ -110,8 +125,10 @@ __all__ = [
     "Budget",
     "Change",
     "CosineDecay",
+    "Crossover",
     "DCTAdamW",
     "EXAdam",
+    "EvoLLM",
     "Evolve",
     "Exemplars",
     "Fira",
@@ -120,6 +137,8 @@ __all__ = [
     "Lion",
     "LionK",
     "MeZO",
+    "Merge",
+    "Mix",
     "Muon",
     "NadamW",
     "NaturalGaLore",
@@ -134,7 +153,9 @@ __all__ = [
     "RefinedDecay",
     "Reflect",
     "Rejection",
+    "Rules",
     "ScheduleFreeAdamW",
+    "Several",
     "Shampoo",
     "ShardedState",
     "Sophia",
@@ -146,6 +167,9 @@ __all__ = [
     "Usage",
     "WarmupStableDecay",
     "afit",
+    "by_evaluation",
+    "by_judge",
+    "by_majority",
     "fit",
     "merge_gradients",
     "optimize",

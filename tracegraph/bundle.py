@@ -467,12 +467,9 @@ class _Call:
         return "\n".join(filter(None, [variables(error, code), told(self.extra)]))
 
     def _keep_facts(self) -> None:
-        """Remember how the call ran, where that is known."""
-        frame = self.frame
-        if frame.ran is not None:
-            self.extra = {**(self.extra or {}), "ran": frame.ran}
-        if frame.profile is not None:
-            self.extra = {**(self.extra or {}), "profile": frame.profile}
+        """Keep with the node what was said of the call while it ran."""
+        if self.frame.facts is not None:
+            self.extra = {**(self.extra or {}), **self.frame.facts}
 
     def _capture(self, captured: Mapping[int, Node[Any]]) -> None:
         known = {n.id for n in self.inputs}

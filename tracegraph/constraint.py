@@ -102,6 +102,12 @@ class Constraint:
         return low, high
 
     @property
+    def multiple_of(self) -> float | None:
+        """The number that every value is a multiple of, or ``None``."""
+        found = [getattr(bound, "multiple_of", None) for bound in _metadata(self.annotation)]
+        return next((n for n in found if isinstance(n, int | float) and n > 0), None)
+
+    @property
     def max_length(self) -> int | None:
         """The longest text or list that is taken, or ``None``."""
         found = [getattr(b, "max_length", None) for b in _metadata(self.annotation)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from html import escape
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -57,7 +58,7 @@ class Graph:
             visited = todo.pop()
             if visited.id not in found:
                 found[visited.id] = visited
-                todo.extend(n for n in visited._inputs if n.id not in found)
+                todo += visited._inputs
         return cls(found.values(), ends)
 
     def __len__(self) -> int:
@@ -111,11 +112,13 @@ class Graph:
         behind = Graph.of(ends).nodes if outputs is not None else self.nodes
         reached: dict[int, Node[Any]] = {}
         for node in behind:
-            owner = node.parameter
-            if (owner is not None and id(owner) in wanted) or any(
-                i.id in reached for i in node._inputs
-            ):
-                reached[node.id] = node
+            for source in node._inputs:
+                if source.id in reached:
+                    reached[node.id] = node
+                    break
+            else:
+                if node._extra is not None and id(node._extra.get("parameter")) in wanted:
+                    reached[node.id] = node
         return Graph(reached.values(), [e for e in ends if e.id in reached])
 
     def to_networkx(self) -> Any:
@@ -351,5 +354,4 @@ def _node(value: Any) -> Node[Any]:
     return value._leaf()
 
 
-def _by_id(node: Node[Any]) -> int:
-    return node.id
+_by_id = attrgetter("id")

@@ -251,13 +251,14 @@ def _tell(result: Result) -> None:
     """Leave the facts of a call with the recorded call that is open, if one is."""
     policy = current()
     if policy is not None and policy.frame is not None:
-        policy.frame.ran = Ran(
+        ran = Ran(
             result.stdout[-_MOST_PRINTED:],
             result.stderr[-_MOST_PRINTED:],
             result.seconds,
             result.cpu_seconds,
             result.max_rss,
         )
+        policy.frame.keep("ran", ran)
 
 
 def _value(result: Result, text: str, shift: int, missing: Mapping[str, bool]) -> Any:
@@ -300,8 +301,7 @@ def _lacking(error: Exception, missing: Mapping[str, bool]) -> str:
 def _measured() -> str:
     """What the lines of the open call cost, where they are measured."""
     policy = current()
-    profile = None if policy is None or policy.frame is None else policy.frame.profile
-    return "" if profile is None else str(profile.text())
+    return profiling.told(None if policy is None or policy.frame is None else policy.frame.facts)
 
 
 def _mark(failure: Failure) -> str:

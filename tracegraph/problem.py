@@ -8,7 +8,6 @@ parameters and the outputs stays; the middle is left out first, and the problem 
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from enum import Enum
@@ -246,7 +245,8 @@ class _Builder:
         )
         fixed = count_tokens(problem.text())
         owners = {id(p): name for name, p in self.parameters.items()}
-        names = {n.id: owners[id(n.parameter)] for n in graph.nodes if id(n.parameter) in owners}
+        read = ((n.id, id(n._extra.get("parameter"))) for n in graph.nodes if n._extra)
+        names = {number: owners[owner] for number, owner in read if owner in owners}
         near = _distance(steps)
         free = max(self.budget - fixed, self.budget // 8)
         room = free
@@ -470,27 +470,25 @@ def _omitted(*, steps: int = 0, variables: int = 0, remarks: int = 0) -> str:
 
 
 def _distance(steps: list[Node[Any]]) -> dict[int, int]:
-    """For each step, how far it is from the nearest end of the path."""
-    known = {n.id: n for n in steps}
-    users: dict[int, list[int]] = {i: [] for i in known}
-    starts, ends = set(), set(known)
-    for node in steps:
-        behind = [s.id for s in node._inputs if s.id in known]
-        for number in behind:
-            users[number].append(node.id)
-            ends.discard(number)
-        if not behind:
-            starts.add(node.id)
-    far = dict.fromkeys(starts | ends, 0)
-    todo = deque(sorted(far))
-    while todo:
-        number = todo.popleft()
-        beside = users[number] + [s.id for s in known[number]._inputs if s.id in known]
-        for other in beside:
-            if other not in far:
-                far[other] = far[number] + 1
-                todo.append(other)
-    return {i: far.get(i, len(known)) for i in known}
+    """For each step, how far it is from the nearest end of the path, along its edges."""
+    far: dict[int, int] = {}
+    used: set[int] = set()
+    for node in steps:  # inputs come before their users
+        least = -1
+        for source in node._inputs:
+            number = source.id
+            if number in far:
+                used.add(number)
+                if least < 0 or far[number] < least:
+                    least = far[number]
+        far[node.id] = least + 1
+    for node in reversed(steps):
+        here = far[node.id] if node.id in used else 0
+        far[node.id] = here
+        for source in node._inputs:
+            if far.get(source.id, 0) > here + 1:
+                far[source.id] = here + 1
+    return far
 
 
 def _value(node: Node[Any], room: int) -> str:

@@ -161,4 +161,4 @@ def _leave(rows: object, lines: Sequence[str], shift: int) -> None:
                 at = number - shift
                 if 1 <= at <= len(lines) and seconds >= 0:
                     found.append(Line(at, lines[at - 1], passes, seconds, size))
-    policy.frame.profile = Profile(tuple(found))
+    policy.frame.keep("profile", Profile(tuple(found)))

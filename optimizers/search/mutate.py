@@ -98,7 +98,7 @@ def moves(parameter: Parameter[Any]) -> bool:
 
 def _number(parameter: Parameter[Any], value: Any, variation: Variation) -> Any:
     low, high = parameter.constraint.bounds
-    grid = _grid(parameter)
+    grid = parameter.constraint.multiple_of
     whole = isinstance(parameter.initial, int)
     logarithmic = variation.logarithmic
     if logarithmic is None:
@@ -141,14 +141,6 @@ def _reflected(value: float, low: float, high: float) -> float:
     elif value > high:
         value = 2 * high - value
     return min(max(value, low), high)
-
-
-def _grid(parameter: Parameter[Any]) -> float | None:
-    """The number that every value is a multiple of, where the constraint names one."""
-    if parameter.constraint.annotation is None:
-        return None
-    found = (parameter.constraint.schema() or {}).get("multipleOf")
-    return found if isinstance(found, (int, float)) and found > 0 else None
 
 
 def _tensor(parameter: Parameter[Any], value: Any, variation: Variation) -> Any:

@@ -17,7 +17,8 @@ from tracegraph.llm.model import Ask, LanguageModel, ModelBase, Pause, Steps, Wr
 from tracegraph.llm.ratelimited import RateLimited
 from tracegraph.llm.retrying import Retrying, worth_retrying
 from tracegraph.llm.scripted import Scripted
-from tracegraph.llm.tape import Cached, Recorded, Replay, Tape
+from tracegraph.llm.structured import Structured
+from tracegraph.llm.tape import Cached, Lines, Recorded, Replay, Tape
 from tracegraph.llm.tokens import bound_tokens, count_tokens, truncate
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "FromCallable",
     "LanguageModel",
     "LanguageModelLike",
+    "Lines",
     "LiteLLM",
     "Message",
     "ModelBase",
@@ -45,6 +47,7 @@ __all__ = [
     "Scripted",
     "Spent",
     "Steps",
+    "Structured",
     "Tape",
     "Usage",
     "Wrapper",

@@ -14,6 +14,8 @@ import traceback
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any, final
 from urllib.parse import urlsplit
@@ -287,7 +289,7 @@ def _host(api_base: str) -> str:
 
 
 def _retry_after(error: Exception) -> float | None:
-    """Seconds of the Retry-After header; None where there is none, or where it is a date."""
+    """Seconds of the Retry-After header, which may be a date (RFC 9110, 10.2.3); None without one."""
     answered = getattr(error, "response", None)
     for headers in (
         getattr(error, "litellm_response_headers", None),
@@ -295,10 +297,15 @@ def _retry_after(error: Exception) -> float | None:
     ):
         if not isinstance(headers, Mapping):
             continue
+        written = str(headers.get("retry-after", ""))
         with suppress(ValueError):
-            seconds = float(headers.get("retry-after", ""))
+            seconds = float(written)
             if 0 <= seconds < math.inf:
                 return seconds
+        with suppress(ValueError, TypeError):
+            until = parsedate_to_datetime(written)
+            until = until if until.tzinfo else until.replace(tzinfo=UTC)
+            return max(0.0, (until - datetime.now(UTC)).total_seconds())
     return None
 
 

@@ -1,7 +1,8 @@
 """Keep replies by request and attempt: record them, replay them, or use them as a cache.
 
-A tape is a text file of JSON lines that a person can read and a version control system can keep.
-It holds requests and replies, never keys. A line that was cut off by a crash is passed over.
+A tape lies in the file of the run history (``tracegraph.history.Facts("replies")``), or is a text file
+of JSON lines that a person can read and a version control system can keep. It holds requests and
+replies, never keys. A line that was cut off by a crash is passed over.
 """
 
 from __future__ import annotations
@@ -10,28 +11,59 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, TypeAlias, final, runtime_checkable
 
 from tracegraph.errors import NotRecorded, WrongModel
 from tracegraph.llm.messages import Price, Reply, Request, Usage
 from tracegraph.llm.model import Ask, LanguageModel, ModelBase, Steps, Wrapper
 
-__all__ = ["Cached", "Recorded", "Replay", "Tape"]
+__all__ = ["Cached", "Lines", "Recorded", "Replay", "Tape"]
 
 _FORMAT = 1
+
+
+@runtime_checkable
+class Lines(Protocol):
+    """Where a tape may keep its lines by key, such as `tracegraph.history.Facts` or a dict."""
+
+    def get(self, key: str, /) -> Any:
+        """The line kept under a key, or None."""
+        ...
+
+    def __setitem__(self, key: str, line: Any, /) -> None:
+        """Keep a line."""
+        ...
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys."""
+        ...
+
+    def __len__(self) -> int:
+        """How many lines there are."""
+        ...
 
 
 @final
 class Tape:
     """Replies by canonical request and attempt, in memory and, with a path, in a file.
 
-    Reads the whole file when made; appends one line per new reply. Of two lines for one request
-    the later counts.
+    A text file is read whole when the tape is made, and one line is appended for each new reply. Of two
+    lines for one request the later counts. Other `Lines` are asked for each request and keep each reply
+    themselves; several processes may share them as far as they allow it.
+
+    >>> import tempfile
+    >>> from tracegraph.history import Facts
+    >>> from tracegraph.llm import Scripted
+    >>> with Facts("replies", tempfile.mkdtemp()) as replies:
+    ...     model = Cached(Scripted(["four"]), replies)
+    ...     model("2 + 2?").text, model("2 + 2?").text, len(replies)
+    ('four', 'four', 1)
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
-        self.path = None if path is None else Path(path)
-        self._lines: dict[str, dict[str, Any]] = {}
+    def __init__(self, path: str | Path | Lines | None = None) -> None:
+        lines = None if path is None or isinstance(path, str | Path) else path
+        self.path = None if path is None or lines is not None else Path(path)  # type: ignore[arg-type]
+        self._lines: Lines = {} if lines is None else lines
         self._lock = threading.Lock()
         self._torn = False
         if self.path is not None and self.path.exists():
@@ -43,7 +75,7 @@ class Tape:
     @property
     def models(self) -> frozenset[str]:
         """The names of the models whose replies are here."""
-        return frozenset(line["request"]["model"] for line in self._lines.values())
+        return frozenset(self._lines.get(key)["request"]["model"] for key in self._lines)
 
     def find(self, request: Request, model: str) -> Reply | None:
         """The reply kept for this request to `model`, or None."""
@@ -113,7 +145,10 @@ def _reply_of(plain: dict[str, Any], request: Request) -> Reply:
     )
 
 
-def _tape(given: Tape | str | Path | None) -> Tape:
+TapeLike: TypeAlias = Tape | Lines | str | Path
+
+
+def _tape(given: TapeLike | None) -> Tape:
     return given if isinstance(given, Tape) else Tape(given)
 
 
@@ -127,7 +162,7 @@ class Recorded(Wrapper):
     ('four', 'four')
     """
 
-    def __init__(self, inner: LanguageModel, tape: Tape | str | Path) -> None:
+    def __init__(self, inner: LanguageModel, tape: TapeLike) -> None:
         super().__init__(inner)
         self._tape = _tape(tape)
 
@@ -153,7 +188,7 @@ class Cached(Wrapper):
     ('first', 'first', 'second')
     """
 
-    def __init__(self, inner: LanguageModel, tape: Tape | str | Path | None = None) -> None:
+    def __init__(self, inner: LanguageModel, tape: TapeLike | None = None) -> None:
         super().__init__(inner)
         self._tape = _tape(tape)
 
@@ -176,7 +211,7 @@ class Replay(ModelBase):
     holds those of one model only. Replies have the usage and the cost that were recorded.
     """
 
-    def __init__(self, tape: Tape | str | Path, *, model: str | None = None) -> None:
+    def __init__(self, tape: TapeLike, *, model: str | None = None) -> None:
         self._tape = _tape(tape)
         path = self._tape.path
         if path is not None and not path.exists():
