@@ -80,6 +80,19 @@ class Budget:
                 return f"the budget of {limit:g} {field.name} is spent"
         return ""
 
+    def share(self, spend: Spend) -> float:
+        """How much of the limit that is nearest is used, from 0 to 1; 0 without limits.
+
+        >>> Budget(steps=4, runs=100).share(Spend(steps=1, runs=50))
+        0.5
+        """
+        used = [
+            getattr(spend, field.name) / limit
+            for field in fields(self)
+            if (limit := getattr(self, field.name)) is not None
+        ]
+        return min(1.0, max(used, default=0.0))
+
 
 def as_budget(given: Any) -> Budget:
     """A budget from a `Budget`, a number of workflow runs, or ``None`` for 20 steps."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, final
 
@@ -27,11 +27,20 @@ class Tape:
 
     Reads the whole file when made; appends one line per new reply. Of two lines for one request
     the later counts.
+
+    Args:
+        path: of the file.
+        lines: where the replies are kept instead, by key: a dict on disk such as
+            `tracegraph.history.Facts`.
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
+    def __init__(
+        self, path: str | Path | None = None, *, lines: MutableMapping[str, Any] | None = None
+    ) -> None:
+        if path is not None and lines is not None:
+            raise WrongModel("a Tape is kept in a file or in lines=, not in both")
         self.path = None if path is None else Path(path)
-        self._lines: dict[str, dict[str, Any]] = {}
+        self._lines: MutableMapping[str, Any] = {} if lines is None else lines
         self._lock = threading.Lock()
         self._torn = False
         if self.path is not None and self.path.exists():
@@ -43,7 +52,7 @@ class Tape:
     @property
     def models(self) -> frozenset[str]:
         """The names of the models whose replies are here."""
-        return frozenset(line["request"]["model"] for line in self._lines.values())
+        return frozenset(self._lines[key]["request"]["model"] for key in self._lines)
 
     def find(self, request: Request, model: str) -> Reply | None:
         """The reply kept for this request to `model`, or None."""

@@ -17,6 +17,7 @@ from optimizers.training.acceptance import Paired
 from optimizers.training.budget import Budget
 from optimizers.training.guide import BadVerdict
 from optimizers.training.loop import Training, TrainingStopped, afit, fit
+from optimizers.training.options import Options
 from optimizers.training.progress import Progress
 from optimizers.training.result import Event
 from tests.worlds.hidden_rules import HiddenRules
@@ -293,8 +294,8 @@ def hidden(seed: int, world: HiddenRules, **options: Any) -> tuple[Training, Any
     optimizer = OptoPrime([prompt], llm=world.ask, budget=1_250)
     given = {"budget": Budget(steps=8, runs=300), "seed": seed, "workers": 2, "validate_every": 3}
     training = Training(
-        run, world.train, world.guide, validation=world.validation, optimizer=optimizer,
-        **{**given, **options},
+        run, world.train, world.guide,
+        Options(validation=world.validation, optimizer=optimizer, **{**given, **options}),
     )  # fmt: skip
     return training, prompt
 
@@ -309,7 +310,7 @@ def test_the_number_of_workers_changes_nothing(workers: int) -> None:
     other, _ = hidden(3, HiddenRules(3, sabotage=0.3), workers=workers)
     first, second = one.run(), other.run()
     assert facts(first) == facts(second)
-    asked = [[e.messages for e in t.optimizer.log] for t in (one, other)]
+    asked = [[e.messages for e in t.members.optimizer.log] for t in (one, other)]
     assert asked[0] == asked[1]
 
 
