@@ -200,12 +200,15 @@ def test_an_output_cannot_control_the_terminal() -> None:
     assert "gone" in sink.getvalue()
 
 
-def test_nobody_at_the_terminal_is_said_and_not_taken_for_a_score() -> None:
+def test_nobody_at_the_terminal_is_said_and_not_taken_for_a_score(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked, _ = person("what?")
     with pytest.raises(NobodyAnswers, match="has ended"):
         asked("in", "out")
+    monkeypatch.setattr("sys.stdin", io.StringIO("7\n"))
     with pytest.raises(NobodyAnswers, match="no terminal"):
-        Person()("in", "out")  # pytest's standard input is none
+        Person()("in", "out")
 
 
 def test_questions_come_one_at_a_time() -> None:
