@@ -46,7 +46,7 @@ class DaemonThreads(Executor):
         Raises:
             TooManyLost: too many threads of calls that were given up are still running.
         """
-        self._given_up = [thread for thread in self._given_up if thread.is_alive()]
+        self._given_up[:] = [thread for thread in self._given_up if thread.is_alive()]
         if len(self._given_up) >= self.lost:
             raise TooManyLost(
                 f"{len(self._given_up)} runs exceeded their time and go on in threads, which cannot "
