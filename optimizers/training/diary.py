@@ -23,6 +23,7 @@ class Diary:
         self.events: list[Event] = []
         self._listeners = tuple(listeners)
         self._account = account
+        self._did: dict[str, Tally] = {}
 
     def tell(
         self,
@@ -48,12 +49,23 @@ class Diary:
         self.events.append(event)
         observe("training", event=kind, note=note, score=event.score, before=event.before)
         if candidate is not None:
-            observe(
-                "candidate", id=candidate.id, parents=candidate.parents, score=event.score,
-                status=kind, values=dict(candidate.values), objectives=dict(event.objectives),
-                scores=[] if after is None else list(after.scores),
-                violations=0 if after is None else after.violations,
-            )  # fmt: skip
+            self._observe(kind, candidate, after)
         for listener in self._listeners:
             listener(event)
         return event
+
+    def _observe(self, kind: Kind, candidate: Candidate, after: Tally | None) -> None:
+        """Tell whoever keeps runs of a candidate, with what is known of it by now."""
+        if after is not None:
+            self._did[candidate.id] = after
+        did = self._did.get(candidate.id)
+        facts = {}
+        if did is not None:
+            facts = {
+                "score": did.mean, "scores": list(did.scores), "objectives": did.objectives,
+                "violations": did.violations,
+            }  # fmt: skip
+        observe(
+            "candidate", id=candidate.id, parents=candidate.parents, status=kind,
+            values=dict(candidate.values), **facts,
+        )  # fmt: skip

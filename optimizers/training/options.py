@@ -129,6 +129,7 @@ class Options:
             given = getattr(self, name)
             if given is not None and not callable(getattr(given, method, None)):
                 raise OptimizerError(f"{name} must have {method}(), got {show(given, 80)}")
+        object.__setattr__(self, "on", tuple(self.on))
         for listener in self.on:
             if not callable(listener):
                 raise OptimizerError(f"on= takes listeners to call, got {show(listener, 80)}")

@@ -53,7 +53,7 @@ def _frame(result: Result, events: Sequence[Event]) -> Frame:
     keys = {name: number for number, name in enumerate(parents, 1)}
     boxes = tuple(_box(keys[name], name, told.get(name, []), name == present) for name in keys)
     arrows = tuple(
-        Arrow(tail=keys[parent], head=keys[name], on_path=name == present)
+        Arrow(tail=keys[parent], head=keys[name])
         for name, of_one in parents.items()
         for parent in of_one
     )
