@@ -23,7 +23,7 @@ from typing import Any, cast, final
 from optimizers.candidate import Candidate
 from optimizers.training.guide import Guide, Referee, Verdict
 from optimizers.training.threads import DaemonThreads
-from tracegraph.errors import ExecutionError, OptimizerError
+from tracegraph.errors import BudgetExceeded, ExecutionError, OptimizerError
 from tracegraph.failure import failed_node
 from tracegraph.feedback import Feedback, Remark, Score
 from tracegraph.graph import renumber
@@ -56,11 +56,12 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """An evaluation with the output's node and the feedback for it."""
+    """An evaluation with the output's node, the feedback for it, and what the run raised."""
 
     evaluation: Evaluation
     output: Node[Any] | None
     messages: tuple[Feedback, ...]
+    raised: Exception | None = None
 
 
 def call_with_input(workflow: Any, example: Any) -> Any:
@@ -169,7 +170,7 @@ class Evaluator:
                 calls = [_Job(self._score_awaited, (overlay, e), keys[n]) for n, e in todo.items()]
             else:
                 calls = [_Job(self._score, (overlay, e), keys[n]) for n, e in todo.items()]
-            self._all(calls)
+            self._all(calls, None if self.remote is not None else self.timeout)
         return [self.cache[key] for key in keys.values()]
 
     def missing(self, candidate: Candidate, numbers: Sequence[int], split: str = "train") -> int:
@@ -189,7 +190,8 @@ class Evaluator:
         leaves = [p._leaf() for p in self.parameters.values()]  # one for all threads
         first = next_id()
         trace = self._trace_awaited if self._awaits else self._trace
-        done = self._all([_Job(trace, (e,), (split, candidate.id, n)) for n, e in examples.items()])
+        jobs = [_Job(trace, (e,), (split, candidate.id, n)) for n, e in examples.items()]
+        done = self._all(jobs, self.timeout)
         renumber([t.output for t in done if t.output is not None], first)
         del leaves
         return done
@@ -221,11 +223,13 @@ class Evaluator:
 
     def _score(self, overlay: Overlay, example: Any) -> Traced:
         with overlay, stop_tracing():
-            return replace(self._trace(example), output=None, messages=())
+            return replace(self._trace(example), output=None, messages=(), raised=None)
 
     async def _score_awaited(self, overlay: Overlay, example: Any) -> Traced:
         with overlay, stop_tracing():
-            return replace(await self._trace_awaited(example), output=None, messages=())
+            return replace(
+                await self._trace_awaited(example), output=None, messages=(), raised=None
+            )
 
     def _score_elsewhere(self, values: dict[str, Any], example: Any) -> Traced:
         assert self._elsewhere is not None
@@ -244,6 +248,8 @@ class Evaluator:
                 return self._failed(cast(Exception, future.exception()))
             future.cancel()
             return self._late()
+        except BudgetExceeded:
+            raise
         except Exception as error:
             return self._failed(error)
         return self._judged(example, output)
@@ -253,6 +259,8 @@ class Evaluator:
             output = self.call(self.workflow, example)
             if inspect.isawaitable(output):
                 output = asyncio.run(_awaited(output))
+        except BudgetExceeded:
+            raise
         except Exception as error:
             return self._failed(error)
         return self._judged(example, output)
@@ -262,9 +270,11 @@ class Evaluator:
             output = self.call(self.workflow, example)
             if inspect.isawaitable(output):
                 output = await output
+        except BudgetExceeded:
+            raise
         except Exception as error:
             return self._failed(error)
-        return self._judged(example, output)
+        return await asyncio.to_thread(self._judged, example, output)  # a judge may block
 
     def _judged(self, example: Any, output: Any) -> Traced:
         verdict = self.referee(example, unwrap(output))
@@ -284,7 +294,8 @@ class Evaluator:
         cause = error.__cause__ if isinstance(error, ExecutionError) else error
         name = type(cause or error).__name__
         verdict = Verdict(self.failure_score, text, (Score(self.failure_score), Remark(text)))
-        return Traced(Evaluation(verdict.score, text, f"{name}: {error}"), node, verdict.messages)
+        evaluation = Evaluation(verdict.score, text, f"{name}: {error}")
+        return Traced(evaluation, node, verdict.messages, error)
 
     def _late(self) -> Traced:
         text = f"the run took longer than {self.timeout:g} seconds and was given up"
@@ -292,17 +303,18 @@ class Evaluator:
 
     # Many examples
 
-    def _all(self, jobs: Sequence[_Job]) -> list[Traced]:
+    def _all(self, jobs: Sequence[_Job], limit: float | None) -> list[Traced]:
         """Run jobs, at most `workers` at once; gives what they gave in the order of the jobs.
 
-        What is ready is kept at once, whatever becomes of the others.
+        What is ready is kept at once, whatever becomes of the others. `limit` is in seconds; what
+        runs elsewhere looks at the clock itself.
         """
         results: dict[int, Traced] = {}
         waiting = iter(enumerate(jobs))
         running: dict[Future[Traced], tuple[int, float]] = {}
         try:
             while self._fill(running, waiting) or running:
-                for future in self._ready(running):
+                for future in self._ready(running, limit):
                     number, _ = running.pop(future)
                     results[number] = future.result() if future.done() else self._late()
                     self._keep(jobs[number].key, results[number].evaluation)
@@ -328,9 +340,10 @@ class Evaluator:
             started = True
         return started
 
-    def _ready(self, running: dict[Future[Traced], tuple[int, float]]) -> list[Future[Traced]]:
+    def _ready(
+        self, running: dict[Future[Traced], tuple[int, float]], limit: float | None
+    ) -> list[Future[Traced]]:
         """The jobs that are done or out of time; waits for the first of them."""
-        limit = None if self.remote is not None else self.timeout  # elsewhere has its own clock
         left = None
         if limit is not None:
             oldest = min(started for _, started in running.values())

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol, final
 
-from tracegraph.errors import OptimizerError
+from tracegraph.errors import BudgetExceeded, OptimizerError
 from tracegraph.feedback import Feedback, Remark, Score
 from tracegraph.kinds import show
 
@@ -78,6 +78,8 @@ def judge(
     """
     try:
         said = guide(example, output)
+    except BudgetExceeded:
+        raise  # a judge's allowance is spent: nothing is wrong with it
     except Exception as error:
         raise BadVerdict(
             f"the guide raised {type(error).__name__}: {error} for the example {show(example, 120)} "
@@ -178,6 +180,8 @@ def _violated(name: str, constraint: Constraint, example: Any, output: Any) -> s
     """Why a constraint does not hold; empty where it does."""
     try:
         said = constraint(example, output)
+    except BudgetExceeded:
+        raise
     except Exception as error:
         raise BadVerdict(
             f"the constraint {name!r} raised {type(error).__name__}: {error} for the example "

@@ -37,7 +37,7 @@ from optimizers.training.snapshot import restore, snapshot
 from optimizers.training.standings import Standings
 from optimizers.training.tally import Tally
 from optimizers.training.values import Values
-from tracegraph.errors import BudgetExceeded, OptimizerError, TracegraphError
+from tracegraph.errors import BudgetExceeded, ModelError, OptimizerError, TracegraphError
 from tracegraph.events import observed
 from tracegraph.kinds import show
 
@@ -66,7 +66,7 @@ class Training:
         o = self.options
         self.train = examples_of(train, "train")
         self.validation = None if o.validation is None else examples_of(o.validation, "validation")
-        anchors = examples_of(o.anchors, "anchors") if o.anchors else []
+        anchors = examples_of(o.anchors, "anchors") if len(o.anchors) else []
         self.batch_size = min(o.batch_size, len(self.train))
         budget = as_budget(o.budget)
         self.members = Members(o.optimizer, workflow)
@@ -256,6 +256,9 @@ class Training:
         """Run the present values on a batch, and look for better ones by the feedback on it."""
         traced = self.evaluator.traced(self.present, batch)
         self.account.count()
+        down = [t.raised for t in traced if isinstance(t.raised, ModelError)]
+        if len(down) == len(traced):
+            raise down[0]  # no optimizer can mend a model that cannot be reached
         before = Tally(self.evaluator, [t.evaluation for t in traced])
         self.last_score = before.mean
         self.account.step_begun()

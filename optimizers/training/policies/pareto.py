@@ -79,12 +79,14 @@ class Pareto(Policy):
         self.over: Over = over
         self.merge = merge
         self.entries: list[Entry] = []
+        self._front: list[Entry] = []
         self._made: set[str] = set()
         self._due = False
 
     def tell(self, entry: Entry) -> None:
         """Take in a candidate."""
         self.entries.append(entry)
+        self._join(entry)
         self._made.add(entry.candidate.id)
         self._due = self.merge
 
@@ -101,7 +103,19 @@ class Pareto(Policy):
 
     def front(self) -> list[Entry]:
         """The candidates that none other dominates."""
-        return front(self.entries, self.over)
+        return list(self._front)
+
+    def _join(self, entry: Entry) -> None:
+        """Take an entry into the front, if nobody there beats it; whoever it beats leaves."""
+        members, place = self._front, _COORDINATES[self.over](entry)
+        fewest = min((e.violations for e in members), default=entry.violations)
+        if entry.violations < fewest:
+            members = []
+        places = [_COORDINATES[self.over](e) for e in members]
+        if entry.violations > fewest or any(p == place or dominates(p, place) for p in places):
+            return
+        kept = [e for e, p in zip(members, places, strict=True) if not dominates(place, p)]
+        self._front = [*kept, entry]
 
     def _wins(self, members: list[Entry]) -> list[int]:
         """On how many instances each member is the best; over objectives all are alike."""
@@ -114,11 +128,11 @@ class Pareto(Policy):
 
     def _merged(self, members: list[Entry], random: Random) -> Candidate | None:
         known = {entry.candidate.id: entry.candidate for entry in self.entries}
+        behind = {e.candidate.id: list(ancestors(e.candidate, known)) for e in members}
         pairs = list(combinations(members, 2))
         random.shuffle(pairs)
         for first, second in pairs:
-            mine = list(ancestors(first.candidate, known))
-            theirs = list(ancestors(second.candidate, known))
+            mine, theirs = behind[first.candidate.id], behind[second.candidate.id]
             if first.candidate.id in theirs or second.candidate.id in mine:
                 continue
             shared = next((name for name in mine if name in theirs), None)

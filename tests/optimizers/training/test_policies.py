@@ -75,6 +75,17 @@ def test_where_all_violate_the_fewest_come_first() -> None:
     assert [e.candidate.values["x"] for e in front(told)] == [2]
 
 
+@given(vectors, st.lists(st.integers(0, 1), min_size=12, max_size=12))
+def test_the_front_of_one_told_after_the_other_is_that_of_all(
+    vectors: list[list[int]], violations: list[int]
+) -> None:
+    policy, told = Pareto(), []
+    for number, scores in enumerate(vectors):
+        told.append(entry(number, scores, violations=violations[number]))
+        policy.tell(told[-1])
+        assert policy.front() == front(told)
+
+
 @given(vectors, st.integers(0, 99))
 def test_pareto_draws_from_the_front_by_how_often_one_is_the_best(
     vectors: list[list[int]], seed: int

@@ -245,6 +245,24 @@ def test_a_start_that_violates_a_constraint_recovers_even_at_a_lower_score(word:
     assert "plain does not hold: digits are forbidden" in optimizer.seen[0]
 
 
+def test_failing_is_no_way_to_keep_a_constraint_or_to_be_good_at_an_objective() -> None:
+    number = tg.node(2, trainable=True, name="number")
+
+    @tg.bundle
+    def divided(number: int, by: int) -> float:
+        """Fails at zero."""
+        return by / number
+
+    result = fit(
+        lambda by: divided(number, by), [1, 2, 3], lambda e, o: {"a": o, "b": -o}, tries=1,
+        constraints={"whole": lambda e, o: o == int(o)}, optimizer=Says(number, 0),
+        budget=Budget(steps=1), search=Pareto("objectives"),
+    )  # fmt: skip
+    assert number.data == 2
+    (tried,) = (e for e in result.history if e.kind == "proposed")
+    assert tried.objectives == {"a": 0.5, "b": -1.5}  # the worst of any run
+
+
 @pytest.mark.parametrize("said", [None, "no", (1, 2, 3), 1 / 3 > 5 or "x"])
 def test_a_constraint_that_says_nothing_is_an_error(word: Any, said: Any) -> None:
     with pytest.raises(BadVerdict, match="True or False"):

@@ -18,9 +18,9 @@ from optimizers.training.guide import BadVerdict
 from optimizers.training.loop import TrainingStopped
 from optimizers.training.policies.beam import Beam
 from tests.optimizers.training.stand_ins import Changes, Says
-from tracegraph.errors import HistoryError, ModelFailed, OptimizerError
+from tracegraph.errors import BudgetExceeded, HistoryError, ModelFailed, OptimizerError
 from tracegraph.history import Facts, State
-from tracegraph.llm import Scripted
+from tracegraph.llm import Budgeted, Scripted
 
 
 @pytest.fixture
@@ -214,6 +214,54 @@ def test_a_model_that_is_down_from_the_start_says_so_and_changes_nothing(word: A
         )  # fmt: skip
     assert isinstance(result.error, ModelFailed)
     assert (word.data, len(llm.requests)) == ("plain", 3)
+
+
+@pytest.mark.parametrize("good", [0, 6])
+def test_a_workflow_whose_model_is_down_asks_no_optimizer(word: Any, good: int) -> None:
+    model = Scripted([*["fine"] * good, *[ModelFailed("no connection", status=503)] * 9])
+
+    @tg.bundle
+    def answer(word: str, text: str) -> str:
+        """Ask the model."""
+        return model(word + text).text + word
+
+    optimizer = Says(word, "longer", "longer still")
+
+    def go() -> Any:
+        return fit(
+            lambda text: answer(word, text), ["a", "b", "c"], length, optimizer=optimizer,
+            budget=Budget(steps=9), tries=1,
+        )  # fmt: skip
+
+    if good:
+        with pytest.warns(TrainingStopped, match="no connection"):
+            assert isinstance(go().error, ModelFailed)
+        assert (word.data, len(optimizer.seen)) == ("longer", 1)
+    else:
+        with pytest.raises(ModelFailed, match="no connection"):
+            go()
+        assert optimizer.seen == []
+
+
+def test_a_spent_allowance_of_the_workflow_or_of_the_judge_ends_it_quietly(word: Any) -> None:
+    for at in ("workflow", "judge"):
+        word.assign("plain")
+        model = Budgeted(Scripted(lambda request: "fine"), calls=7)
+
+        @tg.bundle
+        def answer(word: str, text: str, at: str = at, model: Any = model) -> str:
+            """Ask the model."""
+            return word + text + (model("Go").text if at == "workflow" else "")
+
+        def guide(example: Any, output: str, at: str = at, model: Any = model) -> float:
+            return float(len(output)) + (model("Go").text == "" if at == "judge" else 0)
+
+        result = fit(
+            lambda text, answer=answer: answer(word, text), ["a", "b", "c"], guide,
+            optimizer=Says(word, "longer", "longer still"), budget=Budget(steps=9), tries=1,
+        )  # fmt: skip
+        assert isinstance(result.error, BudgetExceeded)
+        assert word.data == "longer"
 
 
 def test_a_guide_that_breaks_on_a_candidate_alone_keeps_the_best(word: Any) -> None:
