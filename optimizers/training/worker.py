@@ -1,6 +1,7 @@
 """The program that a process of `Processes` runs: it imports functions by name and calls them.
 
-Its standard output carries the answers, so what a function prints goes to the standard error.
+Its standard output carries the answers, so what a function prints goes to the standard error. When the
+program that started it closes the other end, or dies, it ends at once, whatever a function is doing.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
 from functools import reduce
+from queue import SimpleQueue
 from typing import Any
 
 from optimizers.training.processes import LIMIT, reader
@@ -22,15 +25,21 @@ def main(path: list[str]) -> None:
     sys.path[:] = path
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    calls: SimpleQueue[Any] = SimpleQueue()
+    threading.Thread(target=_listen, args=(calls,), daemon=True).start()
+    while True:
+        for part in answered(*calls.get()):
+            answers.write(part)
+        answers.flush()
+
+
+def _listen(calls: SimpleQueue[Any]) -> None:
     take = reader(sys.stdin.buffer)
     while True:
         try:
-            home, args, kwargs = read(take, limit=LIMIT).value
+            calls.put(read(take, limit=LIMIT).value)
         except EOFError:
-            return
-        for part in answered(home, args, kwargs):
-            answers.write(part)
-        answers.flush()
+            os._exit(0)
 
 
 def answered(home: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:

@@ -27,6 +27,7 @@ from tracegraph.errors import OptimizerError
 from tracegraph.sandbox import Policy
 from tracegraph.sandbox.pool import Code, SandboxPool
 
+ROOT = Path(__file__).resolve().parents[3]
 HELLO = Candidate.of({"word": "hello"})
 NAMES = dict(enumerate(["Ann", "Bob", "Cem", "Dot"]))
 
@@ -267,14 +268,18 @@ def test_candidates_side_by_side_in_one_loop_do_not_see_each_other(word: Any) ->
     assert word.data == "hi"
 
 
-def test_a_worker_ends_with_its_program() -> None:
+def test_a_worker_ends_with_its_program_whatever_it_is_doing(tmp_path: Path) -> None:
+    there = tmp_path / "pid"
     program = (
-        "import os, sys\n"
+        "import sys\n"
         "from optimizers.training.processes import Processes\n"
-        "print(Processes(1).submit(os.getpid).result())\n"
-        "sys.stdout.flush(); os._exit(0)"
+        "from tests.optimizers.training.elsewhere import slow_for_bob\n"
+        f"Processes(1).submit(slow_for_bob, {{'word': {str(there)!r}}}, 'Bob').result()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert gone(int(done.stdout))
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as killed:
+        for _ in range(3_000):
+            if there.exists() and there.read_text():
+                break
+            time.sleep(0.01)
+        killed.kill()
+    assert gone(int(there.read_text()))
