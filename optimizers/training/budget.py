@@ -47,8 +47,8 @@ class Budget:
     """How much a training may spend at most; ``None`` is no limit.
 
     `runs` (of the workflow) is never exceeded. The others are looked at before each step, so the last
-    step may go beyond them by its own cost; for a limit on calls, tokens or dollars that no call
-    exceeds, wrap the model: ``tracegraph.llm.Budgeted``.
+    step may go beyond them by its own cost; `seconds` are those of this process. For a limit on calls,
+    tokens or dollars that no call exceeds, wrap the model: ``tracegraph.llm.Budgeted``.
 
     Raises:
         OptimizerError: a limit is no positive number; nothing could be done with it.

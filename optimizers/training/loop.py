@@ -11,7 +11,8 @@ import asyncio
 import copy
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from random import Random
 from typing import Any, Final, final
@@ -27,7 +28,7 @@ from optimizers.training.guide import Guide
 from optimizers.training.members import Members
 from optimizers.training.options import Options, examples_of, taking
 from optimizers.training.policies.greedy import Greedy
-from optimizers.training.policies.pareto import front
+from optimizers.training.policies.pareto import Over, front
 from optimizers.training.policies.policy import Entry, Task
 from optimizers.training.progress import Progress
 from optimizers.training.proposing import Challenger, Proposers
@@ -205,12 +206,12 @@ class Training:
         entries = self.standings.entries
         known = entries.get(best.id)
         start = entries.get(self.first.id)
-        over = "objectives" if known is not None and known.objectives else "instances"
+        over: Over = "objectives" if known is not None and known.objectives else "instances"
         return Result(
             best,
             self.last_score if known is None else known.score,
             self._first_score() if start is None else start.score,
-            tuple(front(list(entries.values()), over)),  # type: ignore[arg-type]
+            tuple(front(list(entries.values()), over)) or (Entry(best),),
             tuple(self.diary.events),
             self.account.spend,
             reason,
@@ -350,10 +351,10 @@ class Training:
         befores = [Tally(self.evaluator, self.evaluator.scores(p, batch)) for p in parents]
         better = max(range(len(parents)), key=lambda at: _ranked(befores[at]))
         challenger = Challenger(candidate)
-        self.contest.race([challenger], batch, befores[better])
+        alive = self.contest.race([challenger], batch, befores[better])
         self.account.count()
         self._turn_to(parents[better])
-        if challenger.after is not None and _ranked(challenger.after) >= _ranked(befores[better]):
+        if alive and _rank(challenger) >= _ranked(befores[better]):
             self.idle = 0
             return self._accept(challenger, befores[better])
         self.idle += 1
@@ -433,7 +434,8 @@ def fit(workflow: Any, train: Sequence[Any], guide: Guide, **options: Any) -> Re
     >>> greeting.data, result.score
     ('Good day', 1.0)
     """
-    return _made(workflow, train, guide, options).run()
+    with _shown(Options.of(**options)) as shown:
+        return Training(workflow, train, guide, shown).run()
 
 
 @taking(Options)
@@ -443,20 +445,25 @@ async def afit(workflow: Any, train: Sequence[Any], guide: Guide, **options: Any
     It runs in a thread. When the task is cancelled the training ends after the step under way, and
     what was achieved is in the parameters.
     """
-    training = _made(workflow, train, guide, options)
+    with _shown(Options.of(**options)) as shown:
+        training = Training(workflow, train, guide, shown)
+        try:
+            return await asyncio.to_thread(training.run)
+        except asyncio.CancelledError:
+            training.stop_now.set()
+            raise
+
+
+@contextmanager
+def _shown(options: Options) -> Iterator[Options]:
+    """Options whose listeners show a person what happens, where that is wanted."""
+    progress = Progress(budget=as_budget(options.budget))
+    if options.progress or (options.progress is None and progress.stream.isatty()):
+        options = replace(options, on=(*options.on, progress))
     try:
-        return await asyncio.to_thread(training.run)
-    except asyncio.CancelledError:
-        training.stop_now.set()
-        raise
-
-
-def _made(workflow: Any, train: Sequence[Any], guide: Guide, given: Mapping[str, Any]) -> Training:
-    options = Options.of(**given)
-    shown = Progress(budget=as_budget(options.budget))
-    if options.progress or (options.progress is None and shown.stream.isatty()):
-        options = replace(options, on=(*options.on, shown))
-    return Training(workflow, train, guide, options)
+        yield options
+    finally:
+        progress.close()
 
 
 def _rank(challenger: Challenger) -> tuple[int, float]:

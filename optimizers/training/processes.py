@@ -96,6 +96,8 @@ class Processes(Executor):
             worker = self._idle.pop() if self._idle else None
         worker = worker or _Worker()
         future.worker = worker
+        if future.given_up:  # while the process was started
+            worker.end()
         try:
             result = worker.call(home, args, kwargs)
         except Exception as error:
@@ -121,10 +123,13 @@ class _Killable(Future[Any]):
     """A call in a process; cancelling it kills the process."""
 
     worker: _Worker | None = None
+    given_up = False
 
     def cancel(self) -> bool:
+        """Take it back, or kill the process that runs it."""
         if super().cancel():
             return True
+        self.given_up = True
         if not self.done() and self.worker is not None:
             self.worker.end()
         return False

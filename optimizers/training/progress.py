@@ -52,7 +52,12 @@ class Progress:
         if event.kind in ("accepted", "validated", "finished"):
             live.console.print(str(event), markup=False, highlight=False)
         if event.kind == "finished":
-            live.stop()
+            self.close()
+
+    def close(self) -> None:
+        """Leave the terminal as it was; a training that failed has not said that it finished."""
+        if self._live is not None:
+            self._live.stop()
             self._live = None
 
     def _begun(self) -> Any:

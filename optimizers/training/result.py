@@ -10,6 +10,7 @@ from typing import Any, Literal, final
 from optimizers.candidate import Candidate
 from optimizers.training.budget import Spend
 from optimizers.training.policies.policy import Entry
+from optimizers.training.report import write_report
 
 __all__ = ["Event", "Kind", "Listener", "Result"]
 
@@ -99,6 +100,4 @@ class Result:
         Args:
             path: of the HTML file, which needs nothing else.
         """
-        from optimizers.training.report import write_report
-
         return write_report(self, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, is_dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -145,15 +145,27 @@ def _options(training: Training) -> dict[str, Any]:
     return {
         "parameters": {name: p.kind.name for name, p in training.values.parameters.items()},
         "optimizers": [type(m).__name__ for m in training.members.all],
-        "search": type(training.policy).__name__,
+        "search": repr(training.policy),
         "train": _fingerprint(training.train),
         "validation": None if training.validation is None else _fingerprint(training.validation),
         "anchors": _fingerprint(o.anchors),
         "batch_size": training.batch_size,
         "proposals": o.proposals,
         "tries": o.tries,
+        "acceptance": _named(training.contest.acceptance),
+        "racing": _named(o.racing),
+        "constraints": sorted(o.constraints or {}),
+        "weights": None if o.weights is None else dict(o.weights),
+        "validate_every": o.validate_every,
+        "perfect": o.perfect,
+        "failure_score": o.failure_score,
         "seed": o.seed,
     }
+
+
+def _named(part: Any) -> str:
+    """A part with its options, as far as it tells them in words."""
+    return repr(part) if is_dataclass(part) or part is None else type(part).__name__
 
 
 def _fingerprint(examples: Any) -> str:

@@ -33,8 +33,8 @@ class Islands(Policy):
     def __init__(
         self, count: int = 3, *, every: int = 4, make: Callable[[], Policy] = lambda: Beam(2)
     ) -> None:
-        self.every = whole(every, "every")
-        self.islands = [make() for _ in range(whole(count, "count", 2))]
+        self.count, self.every = whole(count, "count", 2), whole(every, "every")
+        self.islands = [make() for _ in range(count)]
         self.best: list[Entry] = []
         self._there: list[set[str]] = [set() for _ in self.islands]
         self._turn = -1

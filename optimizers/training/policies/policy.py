@@ -62,6 +62,12 @@ class Policy(ABC):
 
     scored: bool = True
 
+    def __repr__(self) -> str:
+        """Its name and options: those attributes that are public and plain."""
+        plain = {n: v for n, v in vars(self).items() if isinstance(v, (int, float, str))}
+        told = (f"{n}={v!r}" for n, v in plain.items() if not n.startswith("_"))
+        return f"{type(self).__name__}({', '.join(told)})"
+
     @abstractmethod
     def tell(self, entry: Entry) -> None:
         """Take in a candidate: first the values at the start, then each that was accepted."""

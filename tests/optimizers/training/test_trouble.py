@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sqlite3
@@ -14,6 +15,7 @@ import pytest
 
 import tracegraph as tg
 from optimizers import Budget, OptoPrime, Partition, fit
+from optimizers.training.acceptance import Paired
 from optimizers.training.guide import BadVerdict
 from optimizers.training.loop import TrainingStopped
 from optimizers.training.policies.beam import Beam
@@ -90,7 +92,9 @@ def test_starting_anew_pays_again_and_overwrites(word: Any, tmp_path: Path) -> N
         ({"batch_size": 2}, "batch_size was 3 and is 2"),
         ({"train": ["a", "bb", "other"]}, "train was '3 examples"),
         ({"seed": 7}, "seed was 0 and is 7"),
-        ({"search": Beam(2)}, "search was 'Greedy' and is 'Beam'"),
+        ({"search": Beam(2)}, r"search was 'Greedy\(\)' and is 'Beam\(width=2\)'"),
+        ({"acceptance": Paired(0.1)}, r"acceptance was 'Paired\(alpha=0.25\)'"),
+        ({"weights": {"a": 1.0}}, "weights was None"),
         ({"validation": ["x"]}, "validation was None and is '1 examples"),
     ],
     ids=str,
@@ -289,6 +293,23 @@ def test_a_listener_that_raises_passes_through_and_the_best_values_are_there(wor
         longer(word, steps=5, on=[listener])
     assert word.data == "plainxx"
     assert "best values" in caught.value.__notes__[0]
+
+
+def test_a_training_that_fails_leaves_the_terminal_as_it_was(
+    word: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    with pytest.raises(ZeroDivisionError):
+        longer(word, progress=True, on=[lambda event: 1 / (2 - event.step)])
+    hidden, shown = "\x1b[?25l", "\x1b[?25h"
+    assert stream.getvalue().count(hidden) == stream.getvalue().count(shown) == 1
+    assert "candidates" in stream.getvalue()
 
 
 @pytest.mark.parametrize(
