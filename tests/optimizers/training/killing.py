@@ -68,6 +68,7 @@ def train(folder: Path, seed: int) -> dict[str, Any]:
     """One training, from its start or from where another one was killed."""
     world = HiddenRules(seed, sabotage=0.3)
     paper = Paper(folder / "calls")
+    paper.write("begun")
     task = Cached(model(world, "task", paper), Tape(lines=Facts("task replies", folder)))
 
     def ask(messages: Any) -> str:
@@ -155,6 +156,8 @@ def compare(whole: Path, cut: Path, seed: int, kills: int) -> None:
         kind, *words = line.split()
         if kind == "kept":
             kept.add(words[0])
+        elif kind == "begun":  # what was under way when the last process was killed is lost
+            waiting.clear()
         elif kind == "told":  # whatever the optimizer's model said before is kept by now
             kept.update(waiting)
         elif kind == "asked":
