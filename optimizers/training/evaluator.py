@@ -16,7 +16,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from concurrent.futures import TimeoutError as OutOfTime
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast, final
 
@@ -236,23 +235,36 @@ class Evaluator:
         try:
             future = self._elsewhere.submit(cast(Any, self.remote), values, example)
         except Exception as error:  # a process pool that broke, a function that cannot travel
-            error.add_note("while handing an example to the executor")
             raise OptimizerError(
                 f"the executor {show(self._elsewhere, 80)} took no call: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        try:
-            output = future.result(self.timeout)
-        except OutOfTime:
-            if future.done():
-                return self._failed(cast(Exception, future.exception()))
+        if not self._in_time(future):
             future.cancel()
             return self._late()
+        try:
+            output = future.result()
         except BudgetExceeded:
             raise
         except Exception as error:
             return self._failed(error)
         return self._judged(example, output)
+
+    def _in_time(self, future: Future[Any]) -> bool:
+        """Wait for a call; false where it is not done `timeout` seconds after it was seen to run.
+
+        An executor may let a call wait for room; that time is not the call's.
+        """
+        if self.timeout is None:
+            wait([future])
+            return True
+        began: float | None = None
+        while not wait([future], self.timeout / 10).done:
+            if began is None and future.running():
+                began = time.monotonic()
+            if began is not None and time.monotonic() - began >= self.timeout:
+                return False
+        return True
 
     def _trace(self, example: Any) -> Traced:
         try:
@@ -314,9 +326,9 @@ class Evaluator:
         running: dict[Future[Traced], tuple[int, float]] = {}
         try:
             while self._fill(running, waiting) or running:
-                for future in self._ready(running, limit):
+                for future, late in self._ready(running, limit):
                     number, _ = running.pop(future)
-                    results[number] = future.result() if future.done() else self._late()
+                    results[number] = self._late() if late else future.result()
                     self._keep(jobs[number].key, results[number].evaluation)
         finally:
             for future in running:
@@ -342,20 +354,21 @@ class Evaluator:
 
     def _ready(
         self, running: dict[Future[Traced], tuple[int, float]], limit: float | None
-    ) -> list[Future[Traced]]:
-        """The jobs that are done or out of time; waits for the first of them."""
+    ) -> list[tuple[Future[Traced], bool]]:
+        """The jobs that are done, or (true) out of time and given up; waits for the first of them."""
         left = None
         if limit is not None:
             oldest = min(started for _, started in running.values())
             left = max(0.0, oldest + limit - time.monotonic())
         done, _ = wait(running, timeout=left, return_when=FIRST_COMPLETED)
+        ready = [(future, False) for future in done]
         if limit is None:
-            return list(done)
+            return ready
         now = time.monotonic()
         late = [f for f, (_, began) in running.items() if now - began >= limit and not f.done()]
         for future in late:
             future.cancel()
-        return [*done, *(future for future in late if future not in done)]
+        return [*ready, *((future, True) for future in late if future not in done)]
 
     def _overlay(self, candidate: Candidate) -> Overlay:
         """The candidate's overlay; a few are kept, so that its code is compiled once."""

@@ -30,3 +30,9 @@ def fails_for_bob(values: dict[str, Any], name: str) -> str:
         raise KeyError("no such name")
     print("what is printed does not harm the answers")  # noqa: T201
     return f"{values['word']} {name}"
+
+
+def takes_a_moment(values: dict[str, Any], name: str) -> str:
+    """Sleeps before it answers."""
+    time.sleep(0.5)
+    return f"{values['word']} {name}"

@@ -96,6 +96,16 @@ def test_a_run_in_a_process_that_exceeds_its_time_is_really_ended(
     assert gone(int(there.read_text()))
 
 
+def test_waiting_for_room_in_the_executor_is_not_the_run_s_time(word: Any) -> None:
+    with Processes(1) as executor:
+        executor.submit(elsewhere.greeted, {"word": ""}, "warm").result()
+        crowded = evaluator(
+            word, executor=executor, remote=elsewhere.takes_a_moment, timeout=1.5, workers=4
+        )
+        done = crowded.scores(HELLO, NAMES)  # the last one waits for 1.5 seconds
+    assert [e.error for e in done] == [None] * 4
+
+
 def test_what_fails_or_dies_elsewhere_is_a_low_score_with_its_reason(word: Any) -> None:
     names = {**NAMES, 4: "Eve", 5: "Fay"}
     with Processes(1) as executor:
