@@ -69,8 +69,20 @@ if TYPE_CHECKING:
     )
     from optimizers.partition import Partition, optimize
     from optimizers.search import Evolve, RandomSearch
+    from optimizers.training.acceptance import Paired
     from optimizers.training.budget import Budget
+    from optimizers.training.event_loop import EventLoop
+    from optimizers.training.judges import Ensemble, Pairwise
     from optimizers.training.loop import afit, fit
+    from optimizers.training.model_judge import ModelCompares, ModelJudge
+    from optimizers.training.person import Person, PersonCompares
+    from optimizers.training.policies.beam import Beam
+    from optimizers.training.policies.greedy import Greedy
+    from optimizers.training.policies.islands import Islands
+    from optimizers.training.policies.pareto import Pareto
+    from optimizers.training.policies.ucb import UCB
+    from optimizers.training.processes import Processes
+    from optimizers.training.racing import Racing
 
 _HOMES = {
     "optimizers.base": ("Change", "Optimizer", "Proposal", "Rejection", "Update", "Usage"),
@@ -90,8 +102,20 @@ _HOMES = {
     "optimizers.llm.spo": ("SPO",),
     "optimizers.llm.textgrad": ("TextGrad",),
     "optimizers.search": ("Evolve", "RandomSearch"),
+    "optimizers.training.acceptance": ("Paired",),
     "optimizers.training.budget": ("Budget",),
+    "optimizers.training.event_loop": ("EventLoop",),
+    "optimizers.training.judges": ("Ensemble", "Pairwise"),
     "optimizers.training.loop": ("afit", "fit"),
+    "optimizers.training.model_judge": ("ModelCompares", "ModelJudge"),
+    "optimizers.training.person": ("Person", "PersonCompares"),
+    "optimizers.training.policies.beam": ("Beam",),
+    "optimizers.training.policies.greedy": ("Greedy",),
+    "optimizers.training.policies.islands": ("Islands",),
+    "optimizers.training.policies.pareto": ("Pareto",),
+    "optimizers.training.policies.ucb": ("UCB",),
+    "optimizers.training.processes": ("Processes",),
+    "optimizers.training.racing": ("Racing",),
     "optimizers.numeric": (
         "COSMOS", "FRUGAL", "REX", "SAM", "SGD", "SGDP", "SOAP", "SPAM", "AdaBelief",
         "AdaHessian", "Adafactor", "Adam", "AdamP", "AdamW", "AdaptiveBatch", "CosineDecay",
@@ -115,6 +139,7 @@ __all__ = [
     "SOAP",
     "SPAM",
     "SPO",
+    "UCB",
     "AdaBelief",
     "AdaHessian",
     "Adafactor",
@@ -122,31 +147,45 @@ __all__ = [
     "AdamP",
     "AdamW",
     "AdaptiveBatch",
+    "Beam",
     "Budget",
     "Change",
     "CosineDecay",
     "Crossover",
     "DCTAdamW",
     "EXAdam",
+    "Ensemble",
+    "EventLoop",
     "EvoLLM",
     "Evolve",
     "Exemplars",
     "Fira",
     "GaLore",
+    "Greedy",
+    "Islands",
     "LinearDecay",
     "Lion",
     "LionK",
     "MeZO",
     "Merge",
     "Mix",
+    "ModelCompares",
+    "ModelJudge",
     "Muon",
     "NadamW",
     "NaturalGaLore",
     "Optimizer",
     "OptoPrime",
+    "Paired",
+    "Pairwise",
+    "Pareto",
     "Partition",
     "Patch",
+    "Person",
+    "PersonCompares",
+    "Processes",
     "Proposal",
+    "Racing",
     "RandomSearch",
     "RandomSubspace",
     "RankDescent",

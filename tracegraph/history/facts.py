@@ -5,11 +5,13 @@ They lie in the same file as the runs, each in a named space. What is kept survi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
@@ -23,7 +25,7 @@ __all__ = ["Facts"]
 
 
 @final
-class Facts:
+class Facts(MutableMapping[str, Any]):
     """A dict on disk, from texts to values that JSON can hold; several processes may share it.
 
     Args:
@@ -104,6 +106,12 @@ class Facts:
             ).fetchone()
         return int(count)
 
+    def __delitem__(self, key: str) -> None:
+        with self._lock, transaction(self._connection):
+            row = "DELETE FROM facts WHERE space=? AND key=?"
+            if not self._connection.execute(row, (self.space, key)).rowcount:
+                raise KeyError(key)
+
     def clear(self) -> None:
         """Forget everything in this space."""
         with self._lock, transaction(self._connection):
@@ -160,3 +168,34 @@ class State:
         """Keep a state, all of it or none; it is on disk when this returns."""
         with Facts("state", self._store) as facts:
             facts[self.name] = state
+
+    def journal(self, about: str) -> Facts:
+        """Facts that belong to this state, each on disk at once: what was paid for since the last save."""
+        return Facts(f"{about} of {self.name}", self._store)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """A block in which no other process or thread may hold this state.
+
+        The system lets go of it when the process ends, however it ends.
+
+        Raises:
+            HistoryError: another one holds it.
+        """
+        history = store_path(self._store)
+        history.parent.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(self.name.encode()).hexdigest()[:12]
+        lock = sqlite3.connect(
+            history.with_name(f"{history.stem}-{digest}.lock"), isolation_level=None, timeout=0
+        )
+        try:
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                raise HistoryError(
+                    f"the state {self.name!r} in {history} is in use by another run; wait for its "
+                    "end, or give this one another name or place"
+                ) from error
+            yield
+        finally:
+            lock.close()

@@ -18,7 +18,7 @@ from tracegraph.llm.ratelimited import RateLimited
 from tracegraph.llm.retrying import Retrying, worth_retrying
 from tracegraph.llm.scripted import Scripted
 from tracegraph.llm.structured import Structured
-from tracegraph.llm.tape import Cached, Lines, Recorded, Replay, Tape
+from tracegraph.llm.tape import Cached, Recorded, Replay, Tape
 from tracegraph.llm.tokens import bound_tokens, count_tokens, truncate
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "FromCallable",
     "LanguageModel",
     "LanguageModelLike",
-    "Lines",
     "LiteLLM",
     "Message",
     "ModelBase",

@@ -9,38 +9,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, final, runtime_checkable
+from typing import Any, TypeAlias, final
 
 from tracegraph.errors import NotRecorded, WrongModel
 from tracegraph.llm.messages import Price, Reply, Request, Usage
 from tracegraph.llm.model import Ask, LanguageModel, ModelBase, Steps, Wrapper
 
-__all__ = ["Cached", "Lines", "Recorded", "Replay", "Tape"]
+__all__ = ["Cached", "Recorded", "Replay", "Tape"]
 
 _FORMAT = 1
-
-
-@runtime_checkable
-class Lines(Protocol):
-    """Where a tape may keep its lines by key, such as `tracegraph.history.Facts` or a dict."""
-
-    def get(self, key: str, /) -> Any:
-        """The line kept under a key, or None."""
-        ...
-
-    def __setitem__(self, key: str, line: Any, /) -> None:
-        """Keep a line."""
-        ...
-
-    def __iter__(self) -> Iterator[str]:
-        """The keys."""
-        ...
-
-    def __len__(self) -> int:
-        """How many lines there are."""
-        ...
 
 
 @final
@@ -48,8 +27,11 @@ class Tape:
     """Replies by canonical request and attempt, in memory and, with a path, in a file.
 
     A text file is read whole when the tape is made, and one line is appended for each new reply. Of two
-    lines for one request the later counts. Other `Lines` are asked for each request and keep each reply
-    themselves; several processes may share them as far as they allow it.
+    lines for one request the later counts.
+
+    Args:
+        kept: the path of a text file, or a dict of lines by key, which may lie on disk: with
+            `tracegraph.history.Facts` replies are kept in a run history, and several processes share them.
 
     >>> import tempfile
     >>> from tracegraph.history import Facts
@@ -60,10 +42,9 @@ class Tape:
     ('four', 'four', 1)
     """
 
-    def __init__(self, path: str | Path | Lines | None = None) -> None:
-        lines = None if path is None or isinstance(path, str | Path) else path
-        self.path = None if path is None or lines is not None else Path(path)  # type: ignore[arg-type]
-        self._lines: Lines = {} if lines is None else lines
+    def __init__(self, kept: str | Path | MutableMapping[str, Any] | None = None) -> None:
+        self.path = Path(kept) if isinstance(kept, str | Path) else None
+        self._lines = kept if isinstance(kept, MutableMapping) else {}
         self._lock = threading.Lock()
         self._torn = False
         if self.path is not None and self.path.exists():
@@ -75,7 +56,7 @@ class Tape:
     @property
     def models(self) -> frozenset[str]:
         """The names of the models whose replies are here."""
-        return frozenset(self._lines.get(key)["request"]["model"] for key in self._lines)
+        return frozenset(self._lines[key]["request"]["model"] for key in self._lines)
 
     def find(self, request: Request, model: str) -> Reply | None:
         """The reply kept for this request to `model`, or None."""
@@ -145,7 +126,7 @@ def _reply_of(plain: dict[str, Any], request: Request) -> Reply:
     )
 
 
-TapeLike: TypeAlias = Tape | Lines | str | Path
+TapeLike: TypeAlias = Tape | MutableMapping[str, Any] | str | Path
 
 
 def _tape(given: TapeLike | None) -> Tape:
