@@ -13,34 +13,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 import tracegraph as tg
-from tests.worlds.facts import Fact, facts_in, variables_in
+from optimizers.demo.learning import NOTHING, followed, induced, refuted, rules_of, written
+from tests.worlds.facts import facts_in, variables_in
 from tests.worlds.server import Answer
 
-__all__ = [
-    "NOTHING",
-    "START",
-    "Case",
-    "HiddenRules",
-    "followed",
-    "induced",
-    "proposal",
-    "rules_of",
-    "words_of",
-    "written",
-]
+__all__ = ["START", "Case", "HiddenRules", "proposal", "words_of"]
 
-_RULE = re.compile(r'"([a-z]+)" means "([a-z]+)"')
 START = "Answer with one word."
-NOTHING = "unknown"
 
 
 @dataclass(frozen=True)
@@ -171,7 +158,7 @@ class HiddenRules:
         """A prompt with the rules that the facts in a request support."""
         facts = facts_in(request)
         rules = rules_of(prompt)
-        kept = {word: label for word, label in rules.items() if not _refuted(word, label, facts)}
+        kept = {word: label for word, label in rules.items() if not refuted(word, label, facts)}
         added = 0
         for word, label in induced(facts):
             if added == self.bound:
@@ -179,7 +166,7 @@ class HiddenRules:
             if kept.get(word) != label and label not in kept.values():
                 kept[word] = label
                 added += 1
-        return written(kept)
+        return written(START, kept)
 
     def _criticism(self, request: str) -> str:
         """What is wrong, fact by fact: what a reader of this alone could learn from it."""
@@ -194,7 +181,9 @@ class HiddenRules:
         whole = proposal(good)
         rules = {name: rules_of(old) for name, old in named}
         turned = {
-            name: written(dict(zip(old, [*old.values()][1:] + [*old.values()][:1], strict=True)))
+            name: written(
+                START, dict(zip(old, [*old.values()][1:] + [*old.values()][:1], strict=True))
+            )
             for name, old in rules.items()
         }
         return random.choice(
@@ -223,44 +212,6 @@ def words_of(random: Random, count: int) -> list[str]:
         if word != NOTHING:
             found[word] = None
     return list(found)
-
-
-def rules_of(prompt: str) -> dict[str, str]:
-    """The rules that stand in a prompt."""
-    return dict(_RULE.findall(prompt))
-
-
-def written(rules: Mapping[str, str]) -> str:
-    """A prompt with rules."""
-    return "\n".join([START, *(f'"{word}" means "{label}"' for word, label in rules.items())])
-
-
-def followed(prompt: str, text: str) -> str:
-    """What follows from the rules of a prompt: the first rule whose word stands in the text."""
-    words = set(re.findall(r"[a-z]+", text))
-    return next((label for word, label in rules_of(prompt).items() if word in words), NOTHING)
-
-
-def _refuted(word: str, label: str, facts: Sequence[Fact]) -> bool:
-    return any(word in fact.text.split() and fact.label != label for fact in facts)
-
-
-def induced(facts: Sequence[Fact]) -> list[tuple[str, str]]:
-    """Rules that explain the facts: the certain ones first, then in the order of the facts."""
-    labels: dict[str, set[str]] = defaultdict(set)
-    texts: dict[str, list[set[str]]] = defaultdict(list)
-    for fact in facts:
-        texts[fact.label].append(set(fact.text.split()))
-        for word in fact.text.split():
-            labels[word].add(fact.label)
-    found: list[tuple[int, int, str, str]] = []
-    for label, of_label in texts.items():
-        shared = set.intersection(*of_label)
-        possible = sorted(word for word in shared if labels[word] == {label})
-        if possible:
-            guess = Random(f"{label} {possible}").choice(possible)
-            found.append((len(possible), len(found), guess, label))
-    return [(word, label) for _, _, word, label in sorted(found)]
 
 
 def proposal(values: Mapping[str, Any]) -> str:

@@ -14,18 +14,9 @@ from random import Random
 from typing import Any
 
 import tracegraph as tg
+from optimizers.demo.learning import NOTHING, followed, induced, rules_of, written
 from tests.worlds.facts import Fact, between_in, facts_in, variables_in
-from tests.worlds.hidden_rules import (
-    NOTHING,
-    START,
-    Case,
-    followed,
-    induced,
-    proposal,
-    rules_of,
-    words_of,
-    written,
-)
+from tests.worlds.hidden_rules import START, Case, proposal, words_of
 
 __all__ = ["TwoStages"]
 
@@ -53,7 +44,7 @@ class TwoStages:
         self.train, self.test = (
             [self._case(random, cues[n % rules], fillers) for n in range(size)] for size in (16, 40)
         )
-        prompts = [written(self.stages[0]), written(self.stages[1])]
+        prompts = [written(START, self.stages[0]), written(START, self.stages[1])]
         prompts[self.blamed] = START
         self.one, self.two = (
             tg.node(prompt, trainable=True, name=name)
@@ -97,8 +88,8 @@ class TwoStages:
                 for_two.append((str(word), fact.label))
         found = [rule for rule in induced(for_one) if rule[1] not in one.values()]
         changed = {
-            "one": written({**one, **dict(found[: self.bound])}),
-            "two": written({**two, **dict(for_two[: self.bound])}),
+            "one": written(START, {**one, **dict(found[: self.bound])}),
+            "two": written(START, {**two, **dict(for_two[: self.bound])}),
         }
         return proposal({name: changed[name] for name in prompts})
 
