@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from tests.benchmarks.worlds import OURS, WORLDS, Figures, Row, figures, holds, identical, main
+from tests.benchmarks.world_peers import in_our_notation, installed
+from tests.benchmarks.worlds import (
+    OURS,
+    PEERS,
+    WORLDS,
+    Figures,
+    Row,
+    figures,
+    holds,
+    identical,
+    main,
+)
+from tests.worlds.facts import Fact, facts_in, variables_in
 
 
 def nothing(row: Row, seed: int) -> Figures:
@@ -36,6 +48,40 @@ def test_every_world_has_a_row_with_its_feedback_masked() -> None:
 
 def test_a_stopped_training_and_many_workers_come_to_the_same() -> None:
     assert identical(3)
+
+
+@pytest.mark.parametrize("package", PEERS)
+def test_the_peers_that_are_installed_run(package: str) -> None:
+    if not installed(package):
+        pytest.skip(f"{package} is not installed; it is measured where it is")
+    row = PEERS[package][0]
+    found = figures(row, seed=5)
+    assert 0.0 < found.accuracy <= 1.0
+    assert found.calls > 0
+
+
+def test_what_a_peer_writes_is_read_and_nothing_is_added() -> None:
+    """The notations by hand: what stands there becomes a fact, a remark without its text does not."""
+    fact = Fact("ab cd ef", "gh")
+    trace = (
+        "respond0 = respond(prompt=prompt0, text=text0)\njoin0 = join(args_0=respond0)\n\n"
+        "#Variables\n(str) prompt0=Go.\n\n#Inputs\n(str) text0=ab cd ef\n\n"
+        '#Feedback\nID [0]: The answer is "gh", not "x".\n'
+    )
+    past = 'Below are some variables and their feedbacks\nID [0]: The answer is \\"zz\\".\n'
+    gepa = (
+        "following instructions to perform a task for me:\n```\nGo.\n```\n\n# Example 1\n## Inputs\n"
+        'ab cd ef\n\n## Generated Outputs\nx\n\n## Feedback\nThe answer is "gh".\n'
+    )
+    textgrad = (
+        "<LM_SYSTEM_PROMPT> Go. </LM_SYSTEM_PROMPT>\n\n<LM_INPUT> Text: ab cd ef </LM_INPUT>\n\n"
+        "<LM_OUTPUT> x </LM_OUTPUT>\n\nThis conversation is part of a larger system. So it is.\n\n"
+        '<OBJECTIVE_FUNCTION>feedback: The answer is "gh". </OBJECTIVE_FUNCTION>\n'
+    )
+    for request in (trace, trace + past, gepa, textgrad):
+        read = in_our_notation(request)
+        assert facts_in(read) == [fact]
+        assert [value.strip() for _, value in variables_in(read)] == ["Go."]
 
 
 def test_the_command_prints_a_table(

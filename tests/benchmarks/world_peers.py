@@ -26,7 +26,15 @@ from tests.worlds.facts import variables_in
 from tests.worlds.hidden_rules import START, HiddenRules
 from tests.worlds.world import TASK
 
-__all__ = ["Gepa", "Polyglot", "TextGradPeer", "TraceOptoPrime", "gepa_alone", "installed"]
+__all__ = [
+    "Gepa",
+    "Polyglot",
+    "TextGradPeer",
+    "TraceOptoPrime",
+    "gepa_alone",
+    "in_our_notation",
+    "installed",
+]
 
 _WORDS = r"[a-z]+(?: [a-z]+){2,}"
 
@@ -46,8 +54,8 @@ class Polyglot(HiddenRules):
         elif "Provide the new instructions within ``` blocks" in text:
             form = "```\n{}\n```"
         else:
-            return super().proposed(_in_our_notation(text), random)
-        request = _in_our_notation(text)
+            return super().proposed(in_our_notation(text), random)
+        request = in_our_notation(text)
         good = self.improved(request, random)
         whole = form.format(good.get("prompt", START))
         if random.random() >= self.sabotage:
@@ -73,7 +81,7 @@ class Polyglot(HiddenRules):
         return f'The answer is "{answer[1]}".'
 
 
-def _in_our_notation(text: str) -> str:
+def in_our_notation(text: str) -> str:
     """A peer's request, with its values, names and blocks written as the reader knows them."""
     text = text.replace('\\"', '"').replace("\\n", "\n")
     text = re.sub(r"^\(str\) (prompt\w*)=", r"(text) \1 = ", text, flags=re.M)

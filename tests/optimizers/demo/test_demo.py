@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from optimizers import OptoPrime, fit
 from optimizers.demo.command import STAND_IN, demo
 from optimizers.demo.desk import ROUTE, TRIAGE, Desk
+from optimizers.demo.server import Server
 from optimizers.demo.show import Picture
 from optimizers.demo.standin import StandIn
 from optimizers.training.result import Event
@@ -105,3 +107,22 @@ def test_it_loads_neither_litellm_nor_torch_nor_numeric_optimizers() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
     )
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_named_model_takes_the_way_through_litellm() -> None:
+    """The stand-in again, but as a provider like any other, with a key and an address."""
+    with Server(StandIn(3).respond) as server:
+        environment = {**os.environ, "OPENAI_API_KEY": "some-key", "OPENAI_API_BASE": server.base}
+        done = subprocess.run(
+            [sys.executable, "-m", "optimizers.demo", "--json", "--runs", "60",
+             "--model", "openai/served"],
+            capture_output=True, text=True, timeout=280, env=environment,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert (facts["model"], facts["is_stand_in"]) == ("openai/served", False)
+    assert facts["score"]["after"] > facts["score"]["before"] == 0.0
+    assert "some-key" not in done.stdout + done.stderr
