@@ -11,7 +11,9 @@ a peer shows in its own notation is put into the one that the reader knows, and 
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -199,6 +201,7 @@ class TextGradPeer(_Peer):
 
     def suggested(self, wrong: list[tuple[str, str, str]]) -> str | None:
         """Backward through each example, then one step of textual gradient descent."""
+        os.environ.setdefault("TEXTGRAD_LOG_DIR", tempfile.mkdtemp())  # else it writes to ./logs
         textgrad = import_module("textgrad")
         engine_base = import_module("textgrad.engine").EngineLM
         string_function = import_module("textgrad.autograd").StringBasedFunction
