@@ -19,9 +19,9 @@ import tracegraph as tg
 from optimizers import OptoPrime, fit
 from optimizers.demo.learning import followed, induced, refuted, rules_of, written
 from tests.worlds.facts import facts_in, variables_in
-from tests.worlds.world import TASK, Case, World, proposal, said, words_of
+from tests.worlds.world import Case, World, case_of, task, words_of
 
-__all__ = ["START", "Case", "HiddenRules", "proposal", "words_of"]
+__all__ = ["START", "HiddenRules"]
 
 START = "Answer with one word."
 
@@ -66,9 +66,7 @@ class HiddenRules(World):
         cases = []
         for number in range(count):
             cue = cues[number % len(cues)]
-            text = [cue, *random.sample(self._fillers, length - 1)]
-            random.shuffle(text)
-            cases.append(Case(" ".join(text), self.rules[cue]))
+            cases.append(case_of(random, cue, self.rules[cue], self._fillers, length))
         random.shuffle(cases)
         return cases
 
@@ -82,11 +80,7 @@ class HiddenRules(World):
         @tg.bundle
         def respond(prompt: str, text: str) -> str:
             """Ask a model for the answer to a text."""
-            messages = [
-                {"role": "system", "content": prompt},
-                {"role": "user", "content": f"{TASK}{text}"},
-            ]
-            return said(ask(messages))
+            return task(ask, prompt, text)
 
         def run(case: Case) -> Any:
             return respond(prompt, case.text)

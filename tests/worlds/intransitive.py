@@ -17,7 +17,7 @@ from optimizers import SPO
 from optimizers.demo.learning import followed, induced, rules_of, written
 from tests.worlds.facts import facts_in, variables_in
 from tests.worlds.hidden_rules import START
-from tests.worlds.world import TASK, Case, World, said, words_of
+from tests.worlds.world import Case, World, case_of, task, words_of
 
 __all__ = ["STYLES", "Intransitive"]
 
@@ -59,9 +59,8 @@ class Intransitive(World):
         cues = list(self.rules)
         made = []
         for number in range(count):
-            text = [cues[number % len(cues)], *random.sample(fillers, 4)]
-            random.shuffle(text)
-            made.append(Case(" ".join(text), self.rules[cues[number % len(cues)]]))
+            cue = cues[number % len(cues)]
+            made.append(case_of(random, cue, self.rules[cue], fillers))
         return made
 
     @property
@@ -86,8 +85,7 @@ class Intransitive(World):
         @tg.bundle
         def respond(prompt: str, text: str) -> str:
             """Ask a model for the answer to a text."""
-            turns = [("system", prompt), ("user", TASK + text)]
-            return said(ask([{"role": role, "content": words} for role, words in turns]))
+            return task(ask, prompt, text)
 
         spo = SPO(
             [prompt],

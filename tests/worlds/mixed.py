@@ -18,7 +18,7 @@ from optimizers import SGD, OptoPrime, Partition, fit
 from optimizers.demo.learning import NOTHING, followed, induced, refuted, rules_of, written
 from optimizers.training.acceptance import Paired
 from tests.worlds.facts import facts_in, variables_in
-from tests.worlds.world import TASK, Case, World, said, words_of
+from tests.worlds.world import Case, World, case_of, task, words_of
 
 __all__ = ["Mixed"]
 
@@ -64,9 +64,7 @@ class Mixed(World):
         made = []
         for number in range(count):
             cue = cues[number % len(cues)]
-            text = [cue, *random.sample(fillers, 4)]
-            random.shuffle(text)
-            made.append(Case(" ".join(text), self.rules[cue]))
+            made.append(case_of(random, cue, self.rules[cue], fillers))
         return made
 
     def learn(self, model: Any = None, task_model: Any = None) -> float:
@@ -77,8 +75,7 @@ class Mixed(World):
         @tg.bundle
         def thing(prompt: str, text: str) -> str:
             """Ask a model what a text is about."""
-            turns = [("system", prompt), ("user", TASK + text)]
-            return said(ask([{"role": role, "content": words} for role, words in turns]))
+            return task(ask, prompt, text)
 
         @tg.bundle
         def seen(thing: str) -> Any:

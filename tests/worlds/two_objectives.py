@@ -19,7 +19,7 @@ from optimizers import OptoPrime, fit
 from optimizers.demo.learning import followed, induced, rules_of, written
 from tests.worlds.facts import facts_in, variables_in
 from tests.worlds.hidden_rules import START
-from tests.worlds.world import TASK, Case, World, said, words_of
+from tests.worlds.world import Case, World, case_of, task, words_of
 
 __all__ = ["TwoObjectives"]
 
@@ -58,12 +58,8 @@ class TwoObjectives(World):
         self.prompt = tg.node(START, trainable=True, name="prompt")
 
     def _cases(self, random: Random, count: int, fillers: Sequence[str]) -> list[Case]:
-        made = []
-        for cue in random.choices(list(self.rules), self.shares, k=count):
-            text = [cue, *random.sample(fillers, 4)]
-            random.shuffle(text)
-            made.append(Case(" ".join(text), self.rules[cue]))
-        return made
+        cues = random.choices(list(self.rules), self.shares, k=count)
+        return [case_of(random, cue, self.rules[cue], fillers) for cue in cues]
 
     @property
     def lines(self) -> int:
@@ -94,9 +90,7 @@ class TwoObjectives(World):
         @tg.bundle
         def respond(prompt: str, text: str) -> dict[str, Any]:
             """Ask a model for the answer to a text; every line of the prompt is paid for."""
-            turns = [("system", prompt), ("user", TASK + text)]
-            answer = said(ask([{"role": role, "content": words} for role, words in turns]))
-            return {"answer": answer, "lines": prompt.count("\n")}
+            return {"answer": task(ask, prompt, text), "lines": prompt.count("\n")}
 
         fit(
             lambda case: respond(prompt, case.text), self.train, self.guide, seed=self.seed,

@@ -18,7 +18,7 @@ from optimizers import OptoPrime, fit
 from optimizers.demo.learning import NOTHING, followed, induced, rules_of, written
 from tests.worlds.facts import Fact, between_in, facts_in, variables_in
 from tests.worlds.hidden_rules import START
-from tests.worlds.world import TASK, Case, World, said, words_of
+from tests.worlds.world import Case, World, case_of, task, words_of
 
 __all__ = ["TwoStages"]
 
@@ -66,9 +66,7 @@ class TwoStages(World):
         self._performer: Any = self.ask
 
     def _case(self, random: Random, cue: str, fillers: list[str]) -> Case:
-        text = [cue, *random.sample(fillers, 4)]
-        random.shuffle(text)
-        return Case(" ".join(text), self.stages[1][self.stages[0][cue]])
+        return case_of(random, cue, self.stages[1][self.stages[0][cue]], fillers)
 
     def run(self, case: Case) -> Any:
         """The workflow."""
@@ -77,12 +75,12 @@ class TwoStages(World):
         @tg.bundle
         def first(prompt: str, text: str) -> str:
             """Name what the text is about, by the prompt."""
-            return said(ask(_chat(prompt, text)))
+            return task(ask, prompt, text)
 
         @tg.bundle
         def second(prompt: str, word: str) -> str:
             """Answer for the word, by the prompt."""
-            return said(ask(_chat(prompt, word)))
+            return task(ask, prompt, word)
 
         return second(self.two, first(self.one, case.text))
 
@@ -136,10 +134,3 @@ class TwoStages(World):
     def harmful(self, request: str, good: Mapping[str, Any], random: Random) -> dict[str, Any]:
         """All rules dropped in one stage."""
         return {random.choice(sorted(good)): START} if good else {}
-
-
-def _chat(prompt: str, text: str) -> list[dict[str, str]]:
-    return [
-        {"role": "system", "content": prompt},
-        {"role": "user", "content": TASK + text},
-    ]

@@ -21,7 +21,7 @@ from optimizers.demo.learning import NOTHING
 from tests.worlds.server import Answer, Server
 from tracegraph.llm import LanguageModel, LiteLLM
 
-__all__ = ["TASK", "Case", "World", "proposal", "said", "words_of"]
+__all__ = ["TASK", "Case", "World", "case_of", "proposal", "task", "words_of"]
 
 TASK = "Text: "
 """How the last message of a task begins."""
@@ -150,8 +150,18 @@ def words_of(random: Random, count: int) -> list[str]:
     return list(found)
 
 
-def said(answer: Any) -> str:
-    """The text that a model answered: a library's model gives a reply, a world in place a text."""
+def case_of(random: Random, cue: str, answer: str, fillers: Sequence[str], length: int = 5) -> Case:
+    """A text of so many words in any order, of which one tells the answer."""
+    text = [cue, *random.sample(fillers, length - 1)]
+    random.shuffle(text)
+    return Case(" ".join(text), answer)
+
+
+def task(ask: Any, prompt: str, text: str) -> str:
+    """What a model answers to a text by a prompt; `ask` is a library's model, or a world in place."""
+    answer = ask([
+        {"role": "system", "content": prompt}, {"role": "user", "content": TASK + text},
+    ])  # fmt: skip
     return str(getattr(answer, "text", answer))
 
 
