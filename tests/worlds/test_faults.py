@@ -70,6 +70,7 @@ def test_the_loop_survives_each_fault_and_spends_within_its_budget(name: str) ->
     assert result.spend.calls <= model.spent.calls <= _CALLS
 
 
+@pytest.mark.campaign
 def test_a_task_whose_model_fails_is_a_low_score_and_no_end() -> None:
     """Faults that no second try mends, in the workflow itself."""
     world = HiddenRules(2, rules=6, sizes=(12, 6, 30))

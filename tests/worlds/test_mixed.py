@@ -7,9 +7,14 @@ import pytest
 from tests.worlds.mixed import Mixed
 
 
+def test_words_and_numbers_are_learned_in_one_loop() -> None:
+    assert Mixed(6, sabotage=0.3).learn() >= 0.9
+
+
+@pytest.mark.campaign
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_words_and_numbers_are_learned_in_one_loop_over_http_as_in_place() -> None:
+def test_over_http_it_comes_to_the_same() -> None:
     here, there = Mixed(5, sabotage=0.3), Mixed(5, sabotage=0.3)
     with there.served() as model:
         assert there.learn(model) == here.learn() >= 0.9

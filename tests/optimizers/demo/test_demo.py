@@ -15,7 +15,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from optimizers import OptoPrime, fit
-from optimizers.demo.command import STAND_IN, demo
+from optimizers.demo.command import STAND_IN, demo, main
 from optimizers.demo.desk import ROUTE, TRIAGE, Desk
 from optimizers.demo.server import Server
 from optimizers.demo.show import Picture
@@ -84,15 +84,17 @@ def test_with_the_remarks_masked_nothing_is_learned() -> None:
     assert (desk.triage.data, desk.route.data) == (TRIAGE, ROUTE)
 
 
-def test_a_real_model_without_a_key_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_real_model_without_a_key_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    done = subprocess.run(
-        [sys.executable, "-m", "optimizers.demo", "--model", "gpt-4o-mini"],
-        capture_output=True, text=True, timeout=100,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    monkeypatch.setattr(sys, "argv", ["demo", "--model", "gpt-4o-mini"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (1, "")
+    (line,) = said.err.splitlines()
     assert line.startswith("error: the model 'gpt-4o-mini' of openai needs a key")
 
 
