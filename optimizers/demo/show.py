@@ -87,7 +87,8 @@ class Picture:
     Args:
         console: where to draw.
         title: who answers, in words.
-        values, spent: as for `Lines`.
+        values: gives the present texts by name.
+        spent: says what was spent so far.
     """
 
     def __init__(
