@@ -86,7 +86,7 @@ def synthesised(
     only the first is kept (observational equivalence; Udupa et al., "TRANSIT", PLDI 2013).
 
     >>> synthesised(["x"], [((1,), 6), ((2,), 9), ((4,), 15)])
-    '3 + x * 3'
+    '3 * (x + 1)'
     """
     if not examples:
         return None

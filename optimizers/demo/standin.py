@@ -100,7 +100,7 @@ class StandIn:
             if added < self._bound and rules.get(word) != label:
                 rules[word] = label
                 added += 1
-        return written(prompt.splitlines()[0], rules)
+        return written(prompt.partition("\n")[0], rules)
 
 
 def _lessons(reading: Reading) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -119,7 +119,7 @@ def _lessons(reading: Reading) -> Iterator[tuple[str, dict[str, Any], str]]:
                 yield variable, _given(maker, reading, call, wanted), wanted[part]
     for known, said in reading.past:
         wanted = dict(_WANTED.findall(said))
-        for part in wanted.keys() & makers.keys():
+        for part in sorted(wanted.keys() & makers.keys()):
             maker, variable = makers[part]
             names = [a for a, s in maker.arguments.items() if s != variable]
             given = {a: wanted.get(a, known.get(a)) for a in names}
