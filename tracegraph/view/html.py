@@ -138,8 +138,8 @@ class _Told:
     def __init__(self, words: int) -> None:
         self.words = words
         self.texts: dict[str, int] = {}
-        self.entries: list[list[Any]] = []
-        self._known: dict[str, int] = {}
+        self.entries: list[tuple[str, str, Any]] = []
+        self._known: dict[object, int] = {}
 
     def text(self, text: str) -> int:
         """The number of a text, made plain and cut."""
@@ -175,8 +175,8 @@ class _Told:
         }  # fmt: skip
 
     def entry(self, entry: Entry) -> int:
-        made = [plain(shorten(entry.heading, _TITLE)), entry.form, self.content(entry)]
-        known = json.dumps(made, separators=(",", ":"))
+        made = (plain(shorten(entry.heading, _TITLE)), entry.form, self.content(entry))
+        known: object = made if isinstance(made[2], int) else repr(made)
         if known not in self._known:
             self._known[known] = len(self.entries)
             self.entries.append(made)

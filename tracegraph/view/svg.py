@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from itertools import pairwise
 
@@ -69,18 +70,18 @@ def svg(picture: Picture) -> str:
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="tg" role="img" '
         f'aria-label="{escape(said)}" '
-        f'viewBox="0 0 {_n(wide)} {_n(high)}" width="{_n(wide)}" height="{_n(high)}">',
+        f'viewBox="0 0 {wide:.7g} {high:.7g}" width="{wide:.7g}" height="{high:.7g}">',
         f"<title>{escape(above or said)}</title>",
         f"<style>{STYLE}</style>",
-        f'<rect class="tg-page" width="{_n(wide)}" height="{_n(high)}"/>',
+        f'<rect class="tg-page" width="{wide:.7g}" height="{high:.7g}"/>',
     ]
     if above:
         out.append(
-            f'<text class="tg-heading" x="{_n(_MARGIN)}" y="{_n(_MARGIN + 8)}">'
+            f'<text class="tg-heading" x="{_MARGIN:.7g}" y="{_MARGIN + 8:.7g}">'
             f"{escape(above)}</text>"
         )
     left = (wide - found.width) / 2 if found.width + 2 * _MARGIN < wide else _MARGIN
-    out.append(f'<g transform="translate({_n(left)},{_n(top)})">')
+    out.append(f'<g transform="translate({left:.7g},{top:.7g})">')
     labelled = {card.box.key: card.labelled for card in cards}
     rings = {box.key: _RING if box.on_path else 0.0 for box in picture.boxes}
     drawn = sorted(
@@ -129,7 +130,7 @@ def _box(card: _Card, place: Point) -> Iterator[str]:
     hidden = " tg-hidden" if box.hidden else ""
     yield (
         f'<g class="{classes}{hidden}" data-key="{box.key}" '
-        f'transform="translate({_n(place.x)},{_n(place.y)})">'
+        f'transform="translate({place.x:.7g},{place.y:.7g})">'
     )
     yield f"<title>{escape(tooltip(box))}</title>"
     if box.on_path:
@@ -139,32 +140,33 @@ def _box(card: _Card, place: Point) -> Iterator[str]:
         yield f'<path class="tg-inner" d="{_outline(box.role, wide, high, -3.5)}"/>'
     left = {"input": 26.0, "failure": 22.0, "output": 24.0}.get(box.role, 14.0)
     yield _mark(box.role, left + 5, 19)
-    yield f'<text class="tg-title" x="{_n(left + 19)}" y="23.5">{escape(cut.title)}</text>'
+    yield f'<text class="tg-title" x="{left + 19:.7g}" y="23.5">{escape(cut.title)}</text>'
     if cut.badge:
         span = _mono(cut.badge, SMALL) + 12
         right = wide - left + 3
         yield (
-            f'<rect class="tg-badge" x="{_n(right - span)}" y="10.5" width="{_n(span)}" '
+            f'<rect class="tg-badge" x="{right - span:.7g}" y="10.5" width="{span:.7g}" '
             f'height="17" rx="8.5"/><text class="tg-small" text-anchor="middle" '
-            f'x="{_n(right - span / 2)}" y="22.5">{escape(cut.badge)}</text>'
+            f'x="{right - span / 2:.7g}" y="22.5">{escape(cut.badge)}</text>'
         )
     y = 24.0
     for line in cut.lines:
         y += 17
-        yield f'<text class="tg-line" x="{_n(left)}" y="{_n(y)}">{escape(line)}</text>'
+        yield f'<text class="tg-line" x="{left:.7g}" y="{y:.7g}">{escape(line)}</text>'
     if cut.feedback:
         y += 10
         yield (
-            f'<rect class="tg-note" x="{_n(left - 6)}" y="{_n(y)}" '
-            f'width="{_n(wide - 2 * left + 12)}" height="19" rx="4"/>'
-            f'<path class="tg-back" d="M{_n(left + 8)} {_n(y + 5.5)}v2a3 3 0 0 1-3 3h-5'
+            f'<rect class="tg-note" x="{left - 6:.7g}" y="{y:.7g}" '
+            f'width="{wide - 2 * left + 12:.7g}" height="19" rx="4"/>'
+            f'<path class="tg-back" d="M{left + 8:.7g} {y + 5.5:.7g}v2a3 3 0 0 1-3 3h-5'
             f'm3-3l-3 3 3 3"/>'
-            f'<text class="tg-said" x="{_n(left + 16)}" y="{_n(y + 13.5)}">'
+            f'<text class="tg-said" x="{left + 16:.7g}" y="{y + 13.5:.7g}">'
             f"{escape(cut.feedback)}</text>"
         )
     yield "</g>"
 
 
+@lru_cache(4_096)
 def _outline(role: Role, wide: float, high: float, out: float) -> str:
     """The outline of a role as a path, moved outward by `out`."""
     l, t, r, b = -out, -out, wide + out, high + out  # noqa: E741
@@ -181,16 +183,16 @@ def _outline(role: Role, wide: float, high: float, out: float) -> str:
         )  # fmt: skip
     c = {"parameter": 11.0, "output": min(22.0, high / 2)}.get(role, 4.0) + out
     c = max(c, 1.0)
-    arc = f"A{_n(c)} {_n(c)} 0 0 1"
+    arc = f"A{c:.7g} {c:.7g} 0 0 1"
     return (
-        f"M{_n(l + c)} {_n(t)}H{_n(r - c)}{arc} {_n(r)} {_n(t + c)}"
-        f"V{_n(b - c)}{arc} {_n(r - c)} {_n(b)}"
-        f"H{_n(l + c)}{arc} {_n(l)} {_n(b - c)}V{_n(t + c)}{arc} {_n(l + c)} {_n(t)}Z"
+        f"M{l + c:.7g} {t:.7g}H{r - c:.7g}{arc} {r:.7g} {t + c:.7g}"
+        f"V{b - c:.7g}{arc} {r - c:.7g} {b:.7g}"
+        f"H{l + c:.7g}{arc} {l:.7g} {b - c:.7g}V{t + c:.7g}{arc} {l + c:.7g} {t:.7g}Z"
     )
 
 
 def _polygon(points: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points) + "Z"
+    return "M" + "L".join(f"{x:.7g} {y:.7g}" for x, y in points) + "Z"
 
 
 def _mark(role: Role, x: float, y: float) -> str:
@@ -203,7 +205,7 @@ def _mark(role: Role, x: float, y: float) -> str:
         "failure": "M-4.5-4.5L4.5 4.5M4.5-4.5L-4.5 4.5",
     }[role]
     kind = "tg-cross" if role == "failure" else "tg-mark"
-    return f'<path class="{kind}" transform="translate({_n(x)},{_n(y)})" d="{path}"/>'
+    return f'<path class="{kind}" transform="translate({x:.7g},{y:.7g})" d="{path}"/>'
 
 
 # Arrows
@@ -213,14 +215,14 @@ def _arrow(arrow: Arrow, route: Sequence[Point], name: str, *, lift: float) -> s
     end = Point(route[-1].x, route[-1].y - lift)
     stop = Point(end.x, end.y - _HEAD + 1)
     points = [*route[:-1], stop]
-    path = [f"M{_n(points[0].x)} {_n(points[0].y)}"]
+    path = [f"M{points[0].x:.7g} {points[0].y:.7g}"]
     for a, b in pairwise(points):
         if abs(a.x - b.x) < 0.05:
-            path.append(f"V{_n(b.y)}")
+            path.append(f"V{b.y:.7g}")
         else:
             bend = (b.y - a.y) * 0.55
             path.append(
-                f"C{_n(a.x)} {_n(a.y + bend)} {_n(b.x)} {_n(b.y - bend)} {_n(b.x)} {_n(b.y)}"
+                f"C{a.x:.7g} {a.y + bend:.7g} {b.x:.7g} {b.y - bend:.7g} {b.x:.7g} {b.y:.7g}"
             )
     way = " tg-way" if arrow.on_path else ""
     captured = " tg-captured" if arrow.captured else ""
@@ -234,12 +236,12 @@ def _arrow(arrow: Arrow, route: Sequence[Point], name: str, *, lift: float) -> s
     if arrow.on_path:
         x, y = route[0]
         parts.append(
-            f'<path class="tg-up" d="M{_n(x - 4.5)} {_n(y + 15)}l4.5-4.5 4.5 4.5'
+            f'<path class="tg-up" d="M{x - 4.5:.7g} {y + 15:.7g}l4.5-4.5 4.5 4.5'
             f'm-9 6l4.5-4.5 4.5 4.5"/>'
         )
     if name:
         parts.append(
-            f'<text class="tg-label" x="{_n(end.x + 7)}" y="{_n(end.y - 6)}">{escape(name)}</text>'
+            f'<text class="tg-label" x="{end.x + 7:.7g}" y="{end.y - 6:.7g}">{escape(name)}</text>'
         )
     parts.append("</g>")
     return "".join(parts)
@@ -277,7 +279,7 @@ def _legend(picture: Picture, x: float, y: float) -> Iterator[str]:
         return
     yield '<g class="tg-legend" aria-hidden="true">'
     for name, word in entries:
-        yield f'<g transform="translate({_n(x)},{_n(y)})">'
+        yield f'<g transform="translate({x:.7g},{y:.7g})">'
         role = next((role for role in LOOKS if role == name), None)
         if role:
             yield f'<g class="tg-{role}"><path class="tg-body" d="{_outline(role, 30, 18, 0)}"/>'
@@ -303,14 +305,6 @@ def _said(picture: Picture) -> str:
     ]
     start = f"{heading(picture)}: " if picture.title else ""
     return f"{start}{', '.join(words) or 'nothing'}; {len(picture.arrows)} arrows"
-
-
-# Numbers
-
-
-def _n(value: float) -> str:
-    """A coordinate with at most two digits after the point."""
-    return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def _mono(text: str, size: float) -> float:

@@ -107,7 +107,7 @@
   // Where everything stands, in pixels of the drawing: boxes by key, and all parts to hide unseen
 
   function measure(picture) {
-    const shift = (element) => (/translate\(([-\d.]+)[ ,]([-\d.]+)\)/.exec(element.getAttribute("transform")) || [0, 0, 0]).slice(1).map(Number);
+    const shift = (element) => (/translate\(([-+\de.]+)[ ,]([-+\de.]+)\)/.exec(element.getAttribute("transform")) || [0, 0, 0]).slice(1).map(Number);
     const inner = picture.svg.querySelector(":scope > g");
     const [left, top] = shift(inner);
     picture.rects = new Map();

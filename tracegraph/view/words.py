@@ -64,6 +64,8 @@ def tooltip(box: Box) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
     # Control characters do not count, yet no more of a long text is read than this.
     if len(text) > 4_000:
         return shorten(one_line(text[:limit]) + text[limit:], limit)
