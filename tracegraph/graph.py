@@ -211,8 +211,8 @@ class Graph:
 
         said = given(self.parameters)
         hidden = self._written_in_place()
-        picture = self.picture(title)
-        drawn = {box.key for box in picture.boxes}
+        picture = view.fold(self.picture(title))
+        drawn = {box.key for inner in picture.whole() for box in inner.boxes}
         told = {
             n.id: details(n, said.get(n.id, ()), _constants(n, hidden, 200))
             for n in self.nodes

@@ -307,11 +307,50 @@ def test_an_entry_of_every_form_is_shown(browser: Any, tmp_path: Path) -> None:
     opened.tab.close()
 
 
+def test_a_loop_is_one_box_that_opens(browser: Any, tmp_path: Path) -> None:
+    rule = tg.node("be kind", trainable=True, name="rule")
+    value: Any = tg.node("start", name="first")
+    for number in range(60):
+        value = (value.upper() + rule)[:9] + tg.node(f"note {number}", name="note")
+    opened = Opened(browser, Path(tg.Graph.of(value).to_html(tmp_path / "page.html")))
+    tab = opened.tab
+
+    def titles() -> list[str]:
+        found: list[str] = tab.locator(".tg-box > .tg-title").all_text_contents()
+        return found
+
+    crumbs = tab.get_by_role("navigation", name="Opened boxes")
+    whole = titles()
+    assert len(whole) < 10
+    assert "rule" in whole  # a parameter is never hidden
+    opened.box("loop of 59").dblclick()
+    assert "1 to 24" in titles()
+    opened.box("1 to 24").click()
+    opened.side.get_by_role("button", name="Open: ").click()
+    assert "3 of 59" in titles()
+    tab.keyboard.press("Enter")  # the first box with inputs has the focus
+    assert "upper" in titles()
+    assert crumbs.locator("button").all_text_contents() == ["whole graph", "loop of 59", "1 to 24"]
+    tab.keyboard.press("Backspace")
+    assert "3 of 59" in titles()
+    crumbs.get_by_role("button", name="whole graph").click()
+    assert titles() == whole
+    assert opened.picked == ["loop of 59"]
+    tab.keyboard.press("/")
+    tab.keyboard.type("note 41")
+    tab.keyboard.press("Enter")
+    assert crumbs.is_visible()
+    assert "note 41" in opened.side.inner_text()
+    assert opened.wrong == []
+    tab.close()
+
+
 def test_of_a_large_graph_only_what_is_near_is_drawn(browser: Any, tmp_path: Path) -> None:
     value = tg.node(0, name="start")
     for _ in range(300):
         value = -value
-    opened = Opened(browser, Path(tg.Graph.of(value).to_html(tmp_path / "page.html")))
+    frame = Frame(picture=tg.Graph.of(value).picture())  # not folded
+    opened = Opened(browser, write_html(Page("", (frame,)), tmp_path / "page.html"))
 
     def drawn() -> list[str]:
         found: list[str] = opened.tab.evaluate(

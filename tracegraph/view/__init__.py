@@ -4,6 +4,7 @@ This package knows no nodes. Whoever has something to show builds a `Picture` or
 """
 
 from tracegraph.view.dot import dot, render
+from tracegraph.view.fold import fold
 from tracegraph.view.html import html, write_html
 from tracegraph.view.page import Entry, Exchange, Frame, Histogram, Page, Rejection, Version
 from tracegraph.view.picture import Arrow, Box, Picture, Role
@@ -26,6 +27,7 @@ __all__ = [
     "Text",
     "Version",
     "dot",
+    "fold",
     "html",
     "render",
     "shorten",

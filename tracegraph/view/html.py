@@ -25,7 +25,7 @@ from tracegraph.view.page import Entry, Frame, Histogram, Page
 from tracegraph.view.picture import Picture
 from tracegraph.view.plain import plain, shorten
 from tracegraph.view.style import STYLE
-from tracegraph.view.svg import svg
+from tracegraph.view.svg import drawing
 from tracegraph.view.words import heading, label
 
 __all__ = ["html", "write_html"]
@@ -64,26 +64,25 @@ def html(page: Page, *, words: int = _WORDS) -> str:
     if not 1 <= words <= _LONGEST:
         raise PictureError(f"words must lie between 1 and {_LONGEST:,} characters, got {words}")
     script, style = _part("viewer.js"), STYLE + _part("viewer.css")
-    pictures = {frame.picture: number for number, frame in enumerate(page.frames)}
-    pictures = {picture: number for number, picture in enumerate(pictures)}
+    roots = dict.fromkeys(frame.picture for frame in page.frames)
+    pictures = [picture for root in roots for picture in root.whole()]
+    numbers = {id(picture): number for number, picture in enumerate(pictures)}
+    places = {root: numbers[id(root)] for root in roots}
     told = _Told(words)
     data = {
         "title": plain(shorten(page.title, _TITLE)),
-        "pictures": [_words_of(picture) for picture in pictures],
-        "frames": [told.frame(frame, pictures[frame.picture]) for frame in page.frames],
+        "pictures": [_words_of(picture, numbers) for picture in pictures],
+        "frames": [told.frame(frame, places[frame.picture]) for frame in page.frames],
         "entries": told.entries,
         "texts": list(told.texts),
     }
-    drawn = [svg(picture).replace(f"<style>{STYLE}</style>\n", "") for picture in pictures]
-    last = pictures[page.frames[-1].picture]
     policy = (
-        f"default-src 'none'; script-src 'sha256-{_hash(script)}'; "
+        f"default-src 'none'; script-src 'sha256-{_hash(script)}'; img-src data:; "
         f"style-src 'sha256-{_hash(style)}'; base-uri 'none'; form-action 'none'"
     )
-    kept = "".join(
-        f'<script type="application/json" id="svg-{number}">{_json(text)}</script>\n'
-        for number, text in enumerate(drawn)
-        if number != last
+    drawn = "".join(
+        f'<script type="application/json" id="svg-{number}">{_json(_drawn(picture))}</script>\n'
+        for number, picture in enumerate(pictures)
     )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -93,9 +92,9 @@ def html(page: Page, *, words: int = _WORDS) -> str:
         '<meta name="referrer" content="no-referrer">\n'
         f"<title>{escape(plain(shorten(page.title, _TITLE)) or 'tracegraph')}</title>\n"
         f"<style>{style}</style>\n</head>\n<body>\n"
-        f'<main id="graph" data-picture="{last}">{drawn[last]}</main>\n'
+        '<main id="graph"></main>\n'
         f'<script type="application/json" id="page">{_json(data)}</script>\n'
-        f"{kept}<script>{script}</script>\n</body>\n</html>\n"
+        f"{drawn}<script>{script}</script>\n</body>\n</html>\n"
     )
 
 
@@ -114,21 +113,34 @@ def _json(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _words_of(picture: Picture) -> dict[str, Any]:
+def _words_of(picture: Picture, numbers: Mapping[int, int]) -> dict[str, Any]:
     """What the script must know of a picture beside its drawing."""
     return {
         "heading": heading(picture),
-        "boxes": {
-            str(box.key): [
+        "boxes": [
+            [
+                str(box.key),
                 plain(shorten(box.title, 300)),
                 box.role,
                 plain(shorten(box.kind, 60)),
                 plain(shorten(" · ".join(box.lines), 300)),
                 int(box.on_path),
+                -1 if box.inside is None else numbers[id(box.inside)],
             ]
             for box in picture.boxes
-        },
+        ],
         "arrows": [[a.tail, a.head, label(a), int(a.captured)] for a in picture.arrows],
+    }
+
+
+def _drawn(picture: Picture) -> dict[str, Any]:
+    """A drawing in parts, so that a page makes only those that are seen: arrows, then boxes."""
+    found = drawing(picture, style=False)
+    return {
+        "frame": found.head + found.tail,
+        "parts": [part.text for part in found.parts],
+        "levels": [part.level for part in found.parts],
+        "areas": [round(edge) for part in found.parts for edge in part.area],
     }
 
 

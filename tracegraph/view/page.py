@@ -108,7 +108,8 @@ class Frame:
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        strangers = self.details.keys() - {box.key for box in self.picture.boxes}
+        known = {box.key for picture in self.picture.whole() for box in picture.boxes}
+        strangers = self.details.keys() - known
         if strangers:
             raise PictureError(
                 f"there are details for {min(strangers)}, which is no box of the picture of "

@@ -20,7 +20,7 @@ from tracegraph.view.plain import one_line, shorten, width
 from tracegraph.view.style import LINE, SMALL, STYLE, TITLE
 from tracegraph.view.words import Words, heading, label, tooltip, words
 
-__all__ = ["svg"]
+__all__ = ["Drawing", "Part", "drawing", "svg"]
 
 _MARGIN = 32.0
 _SANS = 0.585  # the width of one cell of bold proportional type, in its size: generous
@@ -37,6 +37,27 @@ _PLURAL = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A box or an arrow as SVG, and the area that it takes: left, top, right, bottom, in pixels.
+
+    `level` says what lies above what: 0 for arrows, 1 for the way of feedback, 2 for boxes.
+    """
+
+    text: str
+    area: tuple[float, float, float, float]
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A picture as SVG in parts: what stands before them, they, and what stands after them."""
+
+    head: str
+    parts: tuple[Part, ...]
+    tail: str
+
+
 def svg(picture: Picture) -> str:
     """`picture` as the text of an SVG file.
 
@@ -44,6 +65,13 @@ def svg(picture: Picture) -> str:
     >>> text.startswith("<svg ") and "&lt;b&gt;" in text and "<b>" not in text
     True
     """
+    found = drawing(picture)
+    parts = sorted(found.parts, key=lambda part: part.level)
+    return "\n".join([found.head, *(part.text for part in parts), found.tail])
+
+
+def drawing(picture: Picture, *, style: bool = True) -> Drawing:
+    """`picture` as SVG in parts: arrows and boxes, each in the order of `picture`."""
     arriving = Counter(arrow.head for arrow in picture.arrows if arrow.label)
     entering = Counter(arrow.head for arrow in picture.arrows)
     labels = [label(arrow) for arrow in picture.arrows]
@@ -72,7 +100,7 @@ def svg(picture: Picture) -> str:
         f'aria-label="{escape(said)}" '
         f'viewBox="0 0 {wide:.7g} {high:.7g}" width="{wide:.7g}" height="{high:.7g}">',
         f"<title>{escape(above or said)}</title>",
-        f"<style>{STYLE}</style>",
+        *([f"<style>{STYLE}</style>"] if style else []),
         f'<rect class="tg-page" width="{wide:.7g}" height="{high:.7g}"/>',
     ]
     if above:
@@ -81,22 +109,22 @@ def svg(picture: Picture) -> str:
             f"{escape(above)}</text>"
         )
     left = (wide - found.width) / 2 if found.width + 2 * _MARGIN < wide else _MARGIN
-    out.append(f'<g transform="translate({left:.7g},{top:.7g})">')
+    out.append(f'<g class="tg-parts" transform="translate({left:.7g},{top:.7g})">')
     labelled = {card.box.key: card.labelled for card in cards}
     rings = {box.key: _RING if box.on_path else 0.0 for box in picture.boxes}
-    drawn = sorted(
-        zip(picture.arrows, found.routes, labels, strict=True), key=lambda one: one[0].on_path
-    )
-    for arrow, route, name in drawn:
-        out.append(
-            _arrow(arrow, route, name if labelled[arrow.head] else "", lift=rings[arrow.head])
-        )
-    for card, place in zip(cards, found.places, strict=True):
-        out.extend(_box(card, place))
-    out.append("</g>")
-    out.extend(legend)
-    out.append("</svg>\n")
-    return "\n".join(out)
+    parts = []
+    for arrow, route, name in zip(picture.arrows, found.routes, labels, strict=True):
+        shown = name if labelled[arrow.head] else ""
+        text = _arrow(arrow, route, shown, lift=rings[arrow.head])
+        across = [point.x for point in route]
+        right = max(max(across), route[-1].x + 7 + _mono(shown, SMALL))
+        area = (left + min(across) - 5, top + route[0].y, left + right + 5, top + route[-1].y)
+        parts.append(Part(text, area, int(arrow.on_path)))
+    for card, (x, y) in zip(cards, found.places, strict=True):
+        x, y = x + left, y + top
+        around = (x - _RING, y - _RING, x + card.size.width + _RING, y + card.size.height + _RING)
+        parts.append(Part("\n".join(_box(card, Point(x - left, y - top))), around, 2))
+    return Drawing("\n".join(out), tuple(parts), "\n".join(["</g>", *legend, "</svg>\n"]))
 
 
 # Boxes
@@ -135,6 +163,12 @@ def _box(card: _Card, place: Point) -> Iterator[str]:
     yield f"<title>{escape(tooltip(box))}</title>"
     if box.on_path:
         yield f'<path class="tg-ring" d="{_outline(box.role, wide, high, 4.5)}"/>'
+    if box.inside is not None:
+        for step in (8, 4):
+            yield (
+                f'<path class="tg-body tg-pile" transform="translate({step},{step})" '
+                f'd="{_outline(box.role, wide, high, 0)}"/>'
+            )
     yield f'<path class="tg-body" d="{_outline(box.role, wide, high, 0)}"/>'
     if box.role == "parameter":
         yield f'<path class="tg-inner" d="{_outline(box.role, wide, high, -3.5)}"/>'

@@ -6,7 +6,7 @@
   const page = read("page");
   const frames = page.frames;
   const root = document.getElementById("graph");
-  const FAR = 0.42, FARTHER = 0.09, LEAST = 0.01, MOST = 4, EDGE = 24, MANY = 400, TINY = 0.1;
+  const FAR = 0.42, FARTHER = 0.09, LEAST = 0.01, MOST = 4, EDGE = 24, MANY = 400, CHUNK = 1500, TINY = 0.1;
   const ROLES = { parameter: "◆ parameter", input: "▷ input", operation: "● operation", output: "◎ output", failure: "✗ failure" };
 
   function el(tag, given, ...inside) {
@@ -50,11 +50,11 @@
   const said = el("div", { class: "unseen", "aria-live": "polite", role: "status" });
   const side = el("aside", { class: "side", "aria-label": "Details", tabindex: "-1", hidden: true });
   const keys = [["/", "search; Enter and Shift+Enter walk through what was found"], ["↑ ↓", "to an input, to a user of the box"],
-    ["← →", "to the neighbour in the row"], ["n p", "to the next, the previous box in order"], ["Enter", "open the details"],
+    ["← →", "to the neighbour in the row"], ["n p", "to the next, the previous box in order"], ["Enter", "open the details, or a box that stands for several"], ["Backspace", "leave the opened box"],
     ["+ − 0", "zoom in, out, show all"], [", .", "step before, next step"], ["d", "show or hide the details"], ["Esc", "close, clear"]];
   const help = el("dialog", { "aria-label": "Help" }, el("h2", {}, "Keys"),
     el("dl", {}, keys.map(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)])),
-    el("p", { class: "quiet" }, "Drag to move, turn the wheel to zoom, click a box for its details."),
+    el("p", { class: "quiet" }, "Drag to move, turn the wheel to zoom, click a box for its details, twice to open one that stands for several."),
     el("form", { method: "dialog" }, button("Close", "Close", (event) => { event.preventDefault(); help.close(); })));
   document.body.prepend(bar);
   document.body.append(side, said, help);
@@ -67,73 +67,93 @@
   let x = 0, y = 0, scale = 1, settle = 0, pending = 0;
   let fitted = true; // the whole is shown, and shall be when the window changes
   let now = -1, graph = null, picked = null;
+  let path = []; // the keys of the boxes that were opened, from the outside in
+  const parents = new Map(); // by the number of a picture: the picture and the box that it is in
+  page.pictures.forEach((told, number) => told.boxes.forEach((box) => { if (box[6] >= 0) parents.set(box[6], [number, box[0]]); }));
 
-  const first = root.querySelector("svg");
-  root.append(stage);
+  const crumbs = el("nav", { class: "crumbs", "aria-label": "Opened boxes", hidden: true });
+  root.append(stage, crumbs);
 
+  function parsed(markup) {
+    const holder = document.createElement("template");
+    holder.innerHTML = markup;
+    return holder.content.firstElementChild;
+  }
   function load(number) {
     if (stages.has(number)) return stages.get(number);
-    let svg = first;
-    if (number !== +root.dataset.picture) {
-      const holder = document.createElement("template");
-      holder.innerHTML = read("svg-" + number);
-      svg = holder.content.firstElementChild;
-    }
-    const told = page.pictures[number];
-    const boxes = new Map(), order = [];
+    const data = read("svg-" + number), told = page.pictures[number], svg = parsed(data.frame);
     svg.setAttribute("role", "group");
-    for (const box of svg.querySelectorAll(".tg-box")) {
-      const words = told.boxes[box.dataset.key];
-      box.setAttribute("role", "button");
-      box.setAttribute("tabindex", "-1");
-      box.setAttribute("aria-label", `${words[0]}, ${words[2] ? words[2] + " " : ""}${words[1]}${words[4] ? ", feedback passed through" : ""}${words[3] ? ": " + words[3] : ""}`);
-      boxes.set(box.dataset.key, box);
-      order.push(box.dataset.key);
-    }
-    const inputs = new Map(), users = new Map();
-    for (const arrow of told.arrows) {
-      const [tail, head] = [String(arrow[0]), String(arrow[1])];
-      if (!inputs.has(head)) inputs.set(head, []);
-      if (!users.has(tail)) users.set(tail, []);
-      inputs.get(head).push([tail, arrow[2], arrow[3]]);
-      users.get(tail).push([head, arrow[2], arrow[3]]);
-    }
-    const made = { number, svg, told, boxes, order, inputs, users, width: +svg.getAttribute("width"), height: +svg.getAttribute("height") };
-    if (order.length) boxes.get(order[0]).setAttribute("tabindex", "0");
+    const inner = svg.querySelector(".tg-parts");
+    const layers = [0, 1, 2].map(() => inner.appendChild(drawn("g")));
+    const made = { number, svg, told, layers, parts: data.parts, levels: data.levels, edges: Float64Array.from(data.areas),
+      elements: new Array(data.parts.length).fill(null), unseen: new Uint8Array(data.parts.length), covered: null,
+      order: [], boxes: new Map(), rects: new Map(), at: new Map(), touching: new Map(), inputs: new Map(), users: new Map(),
+      width: +svg.getAttribute("width"), height: +svg.getAttribute("height") };
+    const add = (map, key, what) => { if (map.has(key)) map.get(key).push(what); else map.set(key, [what]); };
+    told.arrows.forEach(([from, to, label, captured], index) => {
+      const tail = String(from), head = String(to);
+      add(made.inputs, head, [tail, label, captured]);
+      add(made.users, tail, [head, label, captured]);
+      add(made.touching, tail, index);
+      if (head !== tail) add(made.touching, head, index);
+    });
+    told.boxes.forEach(([key, ...words], index) => {
+      const at = told.arrows.length + index, [left, top, right, bottom] = made.edges.subarray(at * 4, at * 4 + 4);
+      made.order.push(key);
+      made.boxes.set(key, words);
+      made.at.set(key, at);
+      made.rects.set(key, { x: left, y: top, width: right - left, height: bottom - top });
+    });
     stages.set(number, made);
+    if (made.parts.length < MANY) build(made, made.parts.keys());
     return made;
   }
 
-  // Where everything stands, in pixels of the drawing: boxes by key, and all parts to hide unseen
+  // Boxes and arrows become elements when they are seen for the first time
 
-  function measure(picture) {
-    const shift = (element) => (/translate\(([-+\de.]+)[ ,]([-+\de.]+)\)/.exec(element.getAttribute("transform")) || [0, 0, 0]).slice(1).map(Number);
-    const inner = picture.svg.querySelector(":scope > g");
-    const [left, top] = shift(inner);
-    picture.rects = new Map();
-    picture.parts = [...inner.children];
-    picture.edges = new Float64Array(picture.parts.length * 4);
-    picture.parts.forEach((part, index) => {
-      const area = part.getBBox(), [dx, dy] = part.dataset.key ? shift(part) : [0, 0];
-      const px = left + dx + area.x, py = top + dy + area.y;
-      picture.edges.set([px, py, px + area.width, py + area.height], index * 4);
-      if (part.dataset.key) picture.rects.set(part.dataset.key, { x: px, y: py, width: area.width, height: area.height });
+  function build(picture, wanted) {
+    const fresh = [...wanted].filter((index) => !picture.elements[index]);
+    if (!fresh.length) return;
+    const holder = parsed(`<svg>${fresh.map((index) => picture.parts[index]).join("")}</svg>`);
+    const elements = [...holder.children], inside = [[], [], []];
+    fresh.forEach((index, place) => {
+      const part = elements[place];
+      picture.elements[index] = part;
+      inside[picture.levels[index]].push(part);
+      const key = part.dataset.key;
+      if (key == null) {
+        if (picture === graph && picked != null && (part.dataset.tail === picked || part.dataset.head === picked)) part.classList.add("near");
+        return;
+      }
+      const [name, role, kind, line, onPath, opens] = picture.boxes.get(key);
+      part.setAttribute("role", "button");
+      part.setAttribute("tabindex", key === picture.order[0] ? "0" : "-1");
+      part.setAttribute("aria-label", `${name}, ${kind ? kind + " " : ""}${role}${opens >= 0 ? ", opens" : ""}${onPath ? ", feedback passed through" : ""}${line ? ": " + line : ""}`);
+      if (picture === graph && key === picked) part.classList.add("picked");
+      if (hitKeys.has(picture.number + ":" + key)) part.classList.add("hit");
     });
-    picture.unseen = new Uint8Array(picture.parts.length);
-    picture.covered = null;
+    inside.forEach((parts, level) => picture.layers[level].append(...parts));
+  }
+  function element(key) {
+    build(graph, [graph.at.get(key)]);
+    return graph.elements[graph.at.get(key)];
   }
   function cull() {
     if (graph.parts.length < MANY) return;
     const l = -x / scale, t = -y / scale, w = root.clientWidth / scale, h = root.clientHeight / scale, was = graph.covered;
     if (was && l >= was[0] && t >= was[1] && l + w <= was[2] && t + h <= was[3] && was[2] - was[0] < 6 * w) return;
-    const now = [l - w * 0.7, t - h * 0.7, l + w * 1.7, t + h * 1.7], edges = graph.edges;
+    const now = [l - w * 0.7, t - h * 0.7, l + w * 1.7, t + h * 1.7], edges = graph.edges, todo = [];
     graph.covered = now;
-    graph.parts.forEach((part, index) => {
-      const at = index * 4;
+    for (let index = 0; index < graph.parts.length; index++) {
+      const at = index * 4, part = graph.elements[index];
       const out = +(edges[at] > now[2] || edges[at + 2] < now[0] || edges[at + 1] > now[3] || edges[at + 3] < now[1]);
+      if (!part) { if (!out) todo.push(index); continue; }
       if (out !== graph.unseen[index]) { graph.unseen[index] = out; part.style.display = out ? "none" : ""; }
-    });
+    }
+    build(graph, todo.slice(0, CHUNK));
+    if (todo.length > CHUNK) { graph.covered = null; move(); } // the rest with the next frames
   }
+  window.addEventListener("beforeprint", () => build(graph, graph.parts.keys()));
 
   function place() {
     pending = 0;
@@ -191,7 +211,7 @@
   }
 
   function enter() { // too large to be seen as a whole: begin at what failed, or at the end
-    const roles = (role) => graph.order.filter((key) => graph.told.boxes[key][1] === role).pop();
+    const roles = (role) => graph.order.filter((key) => graph.boxes.get(key)[1] === role).pop();
     place();
     reveal(roles("failure") || roles("output") || graph.order[graph.order.length - 1], true);
   }
@@ -231,7 +251,8 @@
   root.addEventListener("click", (event) => {
     if (dragged > 4) return;
     const box = event.target.closest(".tg-box");
-    if (box) pick(box.dataset.key);
+    if (event.detail === 2 && picked != null) enterBox(picked); // the first click may have moved it
+    else if (box) pick(box.dataset.key);
   });
 
   // Picking a box
@@ -247,15 +268,62 @@
     for (const old of stage.querySelectorAll(".picked,.near")) old.classList.remove("picked", "near");
     picked = key;
     if (key == null || !graph.boxes.has(key)) return;
-    graph.boxes.get(key).classList.add("picked");
-    for (const arrow of stage.querySelectorAll(`[data-tail="${key}"],[data-head="${key}"]`)) arrow.classList.add("near");
+    element(key).classList.add("picked");
+    for (const index of graph.touching.get(key) || []) if (graph.elements[index]) graph.elements[index].classList.add("near");
   }
   function focusBox(key) {
-    const box = graph.boxes.get(key);
+    const box = element(key);
     for (const old of stage.querySelectorAll('.tg-box[tabindex="0"]')) old.setAttribute("tabindex", "-1");
     box.setAttribute("tabindex", "0");
     box.style.display = ""; // what is hidden takes no focus
     box.focus({ preventScroll: true });
+  }
+
+  // Opening a box that stands for several, and leaving it
+
+  function opens(key) { const words = graph.boxes.get(key); return words ? words[5] : -1; }
+  function enterBox(key) {
+    if (opens(key) < 0) return;
+    path = [...path, key];
+    turn();
+    const first = graph.order.find((other) => graph.inputs.has(other)) || graph.order[0];
+    mark(null);
+    focusBox(first);
+    if (!side.hidden) fill();
+    said.textContent = `${graph.told.heading} opened, ${graph.order.length} boxes`;
+  }
+  function leave(depth = path.length - 1) {
+    if (!path.length) return;
+    const key = path[depth];
+    path = path.slice(0, depth);
+    turn();
+    pick(key, side.hidden);
+  }
+  function current() { // the picture of this step, as far as the opened boxes are in it
+    let number = frames[now].picture;
+    const kept = [];
+    for (const key of path) {
+      const box = page.pictures[number].boxes.find((words) => words[0] === key);
+      if (!box || box[6] < 0) break;
+      kept.push(key);
+      number = box[6];
+    }
+    path = kept;
+    return number;
+  }
+  function turn() { // shows the picture that `path` leads to
+    graph = load(current());
+    stage.replaceChildren(graph.svg);
+    const names = [];
+    let number = frames[now].picture;
+    for (const key of path) { const box = page.pictures[number].boxes.find((words) => words[0] === key); names.push(box[1]); number = box[6]; }
+    crumbs.hidden = !path.length;
+    crumbs.replaceChildren(...["whole graph", ...names].flatMap((name, depth, all) => depth < all.length - 1
+      ? [el("button", { type: "button", onclick: () => leave(depth) }, name), el("span", { "aria-hidden": "true" }, "›")]
+      : [el("b", { "aria-current": "location" }, name)]));
+    fit();
+    if (scale < TINY && root.clientWidth && root.clientHeight) enter();
+    place();
   }
   function focused() {
     const box = document.activeElement && document.activeElement.closest(".tg-box");
@@ -286,11 +354,10 @@
   // Searching
 
   let hits = [], hit = -1;
-  const haystacks = new Map();
-  function haystack(key) {
+  const hitKeys = new Set(), haystacks = new Map();
+  function haystack([key, ...words]) {
     const name = now + ":" + key;
     if (!haystacks.has(name)) {
-      const words = graph.told.boxes[key];
       const entries = (frames[now].details[key] || []).map((number) => page.entries[number])
         .map(([, , content]) => (typeof content === "number" ? page.texts[content] : JSON.stringify(content)));
       haystacks.set(name, [words[0], words[1], words[2], words[3], ...entries].join("\n").toLowerCase());
@@ -299,19 +366,40 @@
   }
   function find() {
     for (const old of stage.querySelectorAll(".hit")) old.classList.remove("hit");
-    const wanted = search.value.trim().toLowerCase();
+    const wanted = search.value.trim().toLowerCase(), seen = new Set();
     stage.classList.toggle("searching", wanted !== "");
-    hits = wanted ? graph.order.filter((key) => haystack(key).includes(wanted)) : [];
-    for (const key of hits) graph.boxes.get(key).classList.add("hit");
+    hits = [];
+    hitKeys.clear();
+    // Pictures inside are searched, too; what stands in several is found in the outermost.
+    const waiting = wanted ? [frames[now].picture] : [];
+    for (const number of waiting) for (const box of page.pictures[number].boxes) {
+      if (box[6] >= 0) waiting.push(box[6]);
+      if (seen.has(box[0])) continue;
+      seen.add(box[0]);
+      if (!haystack(box).includes(wanted)) continue;
+      hits.push([number, box[0]]);
+      for (let at = [number, box[0]]; at && !hitKeys.has(at.join(":")); at = parents.get(at[0])) hitKeys.add(at.join(":"));
+    }
+    markHits();
     hit = -1;
     found.textContent = wanted ? (hits.length ? `${hits.length} found` : "none") : "";
+  }
+  function markHits() {
+    for (const key of graph.order) if (hitKeys.has(graph.number + ":" + key) && graph.elements[graph.at.get(key)]) graph.elements[graph.at.get(key)].classList.add("hit");
   }
   function nextHit(by) {
     if (!hits.length) return;
     hit = (hit + by + hits.length) % hits.length;
     found.textContent = `${hit + 1} of ${hits.length}`;
-    mark(hits[hit]);
-    reveal(hits[hit], true);
+    const [number, key] = hits[hit];
+    if (number !== graph.number) {
+      path = [];
+      for (let at = parents.get(number); at; at = parents.get(at[0])) path.unshift(at[1]);
+      turn();
+      markHits();
+    }
+    mark(key);
+    reveal(key, true);
     tab = "box";
     openSide(true);
   }
@@ -326,7 +414,7 @@
   document.addEventListener("keydown", (event) => {
     if (help.open || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape") {
-      if (search.value) { search.value = ""; find(); } else if (!side.hidden) openSide(false); else mark(null);
+      if (search.value) { search.value = ""; find(); } else if (!side.hidden) openSide(false); else if (path.length) leave(); else mark(null);
       if (document.activeElement === search) search.blur();
       return;
     }
@@ -339,7 +427,8 @@
       event.preventDefault();
       const next = key == null ? picked || graph.order[0] : walk(key, GO[event.key]);
       if (next != null) { if (side.hidden || tab !== "box") { focusBox(next); reveal(next, true); } else pick(next); }
-    } else if ((event.key === "Enter" || event.key === " ") && key != null) { event.preventDefault(); pick(key); side.focus(); }
+    } else if ((event.key === "Enter" || event.key === " ") && key != null) { event.preventDefault(); if (opens(key) >= 0) enterBox(key); else { pick(key); side.focus(); } }
+    else if (event.key === "Backspace" && path.length) { event.preventDefault(); leave(); }
     else if (event.key === "/") { event.preventDefault(); search.focus(); search.select(); }
     else if (event.key === "+" || event.key === "=") zoomBy(1.3);
     else if (event.key === "-") zoomBy(1 / 1.3);
@@ -375,11 +464,12 @@
 
   function boxPanel() {
     if (picked == null || !graph.boxes.has(picked)) return [el("p", { class: "quiet" }, "Click a box to see what it holds.")];
-    const [name, role, kind, , onPath] = graph.told.boxes[picked];
+    const [name, role, kind, line, onPath, inside] = graph.boxes.get(picked);
     const entries = (frames[now].details[picked] || []).map((number) => page.entries[number]);
     said.textContent = `${name}, ${role}. ${entries.length} details.`;
     const parts = [el("h2", {}, name), el("div", {}, el("span", { class: "tag " + role }, ROLES[role]),
       kind ? el("span", { class: "tag" }, kind) : null, onPath ? el("span", { class: "tag path" }, "↩ feedback passed through") : null)];
+    if (inside >= 0) parts.push(el("p", {}, line), el("p", {}, el("button", { type: "button", class: "open", onclick: () => enterBox(picked) }, `Open: ${page.pictures[inside].boxes.length} boxes inside`)));
     for (const [heading, form, content] of entries) parts.push(...section(heading, form, content));
     parts.push(...links("Inputs", graph.inputs.get(picked)), ...links("Used by", graph.users.get(picked)));
     return parts;
@@ -388,7 +478,7 @@
     if (!ends) return [];
     const shown = ends.slice(0, 60);
     return [el("h3", {}, `${heading} (${ends.length})`), el("div", { class: "links" }, shown.map(([key, label, captured]) => {
-      const words = graph.told.boxes[key];
+      const words = graph.boxes.get(key);
       return el("button", { type: "button", onclick: () => { pick(key); reveal(key); } },
         label ? el("code", {}, label + (captured ? " (read inside)" : "")) : null, el("b", {}, words[0]), el("code", {}, words[3]));
     }), ends.length > shown.length ? el("p", { class: "quiet" }, `and ${ends.length - shown.length} more`) : null)];
@@ -567,19 +657,17 @@
 
   function show(number) {
     if (number < 0 || number >= frames.length || number === now) return;
-    const next = load(frames[number].picture), fresh = !graph, other = next !== graph;
-    const held = picked, hadFocus = focused() != null;
+    const fresh = !graph, held = picked, hadFocus = focused() != null, was = graph;
     now = number;
-    if (other) { graph = next; stage.replaceChildren(next.svg); if (!next.rects) measure(next); }
     slider.value = String(number);
     slider.setAttribute("aria-valuetext", frames[number].title || `step ${number + 1}`);
     where.textContent = `${number + 1} / ${frames.length}`;
     before.disabled = number === 0;
     after.disabled = number === frames.length - 1;
-    if (fresh) { if (aboutSteps && frames.length > 1 && root.clientWidth > 1000) openSide(true); fit(); if (scale < TINY && root.clientWidth && root.clientHeight) enter(); place(); }
-    else if (other && (next.width !== page.lastWidth || next.height !== page.lastHeight)) fit();
-    page.lastWidth = next.width;
-    page.lastHeight = next.height;
+    if (fresh && aboutSteps && frames.length > 1 && root.clientWidth > 1000) side.hidden = false;
+    const deep = path.length, next = load(current());
+    if (fresh || path.length !== deep || next.width !== was.width || next.height !== was.height) turn();
+    else if (next !== was) { graph = next; stage.replaceChildren(next.svg); place(); }
     mark(held != null && graph.boxes.has(held) ? held : null);
     if (hadFocus && picked != null) focusBox(picked);
     if (search.value) find();

@@ -39,6 +39,8 @@ def words(box: Box) -> Words:
     badge = [_cut(box.kind, _BADGE)] if box.kind else []
     if box.hidden:
         badge.append("hidden")
+    if box.inside is not None:
+        badge.append("opens")
     return Words(
         _cut(box.title, _TITLE), tuple(lines), " · ".join(badge), _cut(box.feedback, _LINE)
     )
