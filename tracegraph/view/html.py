@@ -12,7 +12,7 @@ import json
 import math
 import os
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from hashlib import sha256
 from html import escape
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tracegraph.errors import PictureError
-from tracegraph.view.page import Entry, Frame, Histogram, Page
+from tracegraph.view.page import Entry, Frame, Front, Histogram, Page
 from tracegraph.view.picture import Picture
 from tracegraph.view.plain import plain, shorten
 from tracegraph.view.style import STYLE
@@ -64,7 +64,8 @@ def html(page: Page, *, words: int = _WORDS) -> str:
     if not 1 <= words <= _LONGEST:
         raise PictureError(f"words must lie between 1 and {_LONGEST:,} characters, got {words}")
     script, style = _part("viewer.js"), STYLE + _part("viewer.css")
-    roots = dict.fromkeys(frame.picture for frame in page.frames)
+    frames = page.frames if page.candidates is None else (*page.frames, page.candidates)
+    roots = dict.fromkeys(frame.picture for frame in frames)
     pictures = [picture for root in roots for picture in root.whole()]
     numbers = {id(picture): number for number, picture in enumerate(pictures)}
     places = {root: numbers[id(root)] for root in roots}
@@ -72,7 +73,13 @@ def html(page: Page, *, words: int = _WORDS) -> str:
     data = {
         "title": plain(shorten(page.title, _TITLE)),
         "pictures": [_words_of(picture, numbers) for picture in pictures],
-        "frames": [told.frame(frame, places[frame.picture]) for frame in page.frames],
+        "frames": [told.frame(frame, places[frame.picture]) for frame in frames],
+        "candidates": int(page.candidates is not None),
+        "curves": [
+            [plain(shorten(c.name, _TITLE)), plain(shorten(c.unit, 20)), _points(c.points)]
+            for c in page.curves
+        ],
+        "fronts": [_front(front) for front in page.fronts],
         "entries": told.entries,
         "texts": list(told.texts),
     }
@@ -117,6 +124,7 @@ def _words_of(picture: Picture, numbers: Mapping[int, int]) -> dict[str, Any]:
     """What the script must know of a picture beside its drawing."""
     return {
         "heading": heading(picture),
+        "words": dict(picture.words),
         "boxes": [
             [
                 str(box.key),
@@ -130,6 +138,22 @@ def _words_of(picture: Picture, numbers: Mapping[int, int]) -> dict[str, Any]:
             for box in picture.boxes
         ],
         "arrows": [[a.tail, a.head, label(a), int(a.captured)] for a in picture.arrows],
+    }
+
+
+def _points(points: Iterable[tuple[float, float]]) -> list[list[float]]:
+    return [[float(x), float(y)] for x, y in points if math.isfinite(x) and math.isfinite(y)]
+
+
+def _front(front: Front) -> dict[str, Any]:
+    return {
+        "x": plain(shorten(front.x, _TITLE)),
+        "y": plain(shorten(front.y, _TITLE)),
+        "points": [
+            [plain(shorten(name, _TITLE)), float(x), float(y), int(name in front.best)]
+            for name, x, y in front.points
+            if math.isfinite(x) and math.isfinite(y)
+        ],
     }
 
 
@@ -201,6 +225,10 @@ class _Told:
             return [entry.content.low, entry.content.high, list(entry.content.counts)]
         if entry.form == "facts":
             return _facts(entry.content)
+        if entry.form == "diff":
+            return [self.text(entry.content[0]), self.text(entry.content[1])]
+        if entry.form == "image":
+            return f"data:image/png;base64,{b64encode(entry.content).decode()}"
         return entry.content
 
 

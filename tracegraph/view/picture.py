@@ -71,6 +71,8 @@ class Arrow:
 class Picture:
     """Boxes, the arrows between them, and a title.
 
+    `words` says what roles, and the "way" of feedback, are called here, where it is something else.
+
     Raises `PictureError` where two boxes share a key or an arrow's end is not a box.
 
     >>> both = (Box(key=1, title="prompt"), Box(key=2, title="answer", role="output"))
@@ -81,6 +83,7 @@ class Picture:
     boxes: tuple[Box, ...]
     arrows: tuple[Arrow, ...] = ()
     title: str = ""
+    words: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         counts = Counter(box.key for box in self.boxes)

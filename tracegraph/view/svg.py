@@ -208,14 +208,14 @@ def _outline(role: Role, wide: float, high: float, out: float) -> str:
         s = 14.0
         return _polygon([(l + s, t), (r + out / 2, t), (r - s, b), (l - out / 2, b)])
     if role == "failure":
-        s = 11.0
+        s = min(11.0, high / 3)
         return _polygon(
             [
                 (l + s, t), (r - s, t), (r, t + s), (r, b - s),
                 (r - s, b), (l + s, b), (l, b - s), (l, t + s),
             ]
         )  # fmt: skip
-    c = {"parameter": 11.0, "output": min(22.0, high / 2)}.get(role, 4.0) + out
+    c = min({"parameter": 11.0, "output": 22.0}.get(role, 4.0), high / 2) + out
     c = max(c, 1.0)
     arc = f"A{c:.7g} {c:.7g} 0 0 1"
     return (
@@ -295,9 +295,10 @@ def _arrow_tooltip(arrow: Arrow) -> str:
 
 def _entries(picture: Picture) -> list[tuple[str, str]]:
     roles = {box.role for box in picture.boxes}
-    entries: list[tuple[str, str]] = [(role, role) for role in LOOKS if role in roles]
+    called = dict(picture.words)
+    entries = [(str(role), called.get(role, role)) for role in LOOKS if role in roles]
     if any(box.on_path for box in picture.boxes) or any(a.on_path for a in picture.arrows):
-        entries.append(("way", "way of feedback"))
+        entries.append(("way", called.get("way", "way of feedback")))
     if any(arrow.captured for arrow in picture.arrows):
         entries.append(("captured", "read inside"))
     return entries
@@ -332,8 +333,9 @@ def _legend(picture: Picture, x: float, y: float) -> Iterator[str]:
 def _said(picture: Picture) -> str:
     """The picture in one sentence, for a screen reader."""
     counts = Counter(box.role for box in picture.boxes)
+    called = dict(picture.words)
     words = [
-        f"{counts[role]} {role if counts[role] == 1 else _PLURAL[role]}"
+        f"{counts[role]} {called.get(role, role if counts[role] == 1 else _PLURAL[role])}"
         for role in LOOKS
         if counts[role]
     ]

@@ -5,6 +5,7 @@
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const page = read("page");
   const frames = page.frames;
+  const steps = frames.length - page.candidates; // the candidates, if any, are the last frame
   const root = document.getElementById("graph");
   const FAR = 0.42, FARTHER = 0.09, LEAST = 0.01, MOST = 4, EDGE = 24, MANY = 400, CHUNK = 1500, TINY = 0.1;
   const ROLES = { parameter: "◆ parameter", input: "▷ input", operation: "● operation", output: "◎ output", failure: "✗ failure" };
@@ -34,14 +35,16 @@
   const title = el("h1", { title: page.title }, page.title);
   const search = el("input", { type: "search", placeholder: "Search  ( / )", "aria-label": "Search boxes", autocomplete: "off", spellcheck: "false" });
   const found = el("output", { "aria-live": "polite", class: "quiet" });
-  const slider = el("input", { type: "range", min: 0, max: frames.length - 1, "aria-label": "Step" });
+  const slider = el("input", { type: "range", min: 0, max: Math.max(0, steps - 1), "aria-label": "Step" });
   const where = el("output", {});
   const button = (word, label, act) => el("button", { type: "button", "aria-label": label, title: label, onclick: act }, word);
   const before = button("‹", "Step before ( , )", () => show(now - 1));
-  const after = button("›", "Next step ( . )", () => show(now + 1));
+  const after = button("›", "Next step ( . )", () => { if (now < steps - 1) show(now + 1); });
   const sideButton = button("Details", "Show or hide the details ( d )", () => openSide(side.hidden));
+  const lineageButton = button("Candidates", "Candidates and curves of the run, or back ( c )", () => turnCandidates());
   const bar = el("header", { class: "bar" }, title,
-    frames.length > 1 ? el("div", { class: "group", role: "group", "aria-label": "Steps" }, before, slider, after, where) : null,
+    page.candidates && steps ? lineageButton : null,
+    steps > 1 ? el("div", { class: "group", role: "group", "aria-label": "Steps" }, before, slider, after, where) : null,
     el("span", { class: "grow" }),
     el("div", { class: "group", role: "search" }, search, found),
     el("div", { class: "group", role: "group", "aria-label": "View" },
@@ -51,7 +54,7 @@
   const side = el("aside", { class: "side", "aria-label": "Details", tabindex: "-1", hidden: true });
   const keys = [["/", "search; Enter and Shift+Enter walk through what was found"], ["↑ ↓", "to an input, to a user of the box"],
     ["← →", "to the neighbour in the row"], ["n p", "to the next, the previous box in order"], ["Enter", "open the details, or a box that stands for several"], ["Backspace", "leave the opened box"],
-    ["+ − 0", "zoom in, out, show all"], [", .", "step before, next step"], ["d", "show or hide the details"], ["Esc", "close, clear"]];
+    ["+ − 0", "zoom in, out, show all"], [", .", "step before, next step"], ["c", "candidates and curves of the run"], ["d", "show or hide the details"], ["Esc", "close, clear"]];
   const help = el("dialog", { "aria-label": "Help" }, el("h2", {}, "Keys"),
     el("dl", {}, keys.map(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)])),
     el("p", { class: "quiet" }, "Drag to move, turn the wheel to zoom, click a box for its details, twice to open one that stands for several."),
@@ -128,7 +131,7 @@
       const [name, role, kind, line, onPath, opens] = picture.boxes.get(key);
       part.setAttribute("role", "button");
       part.setAttribute("tabindex", key === picture.order[0] ? "0" : "-1");
-      part.setAttribute("aria-label", `${name}, ${kind ? kind + " " : ""}${role}${opens >= 0 ? ", opens" : ""}${onPath ? ", feedback passed through" : ""}${line ? ": " + line : ""}`);
+      part.setAttribute("aria-label", `${name}, ${kind ? kind + " " : ""}${picture.told.words[role] || role}${opens >= 0 ? ", opens" : ""}${onPath ? ", " + (picture.told.words.way || "feedback passed through") : ""}${line ? ": " + line : ""}`);
       if (picture === graph && key === picked) part.classList.add("picked");
       if (hitKeys.has(picture.number + ":" + key)) part.classList.add("hit");
     });
@@ -433,8 +436,9 @@
     else if (event.key === "+" || event.key === "=") zoomBy(1.3);
     else if (event.key === "-") zoomBy(1 / 1.3);
     else if (event.key === "0") { fit(); glide(); }
-    else if (event.key === ",") show(now - 1);
-    else if (event.key === ".") show(now + 1);
+    else if (event.key === ",") before.click();
+    else if (event.key === "c" && page.candidates && steps) turnCandidates();
+    else if (event.key === ".") after.click();
     else if (event.key === "d") openSide(side.hidden);
     else if (event.key === "?") help.showModal();
   });
@@ -442,7 +446,7 @@
   // The panel
 
   let tab = "step";
-  const aboutSteps = frames.some((f) => f.note || f.facts.length || f.rejections.length || f.exchanges.length || Object.keys(f.parameters).length || f.score != null || f.cost != null);
+  const aboutSteps = page.candidates || page.curves.length || frames.some((f) => f.note || f.facts.length || f.rejections.length || f.exchanges.length || Object.keys(f.parameters).length || f.score != null || f.cost != null);
 
   function openSide(open) {
     side.hidden = !open;
@@ -453,7 +457,7 @@
   function fill() {
     const tabs = el("div", { class: "tabs", role: "tablist" });
     const one = (name, word) => el("button", { type: "button", role: "tab", id: "tab-" + name, "aria-selected": String(tab === name), onclick: () => { tab = name; fill(); document.getElementById("tab-" + name).focus(); } }, word);
-    if (aboutSteps) tabs.append(one("box", "Box"), one("step", "Step"));
+    if (aboutSteps) tabs.append(one("box", "Box"), one("step", now < steps ? "Step" : "Run"));
     else tab = "box";
     const close = button("✕", "Close the details (Esc)", () => openSide(false));
     close.classList.add("close");
@@ -462,16 +466,20 @@
     side.scrollTop = 0;
   }
 
+  function called(role) {
+    const word = graph.told.words[role];
+    return word ? ROLES[role].slice(0, 2) + word : ROLES[role];
+  }
   function boxPanel() {
     if (picked == null || !graph.boxes.has(picked)) return [el("p", { class: "quiet" }, "Click a box to see what it holds.")];
     const [name, role, kind, line, onPath, inside] = graph.boxes.get(picked);
     const entries = (frames[now].details[picked] || []).map((number) => page.entries[number]);
     said.textContent = `${name}, ${role}. ${entries.length} details.`;
-    const parts = [el("h2", {}, name), el("div", {}, el("span", { class: "tag " + role }, ROLES[role]),
-      kind ? el("span", { class: "tag" }, kind) : null, onPath ? el("span", { class: "tag path" }, "↩ feedback passed through") : null)];
+    const parts = [el("h2", {}, name), el("div", {}, el("span", { class: "tag " + role }, called(role)),
+      kind ? el("span", { class: "tag" }, kind) : null, onPath ? el("span", { class: "tag path" }, graph.told.words.way || "↩ feedback passed through") : null)];
     if (inside >= 0) parts.push(el("p", {}, line), el("p", {}, el("button", { type: "button", class: "open", onclick: () => enterBox(picked) }, `Open: ${page.pictures[inside].boxes.length} boxes inside`)));
     for (const [heading, form, content] of entries) parts.push(...section(heading, form, content));
-    parts.push(...links("Inputs", graph.inputs.get(picked)), ...links("Used by", graph.users.get(picked)));
+    parts.push(...links(graph.told.words.inputs || "Inputs", graph.inputs.get(picked)), ...links(graph.told.words.users || "Used by", graph.users.get(picked)));
     return parts;
   }
   function links(heading, ends) {
@@ -491,10 +499,12 @@
     tree: (data) => el("div", { class: "tree" }, grown(data, "", 0)),
     facts: (pairs) => el("dl", {}, pairs.map(([name, what]) => [el("dt", {}, name), el("dd", {}, what)])),
     histogram: (data) => histogram(data),
+    diff: ([before, after]) => diff(page.texts[before], page.texts[after]),
+    image: (source) => el("img", { class: "picture", alt: "the values as a picture", src: source.startsWith("data:image/png;base64,") ? source : "" }),
   };
   function section(heading, form, content) {
     const words = typeof content === "number" ? page.texts[content] : content;
-    return [el("h3", {}, heading, typeof words === "string" ? copier(words) : null), SHOW[form](words)];
+    return [el("h3", {}, heading, typeof words === "string" && form !== "image" ? copier(words) : null), SHOW[form](words)];
   }
   function copier(words) {
     const made = el("button", { type: "button", class: "small", onclick: async () => {
@@ -564,15 +574,29 @@
 
   // The panel of a step
 
+  function runPanel() {
+    const parts = [el("h2", {}, "Run")];
+    said.textContent = "Candidates and curves of the run";
+    for (const [name, unit, points] of page.curves) parts.push(...line(name, unit, points, name.endsWith("candidate") ? "candidate" : "step"));
+    for (const front of page.fronts) parts.push(...scatter(front));
+    const names = graph.order.filter((key) => graph.boxes.get(key)[5] < 0);
+    parts.push(el("h3", {}, `Candidates (${names.length})`), el("div", { class: "links" }, names.slice(0, 200).map((key) => {
+      const [name, role, , words] = graph.boxes.get(key);
+      return el("button", { type: "button", onclick: () => pick(key) }, el("b", {}, name), el("code", {}, words), el("span", { class: "tag " + role }, called(role)));
+    })));
+    return parts;
+  }
   function stepPanel() {
+    if (now >= steps) return runPanel();
     const frame = frames[now], parts = [el("h2", {}, frame.title || `Step ${now + 1}`)];
     said.textContent = frame.title || `Step ${now + 1}`;
     if (frame.note) parts.push(el("p", {}, frame.note));
     const facts = [...(frame.score != null ? [["score", short(frame.score)]] : []), ...(frame.cost != null ? [["cost", "$" + short(frame.cost)]] : []), ...frame.facts];
     if (facts.length) parts.push(SHOW.facts(facts));
-    parts.push(...curve("Score", frames.map((f) => f.score), ""));
+    const shown = frames.slice(0, steps);
+    parts.push(...curve("Score", shown.map((f) => f.score), ""));
     let spent = 0;
-    parts.push(...curve("Spend", frames.some((f) => f.cost != null) ? frames.map((f) => (spent += f.cost || 0)) : [], "$"));
+    parts.push(...curve("Spend", shown.some((f) => f.cost != null) ? shown.map((f) => (spent += f.cost || 0)) : [], "$"));
     if (frame.rejections.length) {
       parts.push(el("h3", {}, `Rejected (${frame.rejections.length})`));
       for (const [parameter, reason, proposal] of frame.rejections) parts.push(el("div", { class: "reason" }, el("b", {}, page.texts[parameter]), ": ", page.texts[reason],
@@ -635,35 +659,67 @@
     return out.concat(a.slice(enda).map((line) => [" ", line]));
   }
   function curve(heading, values, unit) {
-    const known = values.map((value, index) => [index, value]).filter(([, value]) => value != null);
-    if (known.length < 2) return [];
-    const low = Math.min(...known.map((k) => k[1])), high = Math.max(...known.map((k) => k[1]));
-    const px = (index) => 12 + (376 * index) / (frames.length - 1), py = (value) => 96 - (80 * (value - low)) / (high - low || 1);
-    const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 124", role: "img", "aria-label": `${heading} by step: ${known.map((k) => short(k[1])).join(", ").slice(0, 2000)}` });
-    chart.append(drawn("path", { class: "axis", d: "M12 102.5H388" }), drawn("path", { class: "curve", d: "M" + known.map(([index, value]) => `${px(index).toFixed(1)} ${py(value).toFixed(1)}`).join("L") }));
-    for (const [index, value] of known) {
-      if (known.length > 80 && index !== now) continue;
-      const dot = drawn("circle", { class: index === now ? "dot now" : "dot", cx: px(index), cy: py(value), r: index === now ? 5 : 3, onclick: () => show(index) });
-      const told = drawn("title", {});
-      told.textContent = `${frames[index].title || "step " + (index + 1)}: ${unit}${short(value)}`;
-      dot.append(told);
+    const points = values.map((value, index) => [index, value]).filter(([, value]) => value != null);
+    const name = (index) => frames[index].title || `step ${index + 1}`;
+    return line(heading, unit, points, "step", { low: 0, high: steps - 1, name, act: (index) => show(index), at: now });
+  }
+  function line(heading, unit, points, axis, { low = null, high = null, name = (at) => `${axis} ${short(at)}`, act = null, at = null } = {}) {
+    if (points.length < 2) return [];
+    const ys = points.map((p) => p[1]), least = Math.min(...ys), most = Math.max(...ys);
+    const from = low == null ? points[0][0] : low, to = high == null ? points[points.length - 1][0] : high;
+    const px = (value) => 12 + (376 * (value - from)) / (to - from || 1), py = (value) => 96 - (80 * (value - least)) / (most - least || 1);
+    const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 124", role: "img", "aria-label": `${heading} by ${axis}: ${ys.map(short).join(", ").slice(0, 2000)}` });
+    chart.append(drawn("path", { class: "axis", d: "M12 102.5H388" }), drawn("path", { class: "curve", d: "M" + points.map(([a, b]) => `${px(a).toFixed(1)} ${py(b).toFixed(1)}`).join("L") }));
+    for (const [where, value] of points) {
+      if (points.length > 80 && where !== at) continue;
+      const dot = drawn("circle", { class: where === at ? "dot now" : "dot", cx: px(where), cy: py(value), r: where === at ? 5 : 3, ...(act ? { onclick: () => act(where) } : {}) });
+      dot.append(titled(`${name(where)}: ${unit}${short(value)}`));
       chart.append(dot);
     }
-    chart.append(words(12, 117, `${unit}${short(low)} … ${unit}${short(high)}`), words(388, 117, `${frames.length} steps`, "end"));
+    chart.append(words(12, 117, `${unit}${short(least)} … ${unit}${short(most)}`), words(388, 117, `${name(from)} to ${name(to)}`, "end"));
     return [el("h3", {}, heading), chart];
+  }
+  function titled(said) {
+    const made = drawn("title", {});
+    made.textContent = said;
+    return made;
+  }
+  function scatter({ x: across, y: up, points }) {
+    if (!points.length) return [];
+    const range = (at) => { const all = points.map((p) => p[at]); return [Math.min(...all), Math.max(...all)]; };
+    const [x0, x1] = range(1), [y0, y1] = range(2), best = points.filter((p) => p[3]).sort((a, b) => a[1] - b[1] || b[2] - a[2]);
+    const px = (value) => 16 + (368 * (value - x0)) / (x1 - x0 || 1), py = (value) => 196 - (176 * (value - y0)) / (y1 - y0 || 1);
+    const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 226", role: "img", "aria-label": `Pareto front of ${across} and ${up}: ${best.map((p) => `${p[0]} (${short(p[1])}, ${short(p[2])})`).join("; ").slice(0, 2000)}` });
+    chart.append(drawn("path", { class: "axis", d: "M12 204.5H388M12.5 12V204" }));
+    if (best.length > 1) chart.append(drawn("path", { class: "line", d: "M" + best.map((p) => `${px(p[1]).toFixed(1)} ${py(p[2]).toFixed(1)}`).join("L") }));
+    for (const [name, a, b, ahead] of points) { // squares are on the front, circles are not
+      const act = () => { const key = graph.order.find((other) => graph.boxes.get(other)[0] === name.slice(0, 12)); if (key) pick(key); };
+      const dot = ahead ? drawn("rect", { class: "dot front", x: px(a) - 4.5, y: py(b) - 4.5, width: 9, height: 9, onclick: act }) : drawn("circle", { class: "dot", cx: px(a), cy: py(b), r: 3, onclick: act });
+      dot.append(titled(`${name}: ${across} ${short(a)}, ${up} ${short(b)}${ahead ? ", on the front" : ""}`));
+      chart.append(dot);
+    }
+    chart.append(words(16, 219, `${across}: ${short(x0)} … ${short(x1)}`), words(20, 20, `${up}: ${short(y0)} … ${short(y1)}`), words(388, 219, "■ on the front", "end"));
+    return [el("h3", {}, `Pareto front: ${across}, ${up}`), chart];
   }
 
   // Steps
 
+  let step = 0; // the one that was shown last
+  function turnCandidates() {
+    show(now < steps ? steps : step);
+    tab = "step";
+    openSide(true);
+  }
   function show(number) {
     if (number < 0 || number >= frames.length || number === now) return;
     const fresh = !graph, held = picked, hadFocus = focused() != null, was = graph;
     now = number;
-    slider.value = String(number);
+    if (number < steps) slider.value = String(number);
     slider.setAttribute("aria-valuetext", frames[number].title || `step ${number + 1}`);
-    where.textContent = `${number + 1} / ${frames.length}`;
-    before.disabled = number === 0;
-    after.disabled = number === frames.length - 1;
+    if (number < steps) { step = number; where.textContent = `${number + 1} / ${steps}`; }
+    lineageButton.setAttribute("aria-pressed", String(number >= steps));
+    before.disabled = number === 0 || number >= steps;
+    after.disabled = number >= steps - 1;
     if (fresh && aboutSteps && frames.length > 1 && root.clientWidth > 1000) side.hidden = false;
     const deep = path.length, next = load(current());
     if (fresh || path.length !== deep || next.width !== was.width || next.height !== was.height) turn();
@@ -675,6 +731,6 @@
   }
   slider.addEventListener("input", () => show(+slider.value));
   new ResizeObserver(resized).observe(root);
-  show(frames.length - 1);
+  show(Math.max(0, steps - 1));
   document.documentElement.dataset.ready = "yes";
 })();
