@@ -251,7 +251,10 @@ class Parameter(Node[T]):
         }
         if self.kind.name == "code":
             facts["may run in place"] = "yes" if self.trusted else "no, not trusted"
-        now, first = (self.kind.show(value, 4_000) for value in (self._data, self.initial))
+        now, first = (
+            value if isinstance(value, str) else self.kind.show(value, 4_000)
+            for value in (self._data, self.initial)
+        )
         parts: list[view.Part] = [view.Facts(facts), view.Words("value", now)]
         if now != first and self.kind.name != "tensor":
             parts.append(view.Difference("since the start", first, now))

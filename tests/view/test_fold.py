@@ -5,12 +5,13 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.view.pictures import calm
 from tracegraph.view import Arrow, Box, Picture, fold, svg
 from tracegraph.view.layout import Size, layered
+
+few = settings(deadline=None, max_examples=25)  # each program has some hundred boxes
 
 
 @st.composite
@@ -42,7 +43,7 @@ def programs(draw: st.DrawFn) -> Picture:
     return Picture(tuple(boxes), tuple(arrows), "a program")
 
 
-@calm
+@few
 @given(programs())
 def test_every_box_is_in_some_picture_and_parameters_in_the_outermost(picture: Picture) -> None:
     found = fold(picture)
@@ -52,7 +53,7 @@ def test_every_box_is_in_some_picture_and_parameters_in_the_outermost(picture: P
     assert {box.key for box in picture.boxes if box.role == "parameter"} <= outer
 
 
-@calm
+@few
 @given(programs())
 def test_every_picture_can_be_laid_out_and_holds_only_arrows_that_were_there(
     picture: Picture,
@@ -70,7 +71,7 @@ def test_every_picture_can_be_laid_out_and_holds_only_arrows_that_were_there(
     assert reached == {(head, name) for _, head, name in known}
 
 
-@calm
+@few
 @given(programs())
 def test_a_picture_that_was_folded_is_small(picture: Picture) -> None:
     for inner in list(fold(picture).whole())[1:]:

@@ -14,12 +14,16 @@ import pytest
 
 import tracegraph as tg
 from tracegraph.view import (
+    Candidate,
+    Curve,
     Exchange,
     Frame,
+    Front,
     Page,
     Rejection,
     Version,
     html,
+    lineage,
     write_html,
 )
 
@@ -291,6 +295,56 @@ def test_a_notebook_shows_it_in_a_frame_of_its_own(browser: Any, tmp_path: Path)
     inside.locator(".tg-box", has_text="facts").click()
     assert "deep" in inside.locator("aside").inner_text()
     tab.close()
+
+
+def test_candidates_are_a_tree_with_curves_and_a_front(browser: Any, tmp_path: Path) -> None:
+    tried = (
+        Candidate(id="start", score=0.1, values={"prompt": "Be kind."}, scores={"a": 0.1, "b": 0.5}),
+        Candidate(id="worse", parents=("start",), status="rejected", note=f"0 < 0.1 {HOSTILE}"),
+        Candidate(
+            id="best", parents=("start",), score=0.9, step=1, status="accepted",
+            values={"prompt": f"Be brief.\n{HOSTILE}"}, scores={"a": 0.9, "b": 0.4},
+        ),
+    )  # fmt: skip
+    points = (("start", 0.1, 0.5), ("best", 0.9, 0.4))
+    page = Page(
+        "a search", (Frame(picture=traced().picture(), title="step 1"),), lineage(tried),
+        (Curve("Spend", ((0, 0.1), (1, 0.4)), "$"),),
+        (Front(x="a", y="b", points=points, best=frozenset(("start", "best"))),),
+    )  # fmt: skip
+    opened = Opened(browser, write_html(page, tmp_path / "page.html"))
+    tab = opened.tab
+    assert opened.box("prompt").count() == 1  # the page begins with its steps
+    tab.keyboard.press("c")
+    assert opened.box("prompt").count() == 0
+    assert "$0.1 … $0.4" in opened.side.inner_text()
+    assert opened.side.locator(".chart .front").count() == 2
+    opened.side.locator(".chart .front").last.click()
+    assert opened.picked == ["best"]
+    assert opened.side.locator(".diff .add").all_text_contents() == ["+ Be brief.", f"+ {HOSTILE}"]
+    assert "Made from (1)".upper() in opened.side.inner_text().upper()
+    opened.box("worse").click()
+    assert f"0 < 0.1 {HOSTILE}" in opened.side.inner_text()
+    label = opened.tab.locator('[data-key="2"]').get_attribute("aria-label")
+    assert label.startswith("worse, rejected")
+    tab.get_by_role("button", name="Candidates and curves").click()
+    assert opened.box("prompt").count() == 1
+    assert tab.evaluate("window.hacked") is None
+    assert opened.wrong == []
+    tab.close()
+
+
+def test_an_array_is_shown_as_a_picture(browser: Any, tmp_path: Path) -> None:
+    import numpy
+
+    photo = tg.node(numpy.arange(16 * 24 * 3, dtype=numpy.uint8).reshape(16, 24, 3), name="photo")
+    opened = Opened(browser, Path(tg.Graph.of(photo).to_html(tmp_path / "page.html")))
+    opened.box("photo").click()
+    size = "document.querySelector('img.picture')"
+    opened.tab.wait_for_function(f"{size}.complete")
+    assert opened.tab.evaluate(f"[{size}.naturalWidth, {size}.naturalHeight]") == [24, 16]
+    assert opened.wrong == []
+    opened.tab.close()
 
 
 def test_an_entry_of_every_form_is_shown(browser: Any, tmp_path: Path) -> None:

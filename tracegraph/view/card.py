@@ -83,11 +83,12 @@ def sparkline(values: Sequence[float], width: int = 60) -> str:
     """
     step = max(1, math.ceil(len(values) / width))
     taken = [*values[::-1][::step]][::-1]  # the last one is among them
-    finite = [value for value in taken if math.isfinite(value)]
+    finite = [value / 2 for value in taken if math.isfinite(value)]  # halves: no span overflows
     low, high = min(finite, default=0.0), max(finite, default=0.0)
-    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    span, top = (high - low) or 1.0, len(_BARS) - 1
     return "".join(
-        _BARS[round((value - low) * scale)] if math.isfinite(value) else " " for value in taken
+        _BARS[round((value / 2 - low) / span * top)] if math.isfinite(value) else " "
+        for value in taken
     )
 
 
