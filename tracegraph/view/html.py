@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -30,6 +31,7 @@ from tracegraph.view.words import heading, label
 
 __all__ = ["html", "write_html"]
 
+_END = re.compile(r"<(?=/?script|!)", re.IGNORECASE)
 _TITLE, _WORDS, _LONGEST = 200, 8_000, 100_000
 
 
@@ -68,6 +70,7 @@ def html(page: Page, *, words: int = _WORDS) -> str:
     roots = dict.fromkeys(frame.picture for frame in frames)
     pictures = [picture for root in roots for picture in root.whole()]
     numbers = {id(picture): number for number, picture in enumerate(pictures)}
+    outer = {id(root) for root in roots}
     places = {root: numbers[id(root)] for root in roots}
     told = _Told(words)
     data = {
@@ -88,7 +91,8 @@ def html(page: Page, *, words: int = _WORDS) -> str:
         f"style-src 'sha256-{_hash(style)}'; base-uri 'none'; form-action 'none'"
     )
     drawn = "".join(
-        f'<script type="application/json" id="svg-{number}">{_json(_drawn(picture))}</script>\n'
+        f'<script type="text/plain" id="svg-{number}">'
+        f"{_drawn(picture, legend=id(picture) in outer)}</script>\n"
         for number, picture in enumerate(pictures)
     )
     return (
@@ -117,7 +121,7 @@ def _hash(text: str) -> str:
 def _json(data: Any) -> str:
     """JSON that no word inside can end: neither as an element nor as a line of script."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return text.replace("<", "\\u003c")
 
 
 def _words_of(picture: Picture, numbers: Mapping[int, int]) -> dict[str, Any]:
@@ -157,15 +161,20 @@ def _front(front: Front) -> dict[str, Any]:
     }
 
 
-def _drawn(picture: Picture) -> dict[str, Any]:
-    """A drawing in parts, so that a page makes only those that are seen: arrows, then boxes."""
-    found = drawing(picture, style=False)
-    return {
-        "frame": found.head + found.tail,
-        "parts": [part.text for part in found.parts],
-        "levels": [part.level for part in found.parts],
-        "areas": [round(edge) for part in found.parts for edge in part.area],
-    }
+def _drawn(picture: Picture, *, legend: bool) -> str:
+    """A drawing in lines, of which a page makes only what is seen.
+
+    First the frame around the parts; then levels and areas as JSON; then the arrows and the boxes.
+    It is our own markup, with every word escaped: it holds nothing that ends a script for a browser.
+    """
+    found = drawing(picture, alone=False, legend=legend)
+    areas = [round(edge) for part in found.parts for edge in part.area]
+    lines = [
+        (found.head + found.tail).replace("\n", ""),
+        _json([[part.level for part in found.parts], areas]),
+        *(part.text.replace("\n", "") for part in found.parts),
+    ]
+    return _END.sub("&lt;", "\n".join(lines))
 
 
 class _Told:

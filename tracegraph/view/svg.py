@@ -13,7 +13,7 @@ from functools import lru_cache
 from html import escape
 from itertools import pairwise
 
-from tracegraph.view.layout import Point, Size, layered
+from tracegraph.view.layout import Layout, Point, Size, layered
 from tracegraph.view.look import LOOKS
 from tracegraph.view.picture import Arrow, Box, Picture, Role
 from tracegraph.view.plain import one_line, shorten, width
@@ -27,6 +27,7 @@ _SANS = 0.585  # the width of one cell of bold proportional type, in its size: g
 _MONO = 0.605
 _HEAD = 7.0  # length of an arrowhead
 _RING = 6.0  # how far the ring of feedback reaches beyond its box
+_STEP = 12.0  # widths of boxes are multiples of it
 _WIDEST = 420.0  # a box grows no wider for the labels of its arrows
 _PLURAL = {
     "parameter": "parameters",
@@ -70,8 +71,11 @@ def svg(picture: Picture) -> str:
     return "\n".join([found.head, *(part.text for part in parts), found.tail])
 
 
-def drawing(picture: Picture, *, style: bool = True) -> Drawing:
-    """`picture` as SVG in parts: arrows and boxes, each in the order of `picture`."""
+def drawing(picture: Picture, *, alone: bool = True, legend: bool = True) -> Drawing:
+    """`picture` as SVG in parts: arrows and boxes, each in the order of `picture`.
+
+    What stands in a page is not `alone`: the page brings the style and the longer words.
+    """
     arriving = Counter(arrow.head for arrow in picture.arrows if arrow.label)
     entering = Counter(arrow.head for arrow in picture.arrows)
     labels = [label(arrow) for arrow in picture.arrows]
@@ -83,24 +87,24 @@ def drawing(picture: Picture, *, style: bool = True) -> Drawing:
         wanted = longest.get(box.key, 0.0) * entering[box.key]
         fits = bool(arriving[box.key]) and wanted <= _WIDEST
         cards.append(_card(box, wanted if fits else 0.0, fits))
-    found = layered([card.size for card in cards], picture.indexed())
+    found = _laid(tuple(card.size for card in cards), tuple(picture.indexed()))
     above = heading(picture)
     top = _MARGIN + (34 if above else 0)
-    legend = list(_legend(picture, _MARGIN, top + found.height + 30))
+    below = list(_legend(picture, _MARGIN, top + found.height + 30)) if legend else []
     wide = max(
         found.width + 2 * _MARGIN,
-        _legend_width(picture),
+        _legend_width(picture) if legend else 0.0,
         len(above) and 2 * _MARGIN + width(above) * 16 * _SANS,
         240,
     )
-    high = top + found.height + (74 if legend else _MARGIN)
+    high = top + found.height + (74 if below else _MARGIN)
     said = _said(picture)
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="tg" role="img" '
         f'aria-label="{escape(said)}" '
         f'viewBox="0 0 {wide:.7g} {high:.7g}" width="{wide:.7g}" height="{high:.7g}">',
         f"<title>{escape(above or said)}</title>",
-        *([f"<style>{STYLE}</style>"] if style else []),
+        *([f"<style>{STYLE}</style>"] if alone else []),
         f'<rect class="tg-page" width="{wide:.7g}" height="{high:.7g}"/>',
     ]
     if above:
@@ -115,7 +119,7 @@ def drawing(picture: Picture, *, style: bool = True) -> Drawing:
     parts = []
     for arrow, route, name in zip(picture.arrows, found.routes, labels, strict=True):
         shown = name if labelled[arrow.head] else ""
-        text = _arrow(arrow, route, shown, lift=rings[arrow.head])
+        text = _arrow(arrow, route, shown, lift=rings[arrow.head], alone=alone)
         across = [point.x for point in route]
         right = max(max(across), route[-1].x + 7 + _mono(shown, SMALL))
         area = (left + min(across) - 5, top + route[0].y, left + right + 5, top + route[-1].y)
@@ -123,8 +127,14 @@ def drawing(picture: Picture, *, style: bool = True) -> Drawing:
     for card, (x, y) in zip(cards, found.places, strict=True):
         x, y = x + left, y + top
         around = (x - _RING, y - _RING, x + card.size.width + _RING, y + card.size.height + _RING)
-        parts.append(Part("\n".join(_box(card, Point(x - left, y - top))), around, 2))
-    return Drawing("\n".join(out), tuple(parts), "\n".join(["</g>", *legend, "</svg>\n"]))
+        parts.append(Part("\n".join(_box(card, Point(x - left, y - top), alone=alone)), around, 2))
+    return Drawing("\n".join(out), tuple(parts), "\n".join(["</g>", *below, "</svg>\n"]))
+
+
+@lru_cache(64)
+def _laid(sizes: tuple[Size, ...], arrows: tuple[tuple[int, int], ...]) -> Layout:
+    """The layout, which the turns of a loop share: widths come in steps so that they often agree."""
+    return layered(sizes, arrows)
 
 
 # Boxes
@@ -149,10 +159,11 @@ def _card(box: Box, wanted: float, labelled: bool) -> _Card:
     )
     slant = {"input": 24.0, "failure": 16.0, "output": 20.0}.get(box.role, 0.0)
     high = 36 + 17 * len(cut.lines) + 24 * bool(cut.feedback)
-    return _Card(box, cut, Size(max(92.0, wanted, inner + 28 + slant), high), labelled)
+    wide = max(92.0, wanted, inner + 28 + slant)
+    return _Card(box, cut, Size(-(-wide // _STEP) * _STEP, high), labelled)
 
 
-def _box(card: _Card, place: Point) -> Iterator[str]:
+def _box(card: _Card, place: Point, *, alone: bool) -> Iterator[str]:
     box, cut, (wide, high) = card.box, card.words, card.size
     classes = f"tg-box tg-{box.role}{' tg-way' if box.on_path else ''}"
     hidden = " tg-hidden" if box.hidden else ""
@@ -160,7 +171,8 @@ def _box(card: _Card, place: Point) -> Iterator[str]:
         f'<g class="{classes}{hidden}" data-key="{box.key}" '
         f'transform="translate({place.x:.7g},{place.y:.7g})">'
     )
-    yield f"<title>{escape(tooltip(box))}</title>"
+    if alone:
+        yield f"<title>{escape(tooltip(box))}</title>"
     if box.on_path:
         yield f'<path class="tg-ring" d="{_outline(box.role, wide, high, 4.5)}"/>'
     if box.inside is not None:
@@ -245,7 +257,7 @@ def _mark(role: Role, x: float, y: float) -> str:
 # Arrows
 
 
-def _arrow(arrow: Arrow, route: Sequence[Point], name: str, *, lift: float) -> str:
+def _arrow(arrow: Arrow, route: Sequence[Point], name: str, *, lift: float, alone: bool) -> str:
     end = Point(route[-1].x, route[-1].y - lift)
     stop = Point(end.x, end.y - _HEAD + 1)
     points = [*route[:-1], stop]
@@ -264,7 +276,7 @@ def _arrow(arrow: Arrow, route: Sequence[Point], name: str, *, lift: float) -> s
     tip = _polygon([(end.x - half, end.y - _HEAD - 1), (end.x + half, end.y - _HEAD - 1), end])
     parts = [
         f'<g class="tg-arrow{way}{captured}" data-tail="{arrow.tail}" data-head="{arrow.head}">',
-        f"<title>{escape(_arrow_tooltip(arrow))}</title>",
+        f"<title>{escape(_arrow_tooltip(arrow))}</title>" if alone else "",
         f'<path class="tg-wire" d="{"".join(path)}"/><path class="tg-tip" d="{tip}"/>',
     ]
     if arrow.on_path:

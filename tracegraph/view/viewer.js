@@ -84,12 +84,13 @@
   }
   function load(number) {
     if (stages.has(number)) return stages.get(number);
-    const data = read("svg-" + number), told = page.pictures[number], svg = parsed(data.frame);
+    const [frame, numbers, ...parts] = document.getElementById("svg-" + number).textContent.split("\n");
+    const [levels, areas] = JSON.parse(numbers), told = page.pictures[number], svg = parsed(frame);
     svg.setAttribute("role", "group");
     const inner = svg.querySelector(".tg-parts");
     const layers = [0, 1, 2].map(() => inner.appendChild(drawn("g")));
-    const made = { number, svg, told, layers, parts: data.parts, levels: data.levels, edges: Float64Array.from(data.areas),
-      elements: new Array(data.parts.length).fill(null), unseen: new Uint8Array(data.parts.length), covered: null,
+    const made = { number, svg, told, layers, parts, levels, edges: Float64Array.from(areas),
+      elements: new Array(parts.length).fill(null), unseen: new Uint8Array(parts.length), covered: null,
       order: [], boxes: new Map(), rects: new Map(), at: new Map(), touching: new Map(), inputs: new Map(), users: new Map(),
       width: +svg.getAttribute("width"), height: +svg.getAttribute("height") };
     const add = (map, key, what) => { if (map.has(key)) map.get(key).push(what); else map.set(key, [what]); };
@@ -132,6 +133,7 @@
       part.setAttribute("role", "button");
       part.setAttribute("tabindex", key === picture.order[0] ? "0" : "-1");
       part.setAttribute("aria-label", `${name}, ${kind ? kind + " " : ""}${picture.told.words[role] || role}${opens >= 0 ? ", opens" : ""}${onPath ? ", " + (picture.told.words.way || "feedback passed through") : ""}${line ? ": " + line : ""}`);
+      part.prepend(titled([name, line, ...(onPath ? [picture.told.words.way || "feedback passed through"] : [])].filter(Boolean).join("\n")));
       if (picture === graph && key === picked) part.classList.add("picked");
       if (hitKeys.has(picture.number + ":" + key)) part.classList.add("hit");
     });
