@@ -82,7 +82,7 @@ def dot(picture: view.Picture) -> tuple[list[np.ndarray[Any, Any]], float]:
         kind, *words = row.split()
         if kind == "edge":
             count = int(words[2])
-            points = np.array(words[3 : 3 + 2 * count], float).reshape(-1, 2)
+            points = np.array(words[3 : 3 + 2 * count], float).reshape(-1, 2) * 72
             lines.setdefault((int(words[0]), int(words[1])), []).append(points)
     return [smooth(lines[end].pop()) for end in picture.indexed()], spent
 
@@ -112,28 +112,31 @@ def smooth(points: np.ndarray[Any, Any], parts: int = 6) -> np.ndarray[Any, Any]
 
 
 def crossings(lines: Sequence[np.ndarray[Any, Any]], ends: Sequence[tuple[int, int]]) -> int:
-    """How many pairs of lines cross, of those that share no box."""
+    """Where lines cross that share no box; arrows of one tail that run on one line count once."""
     start = np.concatenate([line[:-1] for line in lines])
     stop = np.concatenate([line[1:] for line in lines])
     owner = np.repeat(np.arange(len(lines)), [len(line) - 1 for line in lines])
     tail, head = np.array(ends).T
     low, high = np.minimum(start, stop), np.maximum(start, stop)
-    found: set[tuple[int, int]] = set()
-
-    def side(p: Any, q: Any, r: Any) -> Any:
-        return np.sign((q[0] - p[0]) * (r[..., 1] - p[1]) - (q[1] - p[1]) * (r[..., 0] - p[0]))
-
+    found: set[tuple[int, int, int, int]] = set()
     for at in range(len(start)):
+        one, p, way = owner[at], start[at], stop[at] - start[at]
         near = np.flatnonzero(
-            (owner > owner[at]) & (low <= high[at]).all(axis=1) & (high >= low[at]).all(axis=1)
+            (owner > one) & (low <= high[at]).all(axis=1) & (high >= low[at]).all(axis=1)
         )
-        p, q, r, s = start[at], stop[at], start[near], stop[near]
-        apart = side(p, q, r) * side(p, q, s) < 0
-        turned = np.sign(
-            (s[:, 0] - r[:, 0]) * (p[1] - r[:, 1]) - (s[:, 1] - r[:, 1]) * (p[0] - r[:, 0])
-        ) * np.sign((s[:, 0] - r[:, 0]) * (q[1] - r[:, 1]) - (s[:, 1] - r[:, 1]) * (q[0] - r[:, 0]))
-        found |= {(int(owner[at]), int(owner[n])) for n in near[apart & (turned < 0)]}
-    return sum(not {tail[a], head[a]} & {tail[b], head[b]} for a, b in found)
+        other = owner[near]
+        apart = (tail[other] != tail[one]) & (tail[other] != head[one])
+        near = near[apart & (head[other] != tail[one]) & (head[other] != head[one])]
+        r, its = start[near] - p, stop[near] - start[near]
+        with np.errstate(all="ignore"):  # parallel lines
+            turn = way[0] * its[:, 1] - way[1] * its[:, 0]
+            along = (r[:, 0] * its[:, 1] - r[:, 1] * its[:, 0]) / turn
+            across = (r[:, 0] * way[1] - r[:, 1] * way[0]) / turn
+        for hit in np.flatnonzero((along > 0) & (along < 1) & (across > 0) & (across < 1)):
+            x, y = (p + along[hit] * way).round().astype(int)
+            pair = sorted((int(tail[one]), int(tail[owner[near[hit]]])))
+            found.add((pair[0], pair[1], int(x), int(y)))
+    return len(found)
 
 
 def opened(pages: dict[str, Path]) -> None:

@@ -217,7 +217,6 @@
 
   function enter() { // too large to be seen as a whole: begin at what failed, or at the end
     const roles = (role) => graph.order.filter((key) => graph.boxes.get(key)[1] === role).pop();
-    place();
     reveal(roles("failure") || roles("output") || graph.order[graph.order.length - 1], true);
   }
 
