@@ -91,7 +91,8 @@ def _chains(
         (v,) = item.boxes
         (before,) = inputs[v] if len(inputs[v]) == 1 else (-1,)
         goes_on = before in last and len(users[before]) == 1
-        last[v] = [*last.pop(before), item] if goes_on else [item]
+        last[v] = last.pop(before) if goes_on else []
+        last[v].append(item)
     long = {v: chain for v, chain in last.items() if len(chain) >= _CHAIN}
     within = {item.boxes[0] for chain in long.values() for item in chain}
     return [
@@ -116,12 +117,9 @@ def _loops(items: list[_Item]) -> list[_Item]:
             found.append(_group([body[0] for body in bodies], "loop"))
         else:
             steps = [
-                _Item(
-                    tuple(v for item in body for v in item.boxes), None, tuple(body),
-                    f"{number} of {times}", _way(body),
-                )
+                _Item(_boxes(body), None, tuple(body), f"{number} of {times}", _way(body))
                 for number, body in enumerate(bodies, 1)
-            ]  # fmt: skip
+            ]
             found.append(_group(steps, "loop", _way(bodies[0])))
     return found + items[at:]
 
