@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from optimizers.candidate import Candidate
 from optimizers.training.budget import Spend
 from optimizers.training.policies.policy import Entry
 from optimizers.training.report import write_report
+
+if TYPE_CHECKING:
+    from tracegraph import view
 
 __all__ = ["Event", "Kind", "Listener", "Result"]
 
@@ -86,6 +89,34 @@ class Result:
     error: Exception | None = None
     candidates: Mapping[str, Candidate] = field(default_factory=dict)
     state: Any = None
+
+    def _card(self) -> view.Card:
+        """The result on a card, for a notebook or a terminal: scores, spend, what happened."""
+        from tracegraph import view  # drawing is loaded when something is drawn
+
+        scores = [e.score for e in self.history if e.score is not None]
+        rows = [
+            (str(e.step), e.kind, "" if e.score is None else f"{e.score:.4g}", e.note)
+            for e in self.history
+        ]
+        facts = {
+            "score": f"{self.baseline:.4g} -> {self.score:.4g}", "spend": str(self.spend),
+            "stopped": self.stopped,
+        }  # fmt: skip
+        if self.error is not None:
+            facts["error"] = f"{type(self.error).__name__}: {self.error}"
+        parts = (
+            view.Facts(facts),
+            view.Spark("scores of the candidates", scores),
+            view.Table("what happened", ("step", "", "score", "note"), rows[-20:]),
+        )
+        return view.Card("training", parts)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return self._card().bundle(str(self))
+
+    def __rich__(self) -> view.Card:
+        return self._card()
 
     def __str__(self) -> str:
         kept = sum(event.kind == "accepted" for event in self.history)
