@@ -15,7 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 import tracegraph as tg
-from tracegraph import cli, doctor
+import tracegraph.commands.options
+from tracegraph import cli, commands, doctor
 from tracegraph.errors import HistoryError
 from tracegraph.history.export import steps_frame
 
@@ -38,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def said(*words: str, code: int = 0) -> str:
     result = CliRunner().invoke(cli.app, list(words))
     assert result.exit_code == code, (result.output, result.exception)
-    return str(result.output)
+    return str(result.output if code else result.stdout)
 
 
 def data(*words: str) -> Any:
@@ -135,11 +136,12 @@ def program(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_an_error_is_one_line_unless_asked(folder: Path) -> None:
     done = program("runs", "show", "secnd", folder=folder)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("error: ")
     assert "did you mean 'second'" in done.stderr
     assert done.stderr.count("\n") == 1
     assert "Traceback" in program("--debug", "runs", "show", "secnd", folder=folder).stderr
+    assert "Traceback" in program("runs", "show", "secnd", "--debug", folder=folder).stderr
     assert program("runs", "nonsense", folder=folder).returncode == 2
     (folder / ".tracegraph" / "history.sqlite").write_bytes(b"x" * 5_000)
     done = program("runs", "list", folder=folder)
@@ -147,8 +149,8 @@ def test_an_error_is_one_line_unless_asked(folder: Path) -> None:
     assert "is damaged" in done.stderr
 
 
-COMMANDS = ["", "runs", "runs list", "runs show", "runs compare", "runs diff", "runs export",
-            "runs prune", "view", "export", "doctor"]  # fmt: skip
+COMMANDS = ["", "runs list", "runs show", "runs compare", "runs diff", "runs export", "runs prune",
+            *(row.name for row in cli.COMMANDS if row.target.startswith("tracegraph."))]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -158,7 +160,7 @@ def test_help_shows_an_example_that_is_understood(
     def stop(*_: Any) -> Any:
         raise HistoryError("understood")
 
-    monkeypatch.setattr(cli, "_history", stop)
+    monkeypatch.setattr(commands.options, "History", stop)
     monkeypatch.setattr(doctor, "examined", stop)
     example = said(*command.split(), "-h").partition("Example: tracegraph ")[2]
     result = CliRunner().invoke(cli.app, example.split())
@@ -181,6 +183,7 @@ def test_the_doctor_says_what_is_there_and_shows_no_key(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-0123456789")
+    monkeypatch.setattr(doctor, "_loopback", dict)
     found = data("doctor")
     assert found["models"]["OPENAI_API_KEY"] == "set"
     assert found["history"]["runs"] == 2
@@ -190,11 +193,25 @@ def test_the_doctor_says_what_is_there_and_shows_no_key(
     assert "very-secret" not in json.dumps(found) + said("doctor")
 
 
+def test_the_doctor_asks_a_model_of_its_own_and_leaves_nothing_behind(folder: Path) -> None:
+    before = sorted(path.name for path in folder.rglob("*"))
+    assert doctor.examined()["loopback"]["answered"] is True
+    assert sorted(path.name for path in folder.rglob("*")) == before
+    assert len(data("runs", "list")) == 2
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_doctor_says_what_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_loopback", lambda: {"answered": False, "why": "a proxy"})
+    assert "a proxy" in said("doctor", code=1)
+
+
 def test_a_live_check_asks_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tracegraph import llm
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(doctor, "_sandbox", dict)
+    monkeypatch.setattr(doctor, "_loopback", dict)
     monkeypatch.setattr(llm, "as_language_model", lambda name: llm.Scripted(["ready"]))
     assert data("doctor", "--live", "some-model")["live check"]["reply"] == "ready"
     monkeypatch.setattr(llm, "as_language_model", lambda name: llm.Scripted([]))

@@ -30,7 +30,8 @@ def value_facts(value: KeptValue) -> dict[str, Any]:
 
 
 def json_lines(run: KeptRun, *, graphs: bool = False) -> Iterator[str]:
-    """The run as lines of JSON, each with a ``type``: run, parameter, step, candidate, event.
+    """The run as lines of JSON, each with a ``type``: run, parameter, step, reply, candidate,
+    event.
 
     Args:
         run: a run of a `History`.
@@ -45,6 +46,8 @@ def json_lines(run: KeptRun, *, graphs: bool = False) -> Iterator[str]:
         if graphs and step.nodes:
             facts["graph"] = asdict(run.graph(step.number))
         yield _line("step", facts)
+    for reply in run.replies:
+        yield _line("reply", asdict(reply))
     for candidate in run.candidates:
         yield _line("candidate", asdict(candidate))
     for event in run.events:

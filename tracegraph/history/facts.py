@@ -6,6 +6,7 @@ They lie in the same file as the runs, each in a named space. What is kept survi
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -14,12 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
+from tracegraph.again import REPLAY
 from tracegraph.errors import HistoryError
+from tracegraph.events import observe
 from tracegraph.history.redact import Redactor
 from tracegraph.history.store import keep_text, kept_text, open_store, store_path, transaction
 from tracegraph.history.values import pack, unpack
 
-__all__ = ["Facts"]
+__all__ = ["Facts", "State"]
 
 
 @final
@@ -152,11 +155,18 @@ class State:
         self._store = store
 
     def load(self) -> Any:
-        """The state that was saved last, or ``None``."""
-        with Facts("state", self._store) as facts:
+        """The state that was saved last, or ``None``; in a replay, only what it saved itself."""
+        with Facts(_space(), self._store) as facts:
             return facts.get(self.name)
 
     def save(self, state: Any) -> None:
         """Keep a state, all of it or none; it is on disk when this returns."""
-        with Facts("state", self._store) as facts:
+        with Facts(_space(), self._store) as facts:
             facts[self.name] = state
+            observe("state", name=self.name, store=str(facts.path.absolute()))
+
+
+def _space() -> str:
+    """Where states lie: those of a replay apart, for it begins at the beginning."""
+    tape = os.environ.get(REPLAY)
+    return f"replay {tape}" if tape else "state"

@@ -20,8 +20,8 @@ from tracegraph.history.parameters import read_value, tensor_file
 from tracegraph.history.store import collect_garbage, kept_text, open_store, store_path, transaction
 from tracegraph.kinds import show
 
-__all__ = ["Difference", "Event", "History", "KeptCandidate", "KeptRun", "KeptStep", "KeptValue",
-           "differences"]  # fmt: skip
+__all__ = ["Difference", "Event", "History", "KeptCandidate", "KeptReply", "KeptRun", "KeptStep",
+           "KeptValue", "differences"]  # fmt: skip
 
 _STEP = (
     "number, started, seconds, status, optimizer, note, score, changes, rejections, calls, "
@@ -78,6 +78,30 @@ class KeptCandidate:
     score: float | None
     status: str
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Its score for each objective, by name; larger is better."""
+        return dict(self.details.get("scores", {}))
+
+
+@dataclass(frozen=True, slots=True)
+class KeptReply:
+    """A question to a model and its reply, whoever asked; in order of time.
+
+    `request` and `reply` are plain data, as a tape holds them (`tracegraph.llm.Tape`); `key` is that
+    of the request. `cost` is in dollars.
+    """
+
+    step: int
+    time: float
+    key: str
+    model: str
+    tokens_in: int | None
+    tokens_out: int | None
+    cost: float | None
+    request: Mapping[str, Any]
+    reply: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,12 +305,19 @@ class KeptRun:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """How many steps, the best and last score, tokens, calls, dollars and seconds."""
+        """How many steps, the best and last score, and what the steps took: tokens, calls, dollars.
+
+        ``replies`` and ``paid`` (dollars) count every reply of a model, those that the program asked
+        for itself too; ``seconds`` is the time of the whole run.
+        """
         with self._history._reading() as connection:
             row = connection.execute(
                 "SELECT count(*), max(score), sum(calls), sum(tokens_in), sum(tokens_out), sum(cost),"
                 " max(started + coalesce(seconds, 0)) FROM steps WHERE run=?",
                 (self.id,),
+            ).fetchone()
+            replies, paid = connection.execute(
+                "SELECT count(*), sum(cost) FROM replies WHERE run=?", (self.id,)
             ).fetchone()
             last = connection.execute(
                 "SELECT score FROM steps WHERE run=? AND score IS NOT NULL "
@@ -297,6 +328,7 @@ class KeptRun:
         return {
             "steps": steps, "best_score": best, "last_score": last[0] if last else None,
             "calls": calls, "tokens_in": tokens_in, "tokens_out": tokens_out, "cost": cost,
+            "replies": replies, "paid": paid,
             "seconds": (self.ended or until or self.created) - self.created,
         }  # fmt: skip
 
@@ -358,8 +390,24 @@ class KeptRun:
         return differences(self.parameters(before), self.parameters(after))
 
     @property
+    def replies(self) -> list[KeptReply]:
+        """Every question to a model and its reply: those of optimizers, and those of the program."""
+        with self._history._reading() as connection:
+            rows = connection.execute(
+                "SELECT step, time, key, model, tokens_in, tokens_out, cost, request, reply "
+                "FROM replies WHERE run=? ORDER BY id",
+                (self.id,),
+            ).fetchall()
+            return [
+                KeptReply(
+                    *row[:7], *(json.loads(kept_text(connection, sha) or "{}") for sha in row[7:])
+                )
+                for row in rows
+            ]
+
+    @property
     def candidates(self) -> list[KeptCandidate]:
-        """The candidates of its searches, in order."""
+        """The candidates of its searches, in the order in which they were met."""
         with self._history._reading() as connection:
             rows = connection.execute(
                 "SELECT id, parents, step, time, score, status, details FROM candidates "
@@ -373,6 +421,27 @@ class KeptRun:
                 )
                 for id, parents, step, when, score, status, sha in rows
             ]  # fmt: skip
+
+    def front(self, objectives: Iterable[str] | None = None) -> list[KeptCandidate]:
+        """The Pareto front: the candidates that no other one is at least as good as in every
+        objective and better than in one; larger is better.
+
+        Args:
+            objectives: names of `KeptCandidate.scores`; by default all that any candidate has. A
+                candidate without a score for each of them is left out.
+        """
+        found = self.candidates
+        names = (
+            sorted({n for c in found for n in c.scores}) if objectives is None else [*objectives]
+        )
+        points = [(c, tuple(c.scores[n] for n in names)) for c in found if {*names} <= {*c.scores}]
+        return [
+            c for c, own in points
+            if names and not any(
+                other != own and all(a >= b for a, b in zip(other, own, strict=True))
+                for _, other in points
+            )
+        ]  # fmt: skip
 
     @property
     def events(self) -> list[Event]:

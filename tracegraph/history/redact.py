@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
 from typing import Any
 
-__all__ = ["Redactor"]
+__all__ = ["Redactor", "says_secret"]
 
 _NAMES = frozenset(
     ("KEY", "KEYS", "APIKEY", "TOKEN", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASSPHRASE",
@@ -56,7 +56,7 @@ class Redactor:
         self._secrets: set[str] = set()
         self._heads: re.Pattern[str] | None = None
         found = os.environ if environment is None else environment
-        self._add(value for name, value in found.items() if _says_secret(name))
+        self._add(value for name, value in found.items() if says_secret(name))
 
     def learn(self, holder: Any) -> None:
         """Remember the secrets that a language model's object holds."""
@@ -108,7 +108,8 @@ class Redactor:
                 self._heads = re.compile("|".join(starts))
 
 
-def _says_secret(name: str) -> bool:
+def says_secret(name: str) -> bool:
+    """Whether what has this name is a secret: one of its words is KEY, TOKEN, PASSWORD, ..."""
     return not _NAMES.isdisjoint(re.split(r"[^A-Z]+", name.upper()))
 
 
@@ -142,7 +143,7 @@ def _held(holder: Any, depth: int, secret: bool, seen: set[int]) -> Iterator[str
         items = [*getattr(holder, "__dict__", {}).items()]
         items += [(name, getattr(holder, name)) for name in slots if hasattr(holder, name)]
     for name, item in items:
-        yield from _held(item, depth + 1, secret or _says_secret(str(name)), seen)
+        yield from _held(item, depth + 1, secret or says_secret(str(name)), seen)
 
 
 def _slots(kind: type) -> tuple[str, ...]:

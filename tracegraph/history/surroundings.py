@@ -1,4 +1,7 @@
-"""What a run ran with: versions, the commit, the machine, seeds. Nothing of the environment's values."""
+"""What a run ran with: versions, the commit, the machine, seeds, how it was started.
+
+Nothing of the environment's values.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import sys
 from functools import cache
 from typing import Any
 
+from tracegraph.history.started import started
+
 __all__ = ["surroundings"]
 
 _PACKAGES = (
@@ -18,13 +23,14 @@ _PACKAGES = (
 
 
 def surroundings(seed: int | None) -> dict[str, Any]:
-    """Versions of what is loaded, the git commit, the machine and known seeds."""
+    """Versions of what is loaded, the git commit, the machine, known seeds, how it was started."""
     return {
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(),
         "machine": f"{platform.system()} {platform.machine()}",
         "program": sys.argv[0] if sys.argv else "",
         "seeds": _seeds(seed),
+        "started": started(),
     }
 
 

@@ -16,7 +16,8 @@ from tracegraph.errors import NotRecorded, WrongModel
 from tracegraph.llm.messages import Price, Reply, Request, Usage
 from tracegraph.llm.model import Ask, LanguageModel, ModelBase, Steps, Wrapper
 
-__all__ = ["Cached", "Recorded", "Replay", "Tape"]
+__all__ = ["Cached", "Recorded", "Replay", "Tape", "line_of", "plain_reply", "read_lines",
+           "reply_of"]  # fmt: skip
 
 _FORMAT = 1
 
@@ -35,7 +36,8 @@ class Tape:
         self._lock = threading.Lock()
         self._torn = False
         if self.path is not None and self.path.exists():
-            self._lines = dict(self._read(self.path))
+            self._lines = dict(read_lines(self.path))
+            self._torn = _ends_torn(self.path)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -48,16 +50,11 @@ class Tape:
     def find(self, request: Request, model: str) -> Reply | None:
         """The reply kept for this request to `model`, or None."""
         line = self._lines.get(request.key(model))
-        return None if line is None else _reply_of(line["reply"], request)
+        return None if line is None else reply_of(line["reply"], request)
 
     def keep(self, request: Request, model: str, reply: Reply) -> None:
         """Keep a reply; in the file too, before this returns."""
-        line = {
-            "format": _FORMAT,
-            "key": request.key(model),
-            "request": json.loads(request.canonical(model)),
-            "reply": _plain(reply),
-        }
+        line = line_of(request.key(model), json.loads(request.canonical(model)), plain_reply(reply))
         with self._lock:
             self._lines[line["key"]] = line
             if self.path is not None:
@@ -66,31 +63,46 @@ class Tape:
                     file.write("\n" + text if self._torn else text)
                 self._torn = False
 
-    def _read(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        self._torn = bool(text) and not text.endswith("\n")
-        lines = text.split("\n")
-        for number, written in enumerate(lines, start=1):
-            if not written.strip():
-                continue
-            try:
-                line = json.loads(written)
-                if line["format"] != _FORMAT:
-                    raise WrongModel(
-                        f"line {number} of {path} has format {line['format']!r} and this version "
-                        f"reads {_FORMAT}; record the file again"
-                    )
-                yield line["key"], line
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                if isinstance(error, json.JSONDecodeError) and written.startswith('{"format":'):
-                    continue  # cut off by a crash while it was written
+
+def line_of(key: str, request: Any, reply: Any) -> dict[str, Any]:
+    """One line of a tape: a request's key, its canonical form, and a reply as `plain_reply` has it."""
+    return {"format": _FORMAT, "key": key, "request": request, "reply": reply}
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The keys and lines of a tape, in order; a line that was cut off by a crash is passed over.
+
+    Raises:
+        WrongModel: it is no tape, or one of another format.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, written in enumerate(text.split("\n"), start=1):
+        if not written.strip():
+            continue
+        try:
+            line = json.loads(written)
+            if line["format"] != _FORMAT:
                 raise WrongModel(
-                    f"line {number} of {path} is not a recorded reply ({error!r:.100}); give the "
-                    "path of a file that Recorded or Cached wrote"
-                ) from error
+                    f"line {number} of {path} has format {line['format']!r} and this version "
+                    f"reads {_FORMAT}; record the file again"
+                )
+            yield line["key"], line
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            if isinstance(error, json.JSONDecodeError) and written.startswith('{"format":'):
+                continue  # cut off by a crash while it was written
+            raise WrongModel(
+                f"line {number} of {path} is not a recorded reply ({error!r:.100}); give the "
+                "path of a file that Recorded or Cached wrote"
+            ) from error
 
 
-def _plain(reply: Reply) -> dict[str, Any]:
+def _ends_torn(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.seek(0, 2) > 0 and (file.seek(-1, 2), file.read(1))[1] != b"\n"
+
+
+def plain_reply(reply: Reply) -> dict[str, Any]:
+    """A reply as JSON-able data; what its schema made of it is read again when it is needed."""
     usage = reply.usage
     return {
         "text": reply.text,
@@ -101,7 +113,8 @@ def _plain(reply: Reply) -> dict[str, Any]:
     }
 
 
-def _reply_of(plain: dict[str, Any], request: Request) -> Reply:
+def reply_of(plain: dict[str, Any], request: Request) -> Reply:
+    """The reply to `request` that `plain_reply` wrote."""
     usage = plain["usage"]
     return Reply.to(
         request,
