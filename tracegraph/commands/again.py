@@ -175,7 +175,10 @@ def _run(program: _Program, variables: dict[str, str], in_json: bool) -> int:
     """Run it to its end, with this terminal; gives its exit code. JSON has the output for itself."""
     sys.stdout.flush()
     others = {name: value for name, value in os.environ.items() if name not in (REPLAY, RESUME)}
-    process = subprocess.Popen(program.argv, cwd=program.directory, env={**others, **variables})
+    process = subprocess.Popen(
+        program.argv, cwd=program.directory, env={**others, **variables},
+        stdout=sys.stderr if in_json else None,
+    )  # fmt: skip
     while True:
         try:
             code = process.wait()
