@@ -21,10 +21,11 @@ import typer
 
 from tracegraph.again import REPLAY, RESUME
 from tracegraph.commands.options import AsJson, RunName, Store, history
-from tracegraph.commands.printing import as_json, one_line, plain
+from tracegraph.commands.printing import as_json
 from tracegraph.errors import HistoryError
 from tracegraph.history import Facts, History, KeptRun
 from tracegraph.history.started import hash_of
+from tracegraph.view.plain import one_line, plain
 
 __all__ = ["replay", "resume"]
 

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from tracegraph.commands.options import AsJson, Store
-from tracegraph.commands.printing import as_json, one_line
+from tracegraph.commands.printing import as_json
 from tracegraph.commands.waiting import waiting
+from tracegraph.view.plain import one_line
 
 __all__ = ["doctor"]
 

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from tracegraph.commands.options import AsJson, RunName, Store, history
-from tracegraph.commands.printing import as_json, one_line, write
+from tracegraph.commands.printing import as_json, write
 from tracegraph.commands.waiting import waiting
 from tracegraph.history import KeptRun
+from tracegraph.view.plain import one_line
 
 __all__ = ["export"]
 

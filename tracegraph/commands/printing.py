@@ -1,19 +1,16 @@
-"""What commands print: JSON, tables, and a model's or user's words made harmless for a terminal."""
+"""What commands print: JSON, tables, files."""
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from tracegraph.kinds import show
-from tracegraph.view.plain import one_line, plain
 
-__all__ = ["as_json", "difference_facts", "money", "number", "one_line", "plain", "shown", "table",
-           "when", "write"]  # fmt: skip
+__all__ = ["as_json", "difference_facts", "shown", "table", "write"]
 
 
 def as_json(value: Any) -> None:
@@ -49,18 +46,3 @@ def difference_facts(difference: Any) -> dict[str, Any]:
         "name": difference.name, "before": shown(difference.before),
         "after": shown(difference.after), "diff": difference.text,
     }  # fmt: skip
-
-
-def when(seconds: float) -> str:
-    """A moment, in local time."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-
-
-def number(value: float | None) -> str:
-    """A number in four digits; nothing for ``None``."""
-    return "" if value is None else f"{value:.4g}"
-
-
-def money(value: float | None) -> str:
-    """Dollars; nothing for ``None``."""
-    return "" if value is None else f"${value:.4f}"

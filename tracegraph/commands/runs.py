@@ -11,20 +11,12 @@ import typer
 
 from tracegraph.commands.export import export
 from tracegraph.commands.options import AsJson, RunName, Store, history
-from tracegraph.commands.printing import (
-    as_json,
-    difference_facts,
-    money,
-    number,
-    one_line,
-    plain,
-    shown,
-    table,
-    when,
-)
+from tracegraph.commands.printing import as_json, difference_facts, shown, table
 from tracegraph.commands.waiting import waiting
 from tracegraph.history import KeptRun, differences
+from tracegraph.history.display import runs_rows, steps_rows, when
 from tracegraph.history.export import run_facts, value_facts
+from tracegraph.view.plain import one_line, plain
 
 __all__ = ["app"]
 
@@ -47,14 +39,7 @@ def list_runs(
     if in_json:
         as_json([_listed(run) for run in found])
         return
-    rows = []
-    for run in found:
-        facts = run.summary
-        rows.append([
-            str(run.id), one_line(run.name), run.status, when(run.created), str(facts["steps"]),
-            number(facts["best_score"]), money(facts["cost"]),
-        ])  # fmt: skip
-    table(["run", "name", "status", "began", "steps", "best", "cost"], rows)
+    table(*runs_rows(found))
 
 
 @app.command("show", epilog="Example: tracegraph runs show first-try --step 3")
@@ -83,14 +68,7 @@ def show_run(
         if value:
             typer.echo(f"{name}: {one_line(json.dumps(value))}")
     typer.echo("")
-    table(
-        ["step", "score", "changes", "rejected", "seconds", "cost", "note"],
-        [
-            [str(s.number), number(s.score), str(s.changes), str(s.rejections),
-             number(s.seconds), money(s.cost), one_line(s.note)[:60]]
-            for s in steps
-        ],
-    )  # fmt: skip
+    table(*steps_rows(steps))
     for name, value in values.items():
         typer.echo(f"\n{one_line(name)} ({value.kind}, version {value.version}, {value.origin}):")
         typer.echo(plain(shown(value.value)))

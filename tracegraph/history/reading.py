@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, final
 
 from tracegraph.errors import HistoryError, NoSuchRun
+from tracegraph.history.display import html_table, rich_table, runs_rows, sparkline, steps_rows
 from tracegraph.history.kept_graph import KeptGraph
 from tracegraph.history.parameters import read_value, tensor_file
 from tracegraph.history.store import collect_garbage, kept_text, open_store, store_path, transaction
@@ -27,6 +28,7 @@ _STEP = (
     "number, started, seconds, status, optimizer, note, score, changes, rejections, calls, "
     "tokens_in, tokens_out, cost, nodes"
 )
+_SHOWN = 50  # rows of a table that is displayed: the latest
 _RUN = "id, name, created, ended, status, error, host, pid, about"
 
 
@@ -150,6 +152,12 @@ class History:
 
     def __repr__(self) -> str:
         return f"History({str(self.path)!r})"
+
+    def __rich__(self) -> Any:
+        return rich_table(str(self.path), runs_rows(self.runs()[-_SHOWN:]))
+
+    def _repr_html_(self) -> str:
+        return html_table(str(self.path), runs_rows(self.runs()[-_SHOWN:]))
 
     def runs(self) -> list[KeptRun]:
         """Every run, the oldest first."""
@@ -287,6 +295,16 @@ class KeptRun:
 
     def __repr__(self) -> str:
         return f"<kept run {self.id} {self.name!r}, {self.status}>"
+
+    def __rich__(self) -> Any:
+        return rich_table(self._title(), steps_rows(self.steps[-_SHOWN:]))
+
+    def _repr_html_(self) -> str:
+        return html_table(self._title(), steps_rows(self.steps[-_SHOWN:]))
+
+    def _title(self) -> str:
+        scores = sparkline([step.score for step in self.steps])
+        return f"run {self.id} {self.name}: {self.status} {scores}".rstrip()
 
     @property
     def about(self) -> dict[str, Any]:
