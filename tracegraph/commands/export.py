@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tracegraph.commands.options import AsJson, RunName, Store, history
-from tracegraph.commands.printing import as_json, write
+from tracegraph.commands.printing import as_json, write, write_file
 from tracegraph.commands.waiting import waiting
 from tracegraph.history import KeptRun
 from tracegraph.view.plain import one_line
@@ -48,7 +47,7 @@ def export(
         if form in _TEXTS:
             text = _TEXTS[form](kept, graphs)
             if in_json and output is not None:
-                Path(output).write_text(text, encoding="utf-8", errors="surrogatepass")
+                write_file(text, output)
                 as_json({"run": kept.id, "format": form, "output": output})
                 return
             write(text, output)

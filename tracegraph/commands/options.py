@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from tracegraph.commands.waiting import waiting
 from tracegraph.history import History
 
 __all__ = ["AsJson", "Output", "RunName", "Store", "history"]
@@ -23,4 +24,5 @@ Output: TypeAlias = Annotated[
 
 def history(store: str | None) -> History:
     """The history that ``--store`` names."""
-    return History(store)
+    with waiting("opening the history"):  # another program may have locked it for a while
+        return History(store)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from tracegraph.errors import HistoryError
 from tracegraph.kinds import show
 
-__all__ = ["as_json", "difference_facts", "shown", "table", "write"]
+__all__ = ["as_json", "difference_facts", "shown", "table", "write", "write_file"]
 
 
 def as_json(value: Any) -> None:
@@ -27,12 +29,28 @@ def table(titles: list[str], rows: list[list[str]]) -> None:
 
 
 def write(text: str, output: str | None) -> None:
-    """Write a text to a file and say which, or print it."""
+    """Write a text to a file and say which, or print it.
+
+    Raises:
+        HistoryError: the file cannot be written; what was there before is still there.
+    """
     if output is None:
         typer.echo(text, nl=False)
         return
-    Path(output).write_text(text, encoding="utf-8", errors="surrogatepass")
+    write_file(text, output)
     typer.echo(output)
+
+
+def write_file(text: str, output: str) -> None:
+    """Write a text to a file, all of it or nothing, see `write`."""
+    path = Path(output)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(text, encoding="utf-8", errors="surrogatepass")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise HistoryError(f"{output} was not written: {error.strerror or error}") from error
 
 
 def shown(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tracegraph.commands.options import AsJson, Output, Store, history
-from tracegraph.commands.printing import as_json
+from tracegraph.commands.printing import as_json, write_file
 from tracegraph.commands.waiting import waiting
 from tracegraph.history.pages import page
 from tracegraph.view import write_html
@@ -32,7 +32,7 @@ def view(
         path = Path(output or f"run-{kept.id}.html")
         if path.suffix == ".svg":
             number = step or [s.number for s in kept.steps if s.nodes][-1]
-            path.write_text(kept.graph(number).to_svg(), encoding="utf-8")
+            write_file(kept.graph(number).to_svg(), str(path))
         else:
             write_html(shown, path)
     if in_json:

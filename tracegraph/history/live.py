@@ -319,7 +319,8 @@ class Run:
         """Keep a question to a model and its reply, whoever asked."""
         from tracegraph.llm.tape import plain_reply  # loaded already by whoever asked
 
-        request, reply, model = facts["request"], facts["reply"], facts["model"]
+        request, reply, model = facts["request"], facts["reply"], facts["model"].name
+        self._learn(facts["model"])
         usage = (
             (None, None) if reply.usage is None else (reply.usage.prompt, reply.usage.completion)
         )

@@ -203,7 +203,7 @@ class History:
         if dry or not gone:
             return len(gone), 0
         before = self._size()
-        with self._guarded():
+        with self._guarded("changed"):
             connection = open_store(self.path)
             try:
                 with transaction(connection):
@@ -237,6 +237,9 @@ class History:
             return f"no run is kept in {self.path} yet"
         with self._reading() as connection:
             names = [n for (n,) in connection.execute("SELECT DISTINCT name FROM runs LIMIT 10000")]
+            (last,) = connection.execute("SELECT max(id) FROM runs").fetchone()
+        if str(name).isdecimal() and last:
+            return f"{self.path} has no run {name}; the latest is run {last}"
         near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
         hint = (
             f"did you mean {near[0]!r}?" if near else "`tracegraph runs list` shows what there is"
@@ -259,12 +262,13 @@ class History:
                 connection.close()
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _guarded(self, done: str = "read") -> Iterator[None]:
         try:
             yield
         except sqlite3.OperationalError as error:
             raise HistoryError(
-                f"{self.path} cannot be read now ({error}): is it locked, or its disk full or gone?"
+                f"{self.path} cannot be {done} now ({error}): is it locked or read-only, or its disk "
+                "full or gone?"
             ) from error
         except sqlite3.DatabaseError as error:
             raise HistoryError(

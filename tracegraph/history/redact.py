@@ -36,9 +36,10 @@ _KNOWN = re.compile(
 _MARKS = ("sk-", "pk-", "rk-", "AKIA", "ASIA", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_",
           "hf_", "gsk_", "xox", "AIza", "eyJ", "-----BEGIN")  # fmt: skip
 _NAMED = re.compile(
-    r"""(?i)((?:api[_-]?key|x-api-key|authorization|proxy-authorization|cookie|access[_-]?token|"""
-    r"""client[_-]?secret|password|passwd)\\?["']?\s*[:=]\s*\\?["']?(?:(?:bearer|basic)\s+)?)"""
-    r"""(?!None\b|null\b|\[secret)([^\s"'\\,})\]]{6,})"""
+    r"""(?i)(?P<name>api[_-]?key|x-api-key|authorization|proxy-authorization|cookie|"""
+    r"""access[_-]?token|client[_-]?secret|password|passwd)(?P<quote>\\*["'])?(?P<is>\s*[:=]\s*)"""
+    r"""(?P<open>\\*["'])?(?P<scheme>(?:bearer|basic)\s+)?"""
+    r"""(?!None\b|null\b|\[secret|[\[{(])[^\s"'\\,})\]]{6,}"""
 )
 _NAMES_IN_TEXT = ("key", "authorization", "cookie", "token", "secret", "passw")
 
@@ -70,7 +71,7 @@ class Redactor:
             text = _KNOWN.sub("[secret]", text)
         lower = text.lower()
         if any(name in lower for name in _NAMES_IN_TEXT):
-            text = _NAMED.sub(r"\1[secret]", text)
+            text = _NAMED.sub(_hidden, text)
         return text
 
     def _replaced(self, text: str, heads: re.Pattern[str]) -> str:
@@ -106,6 +107,13 @@ class Redactor:
                 self._secrets = self._secrets | new
                 starts = sorted({re.escape(secret[:_SHORTEST]) for secret in self._secrets})
                 self._heads = re.compile("|".join(starts))
+
+
+def _hidden(found: re.Match[str]) -> str:
+    """A named value, hidden; one without quotes in JSON gets some, so that it stays JSON."""
+    name, quote, sign, opened, scheme = (part or "" for part in found.groups())
+    value = f"{opened}{scheme}[secret]" if opened else f"{quote}{scheme}[secret]{quote}"
+    return f"{name}{quote}{sign}{value}"
 
 
 def says_secret(name: str) -> bool:

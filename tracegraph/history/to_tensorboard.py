@@ -20,6 +20,8 @@ _TOTALS = ("cost", "calls")
 def export_tensorboard(run: KeptRun, directory: str | Path) -> int:
     """Write an event file into `directory`, for ``tensorboard --logdir``; gives the scalars written.
 
+    The same run is the same file: exported again, it takes the place of the one before.
+
     Each number of a step is a scalar of its name, and ``total/cost`` and ``total/calls`` their sums.
     Texts and code are there in each version, under ``parameters/``.
 
@@ -29,25 +31,32 @@ def export_tensorboard(run: KeptRun, directory: str | Path) -> int:
 
     Raises:
         MissingExtra: tensorboard is not installed.
+        OSError: the disk refuses.
     """
     try:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError as error:
         raise MissingExtra(
             "TensorBoard needs an extra: pip install 'tracegraph[tensorboard]'"
         ) from error
-    Path(directory).mkdir(parents=True, exist_ok=True)
-    writer = EventFileWriter(str(directory))
+    place = Path(directory)
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / f"events.out.tfevents.{int(run.created)}.tracegraph.{run.id}"
     written = 0
+    totals = dict.fromkeys(_TOTALS, 0.0)
+    times = {step.number: step.started for step in run.steps}
+    with path.open("wb") as file:
+        writer = RecordWriter(file)
 
-    def put(step: int, when: float, value: Any) -> None:
-        summary = Summary(value=[value])
-        writer.add_event(Event(wall_time=when, step=step, summary=summary))
+        def put(event: Any) -> None:
+            writer.write(event.SerializeToString())
 
-    try:
-        totals = dict.fromkeys(_TOTALS, 0.0)
+        def put_value(step: int, when: float, value: Any) -> None:
+            put(Event(wall_time=when, step=step, summary=Summary(value=[value])))
+
+        put(Event(wall_time=run.created, file_version="brain.Event:2"))
         for step in run.steps:
             facts = {n: v for n in _SCALARS if (v := getattr(step, n)) is not None}
             for name in _TOTALS:
@@ -55,16 +64,14 @@ def export_tensorboard(run: KeptRun, directory: str | Path) -> int:
                     totals[name] += facts[name]
                     facts[f"total/{name}"] = totals[name]
             for name, value in facts.items():
-                put(step.number, step.started, Summary.Value(tag=name, simple_value=float(value)))
+                scalar = Summary.Value(tag=name, simple_value=float(value))
+                put_value(step.number, step.started, scalar)
             written += len(facts)
-        times = {step.number: step.started for step in run.steps}
         for name in run.parameters():
             for kept in run.versions(name):
                 if isinstance(kept.value, str):
                     text = _text(Summary, f"parameters/{name}", kept.value)
-                    put(kept.step, times.get(kept.step, run.created), text)
-    finally:
-        writer.close()
+                    put_value(kept.step, times.get(kept.step, run.created), text)
     return written
 
 

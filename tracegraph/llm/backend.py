@@ -136,11 +136,11 @@ class LiteLLM(ModelBase):
 
     def ask(self, request: Request) -> Reply:
         """One request to the provider."""
-        return passed(self.name, request, self._ask)
+        return passed(self, request, self._ask)
 
     async def aask(self, request: Request) -> Reply:
         """One request to the provider, awaited."""
-        return await apassed(self.name, request, self._aask)
+        return await apassed(self, request, self._aask)
 
     def _ask(self, request: Request) -> Reply:
         litellm = _litellm()

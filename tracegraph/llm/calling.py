@@ -56,11 +56,11 @@ class FromCallable(ModelBase):
 
     def ask(self, request: Request) -> Reply:
         """Call the function; an async one is run to its end where no event loop is running."""
-        return passed(self._name, request, self._ask)
+        return passed(self, request, self._ask)
 
     async def aask(self, request: Request) -> Reply:
         """Call the function; a sync one runs in a thread so that the event loop goes on."""
-        return await apassed(self._name, request, self._aask)
+        return await apassed(self, request, self._aask)
 
     def _ask(self, request: Request) -> Reply:
         said = self._call(request)

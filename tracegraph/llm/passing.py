@@ -30,19 +30,21 @@ _NEAR = 200  # kept questions that are compared with one that was not found
 _COMPARED = 20_000  # characters of each
 
 
-def passed(name: str, request: Request, ask: Callable[[Request], Reply]) -> Reply:
-    """The reply of the model `name`: what `ask` gives, or what the tape holds."""
+def passed(model: LanguageModel, request: Request, ask: Callable[[Request], Reply]) -> Reply:
+    """The reply of `model`: what `ask` gives, or what the tape holds."""
     player = playing()
-    reply = ask(request) if player is None else player.reply(request, name)
-    observe("reply", model=name, request=request, reply=reply)
+    reply = ask(request) if player is None else player.reply(request, model.name)
+    observe("reply", model=model, request=request, reply=reply)
     return reply
 
 
-async def apassed(name: str, request: Request, ask: Callable[[Request], Awaitable[Reply]]) -> Reply:
+async def apassed(
+    model: LanguageModel, request: Request, ask: Callable[[Request], Awaitable[Reply]]
+) -> Reply:
     """`passed`, awaited."""
     player = playing()
-    reply = await ask(request) if player is None else player.reply(request, name)
-    observe("reply", model=name, request=request, reply=reply)
+    reply = await ask(request) if player is None else player.reply(request, model.name)
+    observe("reply", model=model, request=request, reply=reply)
     return reply
 
 
@@ -129,7 +131,7 @@ class Played(ModelBase):
 
     def ask(self, request: Request) -> Reply:
         """What the tape holds."""
-        return passed(self._name, request, self._never)
+        return passed(self, request, self._never)
 
     async def aask(self, request: Request) -> Reply:
         """What the tape holds."""
