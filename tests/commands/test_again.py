@@ -16,6 +16,7 @@ import tracegraph as tg
 from tracegraph import cli
 from tracegraph.again import REPLAY
 from tracegraph.errors import NotRecorded
+from tracegraph.history import Facts
 from tracegraph.llm import FromCallable, Reply, Request, as_language_model
 from tracegraph.llm.passing import playing
 
@@ -139,6 +140,8 @@ def test_a_replay_gives_the_same_and_pays_nothing(tmp_path: Path, command: Any) 
     assert two.name == "greetings (replay)"
     assert [s.score for s in one.steps] == [s.score for s in two.steps]
     assert [r.key for r in one.replies] == [r.key for r in two.replies]
+    with Facts("state", tmp_path) as facts:
+        assert list(facts) == ["greetings"]  # the replay's own is gone
 
 
 def test_a_replay_shows_where_the_program_differs(tmp_path: Path, command: Any) -> None:

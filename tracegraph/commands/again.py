@@ -24,6 +24,7 @@ from tracegraph.commands.options import AsJson, RunName, Store, history
 from tracegraph.commands.printing import as_json
 from tracegraph.errors import HistoryError
 from tracegraph.history import Facts, History, KeptRun
+from tracegraph.history.facts import forget_states
 from tracegraph.history.started import hash_of
 from tracegraph.view.plain import one_line, plain
 
@@ -83,17 +84,18 @@ def replay(run: RunName, dry: DryRun = False, store: Store = None, in_json: AsJs
     if dry:
         return
     from tracegraph.llm.passing import report_of
-    from tracegraph.llm.tape import line_of
 
     with tempfile.TemporaryDirectory(prefix="tracegraph-replay-") as folder:
         tape = Path(folder) / "tape.jsonl"
-        lines = (json.dumps(line_of(r.key, r.request, r.reply)) + "\n" for r in replies)
+        lines = (
+            json.dumps({"key": r.key, "request": r.request, "reply": r.reply}) + "\n"
+            for r in replies
+        )
         tape.write_text("".join(lines), encoding="utf-8")
         code = _run(program, {REPLAY: str(tape)}, in_json)
         report = report_of(tape)
         told = report.read_text(encoding="utf-8").splitlines() if report.exists() else []
-        with Facts(f"replay {tape}", place.path) as left:
-            left.clear()
+        forget_states(place.path, tape)
     asked = [json.loads(line) for line in told]
     wrong = [said for said in asked if said["found"] is None]
     used = len(asked) - len(wrong)

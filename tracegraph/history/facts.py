@@ -5,6 +5,7 @@ They lie in the same file as the runs, each in a named space. What is kept survi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -22,7 +23,7 @@ from tracegraph.history.redact import Redactor
 from tracegraph.history.store import keep_text, kept_text, open_store, store_path, transaction
 from tracegraph.history.values import pack, unpack
 
-__all__ = ["Facts", "State"]
+__all__ = ["Facts", "State", "forget_states"]
 
 
 @final
@@ -151,22 +152,31 @@ class State:
     """
 
     def __init__(self, name: str, store: str | Path | None = None) -> None:
-        self.name = name
+        tape = os.environ.get(REPLAY)
+        self.name = f"{name}{_mark(tape)}" if tape else name  # a replay begins at the beginning
         self._store = store
 
     def load(self) -> Any:
         """The state that was saved last, or ``None``; in a replay, only what it saved itself."""
-        with Facts(_space(), self._store) as facts:
+        with Facts("state", self._store) as facts:
             return facts.get(self.name)
 
     def save(self, state: Any) -> None:
         """Keep a state, all of it or none; it is on disk when this returns."""
-        with Facts(_space(), self._store) as facts:
+        with Facts("state", self._store) as facts:
             facts[self.name] = state
             observe("state", name=self.name, store=str(facts.path.absolute()))
 
 
-def _space() -> str:
-    """Where states lie: those of a replay apart, for it begins at the beginning."""
-    tape = os.environ.get(REPLAY)
-    return f"replay {tape}" if tape else "state"
+def forget_states(store: str | Path, tape: Path) -> None:
+    """Forget the states of the replay with this tape, and all that is kept under their names."""
+    mark = _mark(str(tape))
+    with Facts("state", store) as facts, facts._lock, transaction(facts._connection):
+        facts._connection.execute(
+            "DELETE FROM facts WHERE substr(key, -?) = ? OR substr(space, -?) = ?",
+            (len(mark), mark, len(mark), mark),
+        )
+
+
+def _mark(tape: str) -> str:
+    return f" (replay {hashlib.sha256(tape.encode()).hexdigest()[:12]})"

@@ -22,7 +22,7 @@ from tracegraph.errors import NotRecorded
 from tracegraph.events import observe
 from tracegraph.llm.messages import Reply, Request
 from tracegraph.llm.model import LanguageModel, ModelBase
-from tracegraph.llm.tape import read_lines, reply_of
+from tracegraph.llm.tape import reply_of
 
 __all__ = ["Played", "Player", "apassed", "passed", "playing", "report_of"]
 
@@ -75,8 +75,14 @@ class Player:
         self._lock = threading.Lock()
         self._left: dict[str, deque[tuple[int, dict[str, Any]]]] = {}
         self._asked = 0
-        for number, (key, line) in enumerate(read_lines(path), start=1):
-            self._left.setdefault(key, deque()).append((number, line))
+        for number, written in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                line = json.loads(written)
+                self._left.setdefault(line["key"], deque()).append((number, line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise NotRecorded(
+                    f"line {number} of {path} is no recorded reply: {error!r}"
+                ) from error
 
     def reply(self, request: Request, name: str) -> Reply:
         """The next reply that was kept for this question.

@@ -16,8 +16,7 @@ from tracegraph.errors import NotRecorded, WrongModel
 from tracegraph.llm.messages import Price, Reply, Request, Usage
 from tracegraph.llm.model import Ask, LanguageModel, ModelBase, Steps, Wrapper
 
-__all__ = ["Cached", "Recorded", "Replay", "Tape", "line_of", "plain_reply", "read_lines",
-           "reply_of"]  # fmt: skip
+__all__ = ["Cached", "Recorded", "Replay", "Tape", "plain_reply", "reply_of"]
 
 _FORMAT = 1
 
@@ -36,8 +35,7 @@ class Tape:
         self._lock = threading.Lock()
         self._torn = False
         if self.path is not None and self.path.exists():
-            self._lines = dict(read_lines(self.path))
-            self._torn = _ends_torn(self.path)
+            self._lines = dict(self._read(self.path))
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -54,7 +52,12 @@ class Tape:
 
     def keep(self, request: Request, model: str, reply: Reply) -> None:
         """Keep a reply; in the file too, before this returns."""
-        line = line_of(request.key(model), json.loads(request.canonical(model)), plain_reply(reply))
+        line = {
+            "format": _FORMAT,
+            "key": request.key(model),
+            "request": json.loads(request.canonical(model)),
+            "reply": plain_reply(reply),
+        }
         with self._lock:
             self._lines[line["key"]] = line
             if self.path is not None:
@@ -63,42 +66,28 @@ class Tape:
                     file.write("\n" + text if self._torn else text)
                 self._torn = False
 
-
-def line_of(key: str, request: Any, reply: Any) -> dict[str, Any]:
-    """One line of a tape: a request's key, its canonical form, and a reply as `plain_reply` has it."""
-    return {"format": _FORMAT, "key": key, "request": request, "reply": reply}
-
-
-def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The keys and lines of a tape, in order; a line that was cut off by a crash is passed over.
-
-    Raises:
-        WrongModel: it is no tape, or one of another format.
-    """
-    text = path.read_text(encoding="utf-8", errors="replace")
-    for number, written in enumerate(text.split("\n"), start=1):
-        if not written.strip():
-            continue
-        try:
-            line = json.loads(written)
-            if line["format"] != _FORMAT:
+    def _read(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        self._torn = bool(text) and not text.endswith("\n")
+        lines = text.split("\n")
+        for number, written in enumerate(lines, start=1):
+            if not written.strip():
+                continue
+            try:
+                line = json.loads(written)
+                if line["format"] != _FORMAT:
+                    raise WrongModel(
+                        f"line {number} of {path} has format {line['format']!r} and this version "
+                        f"reads {_FORMAT}; record the file again"
+                    )
+                yield line["key"], line
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                if isinstance(error, json.JSONDecodeError) and written.startswith('{"format":'):
+                    continue  # cut off by a crash while it was written
                 raise WrongModel(
-                    f"line {number} of {path} has format {line['format']!r} and this version "
-                    f"reads {_FORMAT}; record the file again"
-                )
-            yield line["key"], line
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            if isinstance(error, json.JSONDecodeError) and written.startswith('{"format":'):
-                continue  # cut off by a crash while it was written
-            raise WrongModel(
-                f"line {number} of {path} is not a recorded reply ({error!r:.100}); give the "
-                "path of a file that Recorded or Cached wrote"
-            ) from error
-
-
-def _ends_torn(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.seek(0, 2) > 0 and (file.seek(-1, 2), file.read(1))[1] != b"\n"
+                    f"line {number} of {path} is not a recorded reply ({error!r:.100}); give the "
+                    "path of a file that Recorded or Cached wrote"
+                ) from error
 
 
 def plain_reply(reply: Reply) -> dict[str, Any]:
