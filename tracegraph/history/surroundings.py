@@ -9,6 +9,7 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -23,7 +24,7 @@ _PACKAGES = (
 
 
 def surroundings(seed: int | None) -> dict[str, Any]:
-    """Versions of what is loaded, the git commit, the machine, known seeds, how it was started."""
+    """Versions of what is installed, the git commit, the machine, known seeds, how it was started."""
     return {
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(),
@@ -34,14 +35,15 @@ def surroundings(seed: int | None) -> dict[str, Any]:
     }
 
 
+@cache
 def _versions() -> dict[str, str]:
+    """Of what is installed: a package may be imported long after the run began."""
     found = {}
     for name in _PACKAGES:
-        if name in sys.modules:
-            try:
-                found[name] = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                found[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    if "tracegraph" not in found:  # it runs from its source
+        found["tracegraph"] = str(getattr(sys.modules.get("tracegraph"), "__version__", "unknown"))
     return found
 
 
