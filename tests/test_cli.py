@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import types
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import tracegraph as tg
@@ -176,7 +179,72 @@ def test_help_loads_nothing_heavy() -> None:
     heavy = {"torch", "litellm", "networkx", "graphviz", "rich", "sqlite3", "tracegraph.history"}
     assert done.returncode == 0
     assert loaded.isdisjoint(heavy)
+    assert not any(name.startswith("tracegraph.commands") for name in loaded)
     assert "typer" in loaded
+
+
+def test_a_row_of_the_table_is_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def greet(name: Annotated[str, typer.Option()] = "you") -> None:
+        """Say hello to somebody."""
+        typer.echo(f"hello {name}")
+
+    made = types.ModuleType("made_for_a_test")
+    made.greet = greet  # type: ignore[attr-defined]
+    row = cli.Row("greet", "Say hello.", "made_for_a_test:greet", "greet --name Ann")
+    monkeypatch.setattr(cli, "COMMANDS", (*cli.COMMANDS, row))
+    assert "greet   Say hello." in said("-h")  # and the module is not there yet
+    monkeypatch.setitem(sys.modules, "made_for_a_test", made)
+    assert said("greet", "--name", "Ann") == "hello Ann\n"
+    assert "Example: tracegraph greet --name Ann" in said("greet", "-h")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("", {"runs", "replay"}), ("re", {"resume", "replay"}), ("runs sh", {"show"})],
+)
+def test_a_shell_completes_commands(typed: str, offered: set[str]) -> None:
+    words = f"tracegraph {typed}"
+    done = subprocess.run(
+        [sys.executable, "-c", "from tracegraph.cli import main; main()"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+        env={**os.environ, "_TRACEGRAPH_COMPLETE": "complete_bash", "COMP_WORDS": words,
+             "COMP_CWORD": str(len(words.split(" ")) - 1)},
+    )  # fmt: skip
+    assert offered <= set(done.stdout.split())
+    if typed:
+        assert "doctor" not in done.stdout.split()
+
+
+def test_a_defect_is_one_line_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(commands.options, "History", broken)
+    monkeypatch.setattr(sys, "argv", ["tracegraph", "runs", "list"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: ZeroDivisionError: by zero")
+    assert stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_file_that_cannot_be_written_is_said_and_leaves_the_one_before(tmp_path: Path) -> None:
+    before = tmp_path / "run.jsonl"
+    before.write_text("before", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+
+        def full(*_: Any, **__: Any) -> Any:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(Path, "write_text", full)
+        result = CliRunner().invoke(cli.app, ["export", "second", "-o", str(before)])
+    assert "was not written: No space left" in str(result.exception)
+    assert before.read_text(encoding="utf-8") == "before"
+    assert [p.name for p in tmp_path.iterdir() if p.suffix == ".part"] == []
 
 
 def test_the_doctor_says_what_is_there_and_shows_no_key(

@@ -17,7 +17,7 @@ from tracegraph import cli
 from tracegraph.again import REPLAY
 from tracegraph.errors import NotRecorded
 from tracegraph.history import Facts
-from tracegraph.llm import FromCallable, Reply, Request, as_language_model
+from tracegraph.llm import FromCallable, ModelBase, Reply, Request, as_language_model
 from tracegraph.llm.passing import playing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -217,8 +217,9 @@ def test_equal_questions_get_their_replies_in_order() -> None:
 
 
 @pytest.mark.usefixtures("tape")
-def test_a_model_of_ones_own_class_is_not_asked_in_a_replay() -> None:
-    class Own:
+@pytest.mark.parametrize("base", [object, ModelBase])
+def test_a_model_of_ones_own_class_is_not_asked_in_a_replay(base: type) -> None:
+    class Own(base):  # type: ignore[misc, valid-type]
         name = "m"
 
         def ask(self, request: Request) -> Reply:

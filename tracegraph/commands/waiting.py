@@ -39,8 +39,9 @@ def _tell(what: str, out: TextIO, done: threading.Event) -> None:
     if out.isatty():
         from rich.console import Console
         from rich.status import Status
+        from rich.text import Text
 
-        with Status(what, console=Console(file=out)):
+        with Status(Text(what), console=Console(file=out)):
             done.wait()
         return
     while not done.is_set():
