@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -164,6 +165,10 @@ def test_what_cannot_be_started_again_is_refused_with_the_reason(
     start(tmp_path, "program.py", "1")
     done = command("resume", "greetings")
     assert (done.code, "kept nothing to go on from" in done.err) == (1, True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "elsewhere")
+        done = command("replay", "greetings")
+    assert (done.code, "ran on another machine" in done.err) == (1, True)
     (tmp_path / "program.py").unlink()
     done = command("replay", "greetings")
     assert (done.code, "program.py is gone" in done.err) == (1, True)

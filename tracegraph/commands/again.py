@@ -1,8 +1,8 @@
 """``tracegraph resume`` and ``tracegraph replay``: start the program of a kept run again.
 
 A program is a person's script, and what a run keeps of it is how it was started. Where that is not
-known, or there is nothing to go on from, the command refuses and says why. The program's own exit
-code is handed on.
+known, was on another machine, or there is nothing to go on from, the command refuses and says why.
+The program's own exit code is handed on.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import tempfile
@@ -60,6 +61,8 @@ def resume(run: RunName, dry: DryRun = False, store: Store = None, in_json: AsJs
     _announce(kept, program, [f"goes on from {state}" for state in states], dry, in_json)
     if not dry:
         code = _run(program, {RESUME: f"{kept.id}:{kept.name}"}, in_json)
+        if in_json:
+            as_json({"run": kept.id, "states": states, "exit_code": code})
         raise typer.Exit(code)
 
 
@@ -71,10 +74,8 @@ def replay(run: RunName, dry: DryRun = False, store: Store = None, in_json: AsJs
     """
     place = history(store)
     kept = place.run(run)
-    program, replies = (
-        _program(kept),
-        [reply for each in _chain(place, kept) for reply in each.replies],
-    )
+    program = _program(kept)
+    replies = [reply for each in _chain(place, kept) for reply in each.replies]
     if not replies:
         raise HistoryError(
             f"run {kept.id} ({kept.name!r}) kept no replies: it asked no model by name or callable, or "
@@ -118,6 +119,8 @@ def _program(kept: KeptRun) -> _Program:
     """How to start it; refuses where that is not known."""
     said = kept.about.get("started") or {"unknown": "it was kept by an earlier version"}
     why = said.get("unknown")
+    if why is None and kept.host != socket.gethostname():  # a stranger's file may name any program
+        why = f"it ran on another machine, {kept.host}"
     if why is None and any("[secret]" in word for word in said["argv"]):
         why = "there was a secret on its command line, which is not kept"
     if why is None and not Path(said["directory"]).is_dir():

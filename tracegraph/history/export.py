@@ -7,13 +7,19 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, Final
 
 from tracegraph.errors import MissingExtra
 from tracegraph.history.reading import KeptRun, KeptStep, KeptValue
 from tracegraph.kinds import show
 
-__all__ = ["csv_text", "json_lines", "run_facts", "steps_frame", "value_facts"]
+__all__ = ["STEP_NUMBERS", "csv_text", "json_lines", "run_facts", "steps_frame", "value_facts"]
+
+
+STEP_NUMBERS: Final = (
+    "score", "seconds", "changes", "rejections", "calls", "tokens_in", "tokens_out", "cost",
+)  # fmt: skip
+"""The numbers of a `KeptStep` that tools draw as curves."""
 
 
 def run_facts(run: KeptRun) -> dict[str, Any]:

@@ -250,7 +250,7 @@ class History:
         number, name, created, ended, status, error, host, pid, about = row
         if status == "running" and host == socket.gethostname() and not _alive(pid):
             status = "killed"
-        return KeptRun(self, number, name, created, ended, status, error, about)
+        return KeptRun(self, number, name, created, ended, status, error, about, host)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -281,12 +281,13 @@ class History:
 class KeptRun:
     """One kept run.
 
-    `status` is running, done, failed, interrupted, or killed (its process is gone).
+    `status` is running, done, failed, interrupted, or killed (its process is gone); `host` is the name
+    of its machine.
     """
 
     def __init__(
         self, history: History, id: int, name: str, created: float, ended: float | None,
-        status: str, error: str | None, about: bytes | None,
+        status: str, error: str | None, about: bytes | None, host: str | None,
     ) -> None:  # fmt: skip
         self._history = history
         self.id = id
@@ -295,6 +296,7 @@ class KeptRun:
         self.ended = ended
         self.status = status
         self.error = error
+        self.host = host
         self._about = about
 
     def __repr__(self) -> str:
@@ -312,7 +314,7 @@ class KeptRun:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Its ``config``, ``versions``, ``commit``, ``machine``, ``program`` and ``seeds``."""
+        """Its ``config``, ``versions``, ``commit``, ``machine``, ``program``, ``seeds``, ``started``."""
         with self._history._reading() as connection:
             return dict(json.loads(kept_text(connection, self._about) or "{}"))
 

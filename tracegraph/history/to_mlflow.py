@@ -13,13 +13,12 @@ from itertools import groupby
 from typing import Any
 
 from tracegraph.errors import HistoryError, MissingExtra
-from tracegraph.history.export import json_lines
+from tracegraph.history.export import STEP_NUMBERS, json_lines
 from tracegraph.history.reading import KeptRun
 from tracegraph.history.spans import KeptSpan, nanoseconds, spans_of
 
 __all__ = ["export_mlflow"]
 
-_METRICS = ("score", "seconds", "changes", "rejections", "calls", "tokens_in", "tokens_out", "cost")
 _STATUS = {"done": "FINISHED", "running": "RUNNING"}
 _LONGEST = 6_000  # characters of a parameter's value, as MLflow has it
 _BATCH = 100  # parameters in one call, as MLflow has it; of metrics it takes more
@@ -85,7 +84,7 @@ def _exported(mlflow: Any, run: KeptRun, experiment: str, traces: bool) -> str:
     metrics = [
         mlflow.entities.Metric(name, float(value), _milliseconds(step.started), step.number)
         for step in steps
-        for name in _METRICS
+        for name in STEP_NUMBERS
         if (value := getattr(step, name)) is not None
     ]
     for start in range(0, len(metrics), _BATCH):

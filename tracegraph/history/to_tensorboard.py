@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tracegraph.errors import MissingExtra
+from tracegraph.history.export import STEP_NUMBERS
 from tracegraph.history.reading import KeptRun
 
 __all__ = ["export_tensorboard"]
 
-_SCALARS = ("score", "seconds", "changes", "rejections", "calls", "tokens_in", "tokens_out", "cost")
 _TOTALS = ("cost", "calls")
 
 
@@ -58,7 +58,7 @@ def export_tensorboard(run: KeptRun, directory: str | Path) -> int:
 
         put(Event(wall_time=run.created, file_version="brain.Event:2"))
         for step in run.steps:
-            facts = {n: v for n in _SCALARS if (v := getattr(step, n)) is not None}
+            facts = {n: v for n in STEP_NUMBERS if (v := getattr(step, n)) is not None}
             for name in _TOTALS:
                 if name in facts:
                     totals[name] += facts[name]
