@@ -14,7 +14,9 @@ settings.load_profile("tracegraph")
 
 collect_ignore: list[str] = []
 if find_spec("triton") is None:  # comes with torch for GPUs only
-    collect_ignore.append("optimizers/numeric/executors/triton.py")
+    collect_ignore += [
+        f"optimizers/numeric/executors/{name}.py" for name in ("newton_schulz", "triton")
+    ]
 if find_spec("torch") is None:
     collect_ignore += ["optimizers/numeric", "tests/optimizers/numeric", "tracegraph/tensor.py"]
 if find_spec("uxsim") is None:

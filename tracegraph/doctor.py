@@ -34,6 +34,8 @@ _PACKAGES = {
     "safetensors": "tensors: pip install 'tracegraph[torch]'",
     "litellm": "models by name: pip install 'tracegraph[llm]'",
     "triton": "GPU kernels: pip install 'tracegraph[gpu]'",
+    "ruff": "layout of exported code: pip install 'tracegraph[code]'",
+    "mypy": "checks of types: pip install 'tracegraph[code]'",
     "pandas": "tables of steps: pip install pandas",
     "opentelemetry-sdk": "spans: pip install 'tracegraph[otel]'",
     "mlflow": "export: pip install 'tracegraph[mlflow]'",

@@ -39,6 +39,10 @@ class Options(TypedDict, total=False):
     clip_norm: float | None
 
 
+PLANNED = ("auto", "native", "triton")
+"""The values of `backend=` whose executors keep addresses from step to step."""
+
+
 @dataclass(slots=True)
 class _Plan:
     """What the last step of a group found out about its tensors."""
@@ -52,9 +56,11 @@ class _Plan:
     ) -> bool:
         """Whether tensors, states and memory are the same, and the gradients alike."""
         known = self.batch.addresses
-        if known is None or backend not in ("auto", "native") or len(params) != len(self.params):
+        if known is None or backend not in PLANNED or len(params) != len(self.params):
             return False
-        names = [kind.name for kind in self.batch.rule.states]
+        suffixes = self.batch.codec.suffixes
+        names = [kind.name + suffix for kind in self.batch.rule.states for suffix in suffixes]
+        columns = [part for state in self.batch.states for part in state]
         return (
             all(map(is_, params, self.params))
             and all(map(is_, map(state.__getitem__, params), self.states))
@@ -65,8 +71,8 @@ class _Plan:
             and list(map(Tensor.numel, grads)) == known.numel
             and all(map(Tensor.is_contiguous, grads))
             and all(
-                all(map(is_, map(itemgetter(name), self.states), column[0]))
-                for name, column in zip(names, self.batch.states, strict=True)
+                all(map(is_, map(itemgetter(name), self.states), column))
+                for name, column in zip(names, columns, strict=True)
             )
         )
 
@@ -175,7 +181,7 @@ class RuleOptimizer(NumericOptimizer):
             executor = choose(self.backend, batch)
             executor.run(batch)
             ran.append(executor.name)
-            if len(buckets) == 1 and executor.name == "native":
+            if len(buckets) == 1 and batch.addresses is not None:
                 self._remember(bucket, batch)
         self.ran = tuple(sorted({*ran}))
 

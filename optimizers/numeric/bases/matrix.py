@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -50,9 +51,15 @@ def orthogonal(
     tall = g.shape[-2] > g.shape[-1]
     x = (g.mT if tall else g).to(dtype)
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=eps)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    if x.is_cuda and find_spec("triton") is not None:
+        from optimizers.numeric.executors.newton_schulz import iterate
+
+        flat = x.reshape(-1, *x.shape[-2:]).contiguous()
+        x = iterate(flat, steps, coefficients).view(x.shape)
+    else:
+        for _ in range(steps):
+            gram = x @ x.mT
+            x = a * x + (b * gram + c * (gram @ gram)) @ x
     return (x.mT if tall else x).to(g.dtype)
 
 

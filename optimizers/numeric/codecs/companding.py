@@ -22,6 +22,11 @@ _SMALLEST = 2.0**-24  # the smallest positive half
 _LARGEST = 65504.0
 
 
+def _reciprocal(of: int, like: Tensor) -> Tensor:
+    """1 / `of` as the kernels have it: rounded to the dtype in which they multiply by it."""
+    return 1 / torch.tensor(of, dtype=like.dtype, device=like.device)
+
+
 @dataclass(frozen=True, slots=True)
 class Companding:
     """Codes of one byte in the shape of the parameter, and a half scale per 32 elements.
@@ -46,10 +51,10 @@ class Companding:
         x = codes.reshape(-1).to(dtype)
         scale = scales.to(dtype).repeat_interleave(GROUP)[: x.numel()]
         if state.signed:
-            y = (x - 128) / 127
+            y = (x - 128) * _reciprocal(127, x)
             x = y / (2 - y.abs())
         else:
-            x = (x / 255).square()
+            x = (x * _reciprocal(255, x)).square()
         return (x * scale.square()).view(codes.shape)
 
     def encode(self, value: Tensor, parts: tuple[Tensor, ...], state: State, *, seed: int) -> None:
@@ -61,7 +66,7 @@ class Companding:
         top = groups.abs().amax(dim=1)
         root = torch.where(top > 0, top.sqrt().clamp(_SMALLEST, _LARGEST), 0.0).to(torch.float16)
         scale = root.to(value.dtype).square().unsqueeze(1)
-        x = torch.where(scale > 0, groups / scale, 0.0)
+        x = groups * torch.where(scale > 0, 1 / scale, 0.0)
         if state.signed:
             x = x.clamp(-1, 1)
             code = (2 * x / (1 + x.abs()) * 127).round() + 128

@@ -23,103 +23,16 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.codecs.codec import computing_dtype
 from optimizers.numeric.executors.batch import Addresses, Batch, Executor
-from optimizers.numeric.executors.trace import written
+from optimizers.numeric.executors.cpp import CTYPE, source
 from optimizers.numeric.rules.rule import Rule
 from tracegraph.errors import MissingExtra
 
-__all__ = ["Native", "available", "source"]
+__all__ = ["Native", "available"]
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17")
 FLAGS_LINK = ("-shared", "-fPIC", "-pthread")
-CTYPE = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16"}
 SMALL = 1 << 16  # elements that are not worth a second thread
-
-PREAMBLE = r"""
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <thread>
-#include <vector>
-
-struct bf16 { uint16_t bits; };
-static inline float load(float x) { return x; }
-static inline double load(double x) { return x; }
-static inline float load(bf16 x) {
-  const uint32_t u = uint32_t(x.bits) << 16;
-  float f; std::memcpy(&f, &u, 4); return f;
-}
-static inline void store(float& to, float x) { to = x; }
-static inline void store(double& to, double x) { to = x; }
-static inline void store(bf16& to, float x) {
-  uint32_t u; std::memcpy(&u, &x, 4);
-  const uint32_t nearest = u + 0x7FFFu + ((u >> 16) & 1u);
-  to.bits = uint16_t(((x != x) ? (u | 0x400000u) : nearest) >> 16);
-}
-static constexpr int64_t UNIT = 1024;
-"""
-
-FRAME = r"""
-static void span(const int64_t* table, int64_t tensors, int64_t i, int64_t first, int64_t last,
-                 const double* h) {
-@POINTERS@
-@SCALARS@
-  for (int64_t j = first; j < last; ++j) {
-@BODY@
-  }
-}
-
-static void share(const int64_t* table, const int64_t* numel, int64_t tensors, const double* h,
-                  int64_t from, int64_t to) {
-  int64_t unit = 0;
-  for (int64_t i = 0; i < tensors && unit < to; ++i) {
-    const int64_t units = (numel[i] + UNIT - 1) / UNIT;
-    const int64_t a = from > unit ? from - unit : 0;
-    const int64_t b = to - unit < units ? to - unit : units;
-    if (a < b) span(table, tensors, i, a * UNIT, b * UNIT < numel[i] ? b * UNIT : numel[i], h);
-    unit += units;
-  }
-}
-
-extern "C" void step(const int64_t* table, const int64_t* numel, int64_t tensors, const double* h,
-                     int64_t threads) {
-  int64_t units = 0;
-  for (int64_t i = 0; i < tensors; ++i) units += (numel[i] + UNIT - 1) / UNIT;
-  std::vector<std::thread> others;
-  for (int64_t k = 1; k < threads; ++k)
-    others.emplace_back(share, table, numel, tensors, h, units * k / threads,
-                        units * (k + 1) / threads);
-  share(table, numel, tensors, h, 0, units / threads);
-  for (auto& other : others) other.join();
-}
-"""
-
-
-def source(rule: Rule, scalars: int, p: torch.dtype, states: tuple[torch.dtype, ...]) -> str:
-    """The C++ text of the kernel for parameters and gradients of `p` and states of `states`.
-
-    >>> from optimizers.numeric.rules.lion import LION
-    >>> "store(S0[j]" in source(LION, 4, torch.bfloat16, (torch.float32,))
-    True
-    """
-    w = written(rule, scalars)
-    rows = [("P", CTYPE[p]), ("G", CTYPE[p])] + [(f"S{k}", CTYPE[d]) for k, d in enumerate(states)]
-    pointers = [
-        f"  {kind}* __restrict {name} = reinterpret_cast<{kind}*>(table[{r} * tensors + i]);"
-        for r, (name, kind) in enumerate(rows)
-    ]
-    hs = [f"  const T h{k} = T(h[{k}]);" for k in range(scalars)]
-    hs.append(f"  const T scale = T(h[{scalars}]);")
-    body = ["const T p = load(P[j]);", "const T g = load(G[j]) * scale;"]
-    body += [f"const T s{k} = load(S{k}[j]);" for k in range(len(states))]
-    body += w.lines
-    body += [f"store(S{k}[j], {name});" for k, name in enumerate(w.states) if name is not None]
-    body.append(f"store(P[j], {w.p});")
-    computing = f"using T = {CTYPE[computing_dtype(p)]};\n"
-    frame = FRAME.replace("@POINTERS@", "\n".join(pointers)).replace("@SCALARS@", "\n".join(hs))
-    frame = frame.replace("@BODY@", "\n".join("    " + line for line in body))
-    return PREAMBLE + computing + frame
 
 
 @cache
@@ -189,9 +102,17 @@ def _compiled(text: str) -> Path:
 
 
 @lru_cache(maxsize=256)
-def _kernel(rule: Rule, scalars: int, p: torch.dtype, states: tuple[torch.dtype, ...]) -> Any:
-    step = ctypes.CDLL(str(_compiled(source(rule, scalars, p, states)))).step
-    step.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64]
+def _kernel(
+    rule: Rule, scalars: int, p: torch.dtype, states: tuple[torch.dtype, ...], codec: str
+) -> Any:
+    step = ctypes.CDLL(str(_compiled(source(rule, scalars, p, states, codec)))).step
+    step.argtypes = [
+        *[ctypes.c_void_p] * 2,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+        ctypes.c_uint64,
+        ctypes.c_int64,
+    ]
     step.restype = None
     return step
 
@@ -210,13 +131,19 @@ class Native(Executor):
     name: ClassVar[str] = "native"
 
     def takes(self, batch: Batch) -> bool:
-        """CPU tensors of float32, float64 or bfloat16 that fill their memory, plain states."""
-        if batch.codec.name not in ("fp32", "bf16"):
-            return False
+        """CPU tensors of float32, float64 or bfloat16 that fill their memory.
+
+        Codecs that go by an element's place want them contiguous.
+        """
         if not batch.params or batch.addresses is not None:
             return True
         p = batch.params[0]
-        return p.device.type == "cpu" and p.dtype in CTYPE and all(map(_dense, batch.params))
+        if p.device.type != "cpu" or p.dtype not in CTYPE:
+            return False
+        if batch.codec.name in ("fp32", "bf16"):
+            return all(map(_dense, batch.params))
+        parts = (part for state in batch.states for part in state)
+        return all(x.is_contiguous() for column in (batch.params, *parts) for x in column)
 
     @override
     def run(self, batch: Batch) -> None:
@@ -224,13 +151,14 @@ class Native(Executor):
         if not params:
             return
         copies: list[tuple[Tensor, Tensor]] = []
+        placed = batch.codec.name not in ("fp32", "bf16")
         grads = _laid_like(params, batch.grads, params[0].dtype)
         found = batch.addresses
         if found is None:
             columns = []
             for state in batch.states:
                 for part in state:
-                    laid = _laid_like(params, part, part[0].dtype)
+                    laid = part if placed else _laid_like(params, part, part[0].dtype)
                     copies += [(a, b) for a, b in zip(part, laid, strict=True) if a is not b]
                     columns.append(laid)
             found = Addresses(
@@ -244,9 +172,9 @@ class Native(Executor):
         numel = array("q", found.numel)
         h = array("d", (*batch.scalars, batch.scale))
         dtypes = tuple(state[0][0].dtype for state in batch.states)
-        kernel = _kernel(batch.rule, len(batch.scalars), params[0].dtype, dtypes)
+        kernel = _kernel(batch.rule, len(batch.scalars), params[0].dtype, dtypes, batch.codec.name)
         threads = 1 if sum(found.numel) <= SMALL else torch.get_num_threads()
-        kernel(_address(pointers), _address(numel), len(params), _address(h), threads)
+        kernel(_address(pointers), _address(numel), len(params), _address(h), batch.seed, threads)
         for held, laid_out in copies:
             held.copy_(laid_out)
 

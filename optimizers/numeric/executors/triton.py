@@ -7,6 +7,7 @@ recompiles nothing. This is the only file that imports triton.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from types import FunctionType
 from typing import Any, ClassVar
@@ -17,13 +18,21 @@ import triton.language as tl
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.executors.batch import Batch, Executor
+from optimizers.numeric.codecs import companding, dynamic
+from optimizers.numeric.executors.batch import Addresses, Batch, Executor
+from optimizers.numeric.executors.device import on
 from optimizers.numeric.rules.rule import Rule
 
-__all__ = ["BLOCK", "Triton", "device_function", "multi_tensor"]
+__all__ = ["BLOCK", "CODECS", "GROUPS", "Launch", "Triton", "device_function", "multi_tensor"]
 
 BLOCK = 1024
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16}
+STORED = {**TYPES, torch.uint8: tl.uint8}
+
+CODECS = {"fp32": 0, "bf16": 0, "bf16-stochastic": 1, "8bit": 2, "8bit-dynamic": 3}
+"""How the kernel stores state, by the codec's name."""
+PLAIN, STOCHASTIC, COMPANDED, MAPPED = (tl.constexpr(k) for k in range(4))
+GROUPS = {"8bit": companding.GROUP, "8bit-dynamic": dynamic.BLOCK}
 
 
 @triton.jit
@@ -78,47 +87,212 @@ def device_function(rule: Rule) -> Any:
 
 
 @triton.jit
+def _nearest(x):
+    """The nearest whole number, ties to even, of magnitudes under 2^22."""
+    return (x + 12582912.0) - 12582912.0
+
+
+@triton.jit
+def _mix(x):
+    x = (x ^ (x >> 16)) * 0x85EBCA6B
+    x = (x ^ (x >> 13)) * 0xC2B2AE35
+    return x ^ (x >> 16)
+
+
+@triton.jit
+def _rounded(x, off, salt):
+    """bfloat16 above or below `x` at random; the bits that decide are a hash of the place."""
+    bits = x.to(tl.uint32, bitcast=True)
+    noise = _mix(off.to(tl.uint32) ^ salt) & 0xFFFF
+    up = (bits + noise) & 0xFFFF0000
+    finite = (bits & 0x7F800000) != 0x7F800000
+    return tl.where(finite, up, bits).to(tl.float32, bitcast=True).to(tl.bfloat16)
+
+
+@triton.jit
+def _compress(x, SIGNED: tl.constexpr):
+    if SIGNED:
+        x = tl.minimum(tl.maximum(x, -1.0), 1.0)
+        return _nearest(2 * x / (1 + tl.abs(x)) * 127) + 128
+    return _nearest(tl.sqrt(tl.minimum(tl.maximum(x, 0.0), 1.0)) * 255)
+
+
+@triton.jit
+def _expand(code, SIGNED: tl.constexpr):
+    if SIGNED:
+        y = (code - 128) * (1 / 127)
+        return y / (2 - tl.abs(y))
+    y = code * (1 / 255)
+    return y * y
+
+
+@triton.jit
+def _find(x, edges):
+    """How many of the 255 edges lie below `x`."""
+    at = tl.zeros_like(x).to(tl.int32)
+    for k in tl.static_range(8):
+        at += tl.where(x <= tl.load(edges + at + ((128 >> k) - 1)), 0, 128 >> k)
+    return at
+
+
+@triton.jit
+def _held(
+    table,
+    row,
+    tensors,
+    i,
+    first,
+    n,
+    books,
+    MASKED: tl.constexpr,
+    SIGNED: tl.constexpr,
+    CODEC: tl.constexpr,
+    S: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """A chunk of the state that begins at `row` of the table, as float32."""
+    off = first + tl.arange(0, BLOCK)
+    at = tl.multiple_of(tl.load(table + row * tensors + i).to(tl.pointer_type(S)), 16) + off
+    x = tl.load(at, mask=off < n, other=0) if MASKED else tl.load(at)
+    x = x.to(tl.float32)
+    if CODEC <= STOCHASTIC:
+        return x
+    groups = first // GROUP + tl.arange(0, BLOCK // GROUP)
+    scales = tl.load(table + (row + 1) * tensors + i)
+    inside = groups * GROUP < n
+    if CODEC == COMPANDED:
+        root = tl.load(scales.to(tl.pointer_type(tl.float16)) + groups, mask=inside, other=0.0)
+        scale = root.to(tl.float32) * root.to(tl.float32)
+        x = _expand(x, SIGNED)
+    else:
+        scale = tl.load(scales.to(tl.pointer_type(tl.float32)) + groups, mask=inside, other=0.0)
+        x = tl.load(books + (0 if SIGNED else 512) + x.to(tl.int32))
+    wide = tl.reshape(x, (BLOCK // GROUP, GROUP)) * scale[:, None]
+    return tl.reshape(wide, (BLOCK,))
+
+
+@triton.jit
+def _keep(
+    x,
+    table,
+    row,
+    tensors,
+    i,
+    first,
+    n,
+    books,
+    salt,
+    MASKED: tl.constexpr,
+    SIGNED: tl.constexpr,
+    CODEC: tl.constexpr,
+    S: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Store a chunk of state."""
+    off = first + tl.arange(0, BLOCK)
+    at = tl.multiple_of(tl.load(table + row * tensors + i).to(tl.pointer_type(S)), 16) + off
+    if CODEC == PLAIN:
+        coded = x.to(S)
+    elif CODEC == STOCHASTIC:
+        coded = _rounded(x, off, salt)
+    else:
+        wide = tl.reshape(tl.where(off < n, x, 0.0), (BLOCK // GROUP, GROUP))
+        top = tl.max(tl.abs(wide), axis=1)
+        groups = first // GROUP + tl.arange(0, BLOCK // GROUP)
+        scales = tl.load(table + (row + 1) * tensors + i)
+        inside = groups * GROUP < n
+        if CODEC == COMPANDED:
+            root = tl.minimum(tl.maximum(tl.sqrt(top), 5.9604644775390625e-8), 65504.0)
+            root = tl.where(top > 0, root, 0.0).to(tl.float16)
+            tl.store(scales.to(tl.pointer_type(tl.float16)) + groups, root, mask=inside)
+            scale = root.to(tl.float32) * root.to(tl.float32)
+            inverse = 1 / tl.where(scale > 0, scale, 1.0)  # a group of zeros stays one
+            code = _compress(wide * inverse[:, None], SIGNED).to(tl.int32)
+        else:
+            tl.store(scales.to(tl.pointer_type(tl.float32)) + groups, top, mask=inside)
+            some = (top > 0)[:, None]
+            share = tl.where(some, wide / tl.where(some, top[:, None], 1.0), 0.0)
+            code = _find(share, books + (256 if SIGNED else 768))
+        if not SIGNED:  # a positive second moment is never stored as zero
+            code = tl.where((wide > 0) & (code < 1), 1, code)
+        coded = tl.reshape(code.to(tl.uint8), (BLOCK,))
+    if MASKED:
+        tl.store(at, coded, mask=off < n)
+    else:
+        tl.store(at, coded)
+
+
+@triton.jit
 def _chunk(
     table,
     i,
     tensors,
-    off,
+    first,
     n,
     scale,
     h,
+    books,
+    salt,
     MASKED: tl.constexpr,
     BODY: tl.constexpr,
-    NS: tl.constexpr,
+    SIGNS: tl.constexpr,
+    CODEC: tl.constexpr,
     P: tl.constexpr,
     S: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
+    off = first + tl.arange(0, BLOCK)
     p_at = tl.multiple_of(tl.load(table + i).to(tl.pointer_type(P)), 16) + off
     g_at = tl.multiple_of(tl.load(table + tensors + i).to(tl.pointer_type(P)), 16) + off
-    mask = off < n
     if MASKED:
-        p = tl.load(p_at, mask=mask, other=0.0).to(tl.float32)
-        g = tl.load(g_at, mask=mask, other=0.0).to(tl.float32) * scale
+        p = tl.load(p_at, mask=off < n, other=0.0).to(tl.float32)
+        g = tl.load(g_at, mask=off < n, other=0.0).to(tl.float32) * scale
     else:
         p = tl.load(p_at).to(tl.float32)
         g = tl.load(g_at).to(tl.float32) * scale
+    PARTS: tl.constexpr = 1 if CODEC <= STOCHASTIC else 2
     s = ()
-    for k in tl.static_range(NS):
-        row = tl.load(table + (2 + k) * tensors + i)
-        at = tl.multiple_of(row.to(tl.pointer_type(S)), 16) + off
-        if MASKED:
-            s = s + (tl.load(at, mask=mask, other=0.0).to(tl.float32),)  # noqa: RUF005
-        else:
-            s = s + (tl.load(at).to(tl.float32),)  # noqa: RUF005
+    for k in tl.static_range(len(SIGNS)):
+        held = _held(
+            table,
+            2 + k * PARTS,
+            tensors,
+            i,
+            first,
+            n,
+            books,
+            MASKED,
+            SIGNS[k],
+            CODEC,
+            S,
+            GROUP,
+            BLOCK,
+        )
+        s = s + (held,)  # noqa: RUF005
     new, s = BODY(p, g, s, h)
-    for k in tl.static_range(NS):
-        row = tl.load(table + (2 + k) * tensors + i)
-        at = tl.multiple_of(row.to(tl.pointer_type(S)), 16) + off
-        if MASKED:
-            tl.store(at, s[k].to(S), mask=mask)
-        else:
-            tl.store(at, s[k].to(S))
+    for k in tl.static_range(len(SIGNS)):
+        _keep(
+            s[k],
+            table,
+            2 + k * PARTS,
+            tensors,
+            i,
+            first,
+            n,
+            books,
+            salt,
+            MASKED,
+            SIGNS[k],
+            CODEC,
+            S,
+            GROUP,
+            BLOCK,
+        )
     if MASKED:
-        tl.store(p_at, new.to(P), mask=mask)
+        tl.store(p_at, new.to(P), mask=off < n)
     else:
         tl.store(p_at, new.to(P))
 
@@ -130,12 +304,16 @@ def multi_tensor(
     tensor_of,
     chunk_of,
     hyper,
+    seed,
+    books,
     tensors,
     BODY: tl.constexpr,
-    NS: tl.constexpr,
+    SIGNS: tl.constexpr,
+    CODEC: tl.constexpr,
     NH: tl.constexpr,
     P: tl.constexpr,
     S: tl.constexpr,
+    GROUP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """One chunk of one tensor; the branch without a mask is what makes accesses 128 bits wide."""
@@ -143,15 +321,101 @@ def multi_tensor(
     i = tl.load(tensor_of + b).to(tl.int64)
     first = tl.load(chunk_of + b).to(tl.int64) * BLOCK
     n = tl.load(numel + i)
-    off = first + tl.arange(0, BLOCK)
     h = ()
     for k in tl.static_range(NH):
         h = h + (tl.load(hyper + k),)  # noqa: RUF005
     scale = tl.load(hyper + NH)
+    salt = _mix((tl.load(seed) + i).to(tl.uint32))
     if first + BLOCK <= n:
-        _chunk(table, i, tensors, off, n, scale, h, False, BODY, NS, P, S)
+        _chunk(
+            table,
+            i,
+            tensors,
+            first,
+            n,
+            scale,
+            h,
+            books,
+            salt,
+            False,
+            BODY,
+            SIGNS,
+            CODEC,
+            P,
+            S,
+            GROUP,
+            BLOCK,
+        )
     else:
-        _chunk(table, i, tensors, off, n, scale, h, True, BODY, NS, P, S)
+        _chunk(
+            table,
+            i,
+            tensors,
+            first,
+            n,
+            scale,
+            h,
+            books,
+            salt,
+            True,
+            BODY,
+            SIGNS,
+            CODEC,
+            P,
+            S,
+            GROUP,
+            BLOCK,
+        )
+
+
+@cache
+def _books(device: torch.device) -> Tensor:
+    """The dynamic map's values and the edges between them: signed, then unsigned."""
+    rows = []
+    for signed in (True, False):
+        values = torch.tensor(dynamic.code_book(signed), dtype=torch.float32)
+        rows += [values, (values[1:] + values[:-1]) / 2, values[-1:]]
+    return torch.cat(rows).to(device)
+
+
+def _sent(values: list[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Host numbers on `device`, without waiting for it."""
+    held = torch.tensor(values, dtype=dtype, pin_memory=device.type == "cuda")
+    return held.to(device, non_blocking=True)
+
+
+@dataclass(slots=True)
+class Launch(Addresses):
+    """What a launch needs that stays from step to step, on the device."""
+
+    grads: list[int]
+    table: Tensor
+    sizes: Tensor
+    tensor_of: Tensor
+    chunk_of: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch) -> Launch:
+        """The tables for `batch`."""
+        device = batch.params[0].device
+        states = [part for state in batch.states for part in state]
+        columns = [[x.data_ptr() for x in c] for c in (batch.params, batch.grads, *states)]
+        sizes = [p.numel() for p in batch.params]
+        numel = torch.tensor(sizes)
+        chunks = -(-numel // BLOCK)
+        tensor_of = torch.repeat_interleave(torch.arange(len(sizes)), chunks).to(torch.int32)
+        starts = torch.repeat_interleave(chunks.cumsum(0) - chunks, chunks)
+        chunk_of = (torch.arange(len(tensor_of)) - starts).to(torch.int32)
+        held = (x.to(device) for x in (torch.tensor(columns), numel, tensor_of, chunk_of))
+        pointers = [x for column in columns[2:] for x in column]
+        return cls(columns[0], sizes, pointers, columns[1], *held)
+
+    def follow(self, grads: list[Tensor]) -> None:
+        """Point at these gradients."""
+        now = [g.data_ptr() for g in grads]
+        if now != self.grads:
+            self.table[1].copy_(_sent(now, torch.int64, self.table.device))
+            self.grads = now
 
 
 class Triton(Executor):
@@ -161,40 +425,46 @@ class Triton(Executor):
 
     @override
     def takes(self, batch: Batch) -> bool:
-        """Contiguous float32 or bfloat16 tensors at addresses that 16 divides, plain states."""
-        if batch.codec.name not in ("fp32", "bf16"):
-            return False
-        columns = [batch.params, batch.grads, *(state[0] for state in batch.states)]
+        """Contiguous float32 or bfloat16 tensors at addresses that 16 divides."""
+        if batch.addresses is not None:
+            return all(g.data_ptr() % 16 == 0 for g in batch.grads)
+        parts = [part for state in batch.states for part in state]
         return all(
-            x.is_contiguous() and x.dtype in TYPES and x.data_ptr() % 16 == 0
-            for column in columns
+            x.is_contiguous() and x.data_ptr() % 16 == 0
+            for column in (batch.params, batch.grads, *parts)
             for x in column
-        )
+        ) and all(x.dtype in TYPES for column in (batch.params, batch.grads) for x in column)
 
     @override
     def run(self, batch: Batch) -> None:
         if batch.elements == 0:
             return
         device = batch.params[0].device
-        columns = [batch.params, batch.grads, *(state[0] for state in batch.states)]
-        sizes = [p.numel() for p in batch.params]
-        table = torch.tensor([[x.data_ptr() for x in column] for column in columns])
-        numel = torch.tensor(sizes)
-        chunks = -(-numel // BLOCK)
-        tensor_of = torch.repeat_interleave(torch.arange(len(sizes)), chunks).to(torch.int32)
-        starts = torch.repeat_interleave(chunks.cumsum(0) - chunks, chunks)
-        chunk_of = (torch.arange(len(tensor_of)) - starts).to(torch.int32)
-        hyper = torch.tensor([*batch.scalars, batch.scale], dtype=torch.float32)
-        held: list[Tensor] = [x.to(device) for x in (table, numel, tensor_of, chunk_of, hyper)]
+        found = batch.addresses
+        if isinstance(found, Launch):
+            found.follow(batch.grads)
+        else:
+            found = batch.addresses = Launch.of(batch)
+        hyper = _sent([*batch.scalars, batch.scale], torch.float32, device)
+        seed = _sent([batch.seed], torch.int64, device)
         p = batch.params[0].dtype
         s = batch.states[0][0][0].dtype if batch.states else p
-        multi_tensor[(len(tensor_of),)](
-            *held,
-            len(sizes),
-            BODY=device_function(batch.rule),
-            NS=len(batch.states),
-            NH=len(batch.scalars),
-            P=TYPES[p],
-            S=TYPES[s],
-            BLOCK=BLOCK,
-        )
+        with on(device):
+            multi_tensor[(len(found.tensor_of),)](
+                found.table,
+                found.sizes,
+                found.tensor_of,
+                found.chunk_of,
+                hyper,
+                seed,
+                _books(device),
+                len(batch.params),
+                BODY=device_function(batch.rule),
+                SIGNS=tuple(kind.signed for kind in batch.rule.states),
+                CODEC=CODECS[batch.codec.name],
+                NH=len(batch.scalars),
+                P=TYPES[p],
+                S=STORED[s],
+                GROUP=GROUPS.get(batch.codec.name, 1),
+                BLOCK=BLOCK,
+            )

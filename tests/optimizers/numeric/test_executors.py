@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import torch
 
 from optimizers.numeric.adam import AdamW
 from optimizers.numeric.executors import choice, compiled, native
+from optimizers.numeric.lion import Lion
+from optimizers.numeric.rule_optimizer import RuleOptimizer
 from tracegraph.errors import MissingExtra
 
 
@@ -98,3 +101,72 @@ def test_naming_the_family_loads_no_torch() -> None:
         "assert not {'torch', 'triton', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ), timeout=60)
+
+
+@pytest.mark.parametrize("make", [AdamW, Lion], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("state", ["bf16-stochastic", "8bit", "8bit-dynamic"])
+def test_coded_state_is_stored_by_native_as_by_eager(
+    state: str, dtype: torch.dtype, make: Callable[..., RuleOptimizer]
+) -> None:
+    """Sums are fused in C++, so a code at a tie may differ: one in a thousand is allowed."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [4096, 5000, 70_001, 4111]  # whole groups, a cut one, two threads, a cut group of 32
+    ps = [torch.randn(n, generator=generator).to(dtype).requires_grad_() for n in sizes]
+    qs = [p.detach().clone().requires_grad_() for p in ps]
+    one, two = (
+        make(x, lr=0.01, state=state, backend=b) for x, b in ((ps, "native"), (qs, "eager"))
+    )
+    for _ in range(6):
+        for p, q in zip(ps, qs, strict=True):
+            spread = torch.exp(2 * torch.randn(p.shape, generator=generator))
+            p.grad = (torch.randn(p.shape, generator=generator) * spread).to(dtype)
+            p.grad[:300] = 0.0
+            q.grad = p.grad.clone()
+        one.step()
+        two.step()
+    assert (one.ran, two.ran) == (("native",), ("eager",))
+    for p, q in zip(ps, qs, strict=True):
+        far = (p - q).abs() > 1e-5 * (1 + q.abs())
+        assert far.double().mean() <= (2e-3 if make is Lion else 1e-3)
+        for name, held in two.state[q].items():
+            mine = one.state[p][name]
+            if held.dtype is torch.float32:  # scales, and the state of small tensors
+                assert torch.allclose(mine, held, rtol=1e-5, atol=1e-6), name
+            else:
+                assert (mine != held).double().mean() <= 1e-3, name
+
+
+@pytest.mark.parametrize("state", ["8bit", "8bit-dynamic"])
+def test_a_nan_or_an_infinity_stays_in_its_group(state: str) -> None:
+    p = torch.ones(8192, requires_grad=True)
+    optimizer = AdamW([p], state=state, backend="native")
+    p.grad = torch.ones_like(p)
+    p.grad[0], p.grad[4096] = float("nan"), float("inf")
+    optimizer.step()
+    optimizer.step()
+    group = 32 if state == "8bit" else 256
+    beside = torch.cat([p[group:4096], p[4096 + group :]])
+    assert bool(beside.isfinite().all())
+
+
+def test_coded_state_steps_again_on_the_same_memory() -> None:
+    """The second and later steps go by the plan of the first; both must agree with a new one."""
+    generator = torch.Generator().manual_seed(0)
+    p = torch.randn(20_000, generator=generator).requires_grad_()
+    q = p.detach().clone().requires_grad_()
+    one = AdamW([p], lr=0.01, state="8bit", backend="native")
+    two = AdamW([q], lr=0.01, state="8bit", backend="native")
+    for _ in range(4):
+        p.grad = torch.randn(p.shape, generator=generator)
+        q.grad = p.grad.clone()
+        one.step()
+        two.forget()
+        two.step()
+    assert torch.equal(p, q)
+    one.state[p]["exp_avg_scale"] = torch.zeros_like(one.state[p]["exp_avg_scale"])
+    one.step()  # the plan held the old scales
+    two.state[q]["exp_avg_scale"].zero_()
+    two.forget()
+    two.step()
+    assert torch.equal(p, q)

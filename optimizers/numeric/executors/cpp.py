@@ -1,0 +1,328 @@
+"""A rule and a codec written as the C++ text of one kernel.
+
+The kernel works on a table of pointers, a column per tensor: parameters, gradients, then the parts
+of each state. A codec with a scale per group of elements is run group by group: decode, step,
+encode, without leaving the processor's cache. Compiling and calling is somebody else's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from optimizers.numeric.codecs import companding, dynamic
+from optimizers.numeric.codecs.codec import computing_dtype
+from optimizers.numeric.executors.trace import written
+from optimizers.numeric.rules.rule import Rule, State
+
+__all__ = ["CTYPE", "GROUPED", "UNIT", "source"]
+
+CTYPE = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16"}
+
+GROUPED = {"8bit": companding.GROUP, "8bit-dynamic": dynamic.BLOCK}
+"""Elements that share a scale, by the codec's name."""
+
+UNIT = 1024
+"""Elements that a thread takes at a time; groups divide it."""
+
+PREAMBLE = r"""
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+struct bf16 { uint16_t bits; };
+static inline float load(float x) { return x; }
+static inline double load(double x) { return x; }
+static inline float load(bf16 x) {
+  const uint32_t u = uint32_t(x.bits) << 16;
+  float f; std::memcpy(&f, &u, 4); return f;
+}
+static inline void store(float& to, float x) { to = x; }
+static inline void store(double& to, double x) { to = x; }
+static inline void store(bf16& to, float x) {
+  uint32_t u; std::memcpy(&u, &x, 4);
+  const uint32_t nearest = u + 0x7FFFu + ((u >> 16) & 1u);
+  to.bits = uint16_t(((x != x) ? (u | 0x400000u) : nearest) >> 16);
+}
+static constexpr int64_t UNIT = @UNIT@;
+"""
+
+STOCHASTIC = r"""
+static inline uint32_t mix(uint64_t x) {
+  uint32_t y = uint32_t(x ^ (x >> 16)) * 0x85EBCA6Bu;
+  y = (y ^ (y >> 13)) * 0xC2B2AE35u;
+  return y ^ (y >> 16);
+}
+static inline void store(bf16& to, float x, uint64_t noise) {
+  uint32_t u; std::memcpy(&u, &x, 4);
+  if ((u & 0x7F800000u) == 0x7F800000u) return store(to, x);
+  to.bits = uint16_t((u + (mix(noise) & 0xFFFFu)) >> 16);
+}
+"""
+
+# The largest magnitude, found among the bits read as integers: the order is the same, NaN comes
+# last and is kept, and the loop has no branch.
+LARGEST = r"""
+static constexpr int GROUP = @GROUP@;
+template <class T> struct bits_of;
+template <> struct bits_of<float> { using type = uint32_t; };
+template <> struct bits_of<double> { using type = uint64_t; };
+static inline T largest(const T* x, int n) {
+  using U = bits_of<T>::type;
+  U top = 0;
+
+  for (int j = 0; j < n; ++j) {
+    U u; std::memcpy(&u, x + j, sizeof u); u &= U(~U(0)) >> 1;
+    top = u > top ? u : top;
+  }
+  T t; std::memcpy(&t, &top, sizeof t);
+  return t;
+}
+"""
+
+COMPANDING = r"""
+using code_scale = uint16_t;
+static inline float from_half(uint16_t h) {
+  const uint32_t exponent = (h >> 10) & 31u, fraction = h & 1023u;
+  if (exponent == 0) return float(fraction) * 5.9604644775390625e-8f;
+  const uint32_t u = ((exponent + 112u) << 23) | (fraction << 13);
+  float f; std::memcpy(&f, &u, 4); return f;
+}
+static inline uint16_t to_half(float x) {  // of 2^-24 to 65504, rounded to nearest even
+  uint32_t u; std::memcpy(&u, &x, 4);
+  if (x < 6.103515625e-5f) return uint16_t(std::nearbyint(x * 16777216.0f));
+  return uint16_t((u + 0xFFFu + ((u >> 13) & 1u) - (112u << 23)) >> 13);
+}
+static inline T opened(code_scale s) { const T r = T(from_half(s)); return r * r; }
+static inline code_scale closed(T top) {
+  if (!(top > T(0))) return 0;
+  T r = std::sqrt(top);
+  r = r < T(5.9604644775390625e-8) ? T(5.9604644775390625e-8) : r > T(65504) ? T(65504) : r;
+  return to_half(float(r));
+}
+static inline void decode_signed(const uint8_t* code, T* to, int n, T scale) {
+  for (int k = 0; k < n; ++k) {
+    const T y = (T(code[k]) - T(128)) * (T(1) / T(127));
+    to[k] = y / (T(2) - std::fabs(y)) * scale;
+  }
+}
+static inline void decode_unsigned(const uint8_t* code, T* to, int n, T scale) {
+  for (int k = 0; k < n; ++k) {
+    const T y = T(code[k]) * (T(1) / T(255));
+    to[k] = y * y * scale;
+  }
+}
+static inline void encode_signed(const T* value, uint8_t* code, int n, T scale) {
+  const T inverse = scale > T(0) ? T(1) / scale : T(0);
+  for (int k = 0; k < n; ++k) {
+    T x = value[k] * inverse;
+    x = x < T(-1) ? T(-1) : x > T(1) ? T(1) : x;
+    code[k] = uint8_t(int(std::nearbyint(T(2) * x / (T(1) + std::fabs(x)) * T(127))) + 128);
+  }
+}
+static inline void encode_unsigned(const T* value, uint8_t* code, int n, T scale) {
+  const T inverse = scale > T(0) ? T(1) / scale : T(0);
+  for (int k = 0; k < n; ++k) {
+    T x = value[k] * inverse;
+    x = x < T(0) ? T(0) : x > T(1) ? T(1) : x;
+    const int c = int(std::nearbyint(std::sqrt(x) * T(255)));
+    code[k] = uint8_t(value[k] > T(0) && c < 1 ? 1 : c);
+  }
+}
+"""
+
+DYNAMIC = r"""
+using code_scale = float;
+struct Book {
+  T value[256], edge[256];
+  Book(const T (&values)[256]) {
+    for (int k = 0; k < 256; ++k) value[k] = values[k];
+    for (int k = 0; k < 255; ++k) edge[k] = (values[k + 1] + values[k]) / T(2);
+  }
+  void decode(const uint8_t* code, T* to, int n, T scale) const {
+    for (int k = 0; k < n; ++k) to[k] = value[code[k]] * scale;
+  }
+  // For each value how many edges lie below it: all of a group halve their range together, so that
+  // the processor looks up many at once.
+  void find(const T* of, int* at, int n, T scale) const {
+    T x[GROUP];
+    for (int k = 0; k < n; ++k) x[k] = scale > T(0) ? of[k] / scale : T(0), at[k] = 0;
+    for (int step = 128; step; step >>= 1)
+      for (int k = 0; k < n; ++k) at[k] += x[k] <= edge[at[k] + step - 1] ? 0 : step;
+  }
+};
+static const Book SIGNED({@SIGNED@}), UNSIGNED({@UNSIGNED@});
+static inline T opened(code_scale s) { return T(s); }
+static inline code_scale closed(T top) { return float(top); }
+static inline void decode_signed(const uint8_t* code, T* to, int n, T scale) {
+  SIGNED.decode(code, to, n, scale);
+}
+static inline void decode_unsigned(const uint8_t* code, T* to, int n, T scale) {
+  UNSIGNED.decode(code, to, n, scale);
+}
+static inline void encode_signed(const T* value, uint8_t* code, int n, T scale) {
+  int at[GROUP];
+  SIGNED.find(value, at, n, scale);
+  for (int k = 0; k < n; ++k) code[k] = uint8_t(at[k]);
+}
+static inline void encode_unsigned(const T* value, uint8_t* code, int n, T scale) {
+  int at[GROUP];
+  UNSIGNED.find(value, at, n, scale);
+  for (int k = 0; k < n; ++k) code[k] = uint8_t(value[k] > T(0) && at[k] < 1 ? 1 : at[k]);
+}
+"""
+
+SPAN = r"""
+static void span(const int64_t* table, int64_t tensors, int64_t i, int64_t first, int64_t last,
+                 const double* h, uint64_t seed) {
+@POINTERS@
+@SCALARS@
+  for (int64_t j = first; j < last; ++j) {
+@BODY@
+  }
+}
+"""
+
+GROUPED_SPAN = r"""
+static void span(const int64_t* table, int64_t tensors, int64_t i, int64_t first, int64_t last,
+                 const double* h, uint64_t seed) {
+@POINTERS@
+@SCALARS@
+  const auto group = [&](int64_t at, int n) __attribute__((always_inline)) {
+    const int64_t which = at / GROUP;
+@DECODE@
+    for (int k = 0; k < n; ++k) {
+      const int64_t j = at + k;
+@BODY@
+    }
+@ENCODE@
+  };
+  int64_t at = first;
+  for (; at + GROUP <= last; at += GROUP) group(at, GROUP);
+  if (at < last) group(at, int(last - at));
+}
+"""
+
+FRAME = r"""
+static void share(const int64_t* table, const int64_t* numel, int64_t tensors, const double* h,
+                  uint64_t seed, int64_t from, int64_t to) {
+  int64_t unit = 0;
+  for (int64_t i = 0; i < tensors && unit < to; ++i) {
+    const int64_t units = (numel[i] + UNIT - 1) / UNIT;
+    const int64_t a = from > unit ? from - unit : 0;
+    const int64_t b = to - unit < units ? to - unit : units;
+    if (a < b)
+      span(table, tensors, i, a * UNIT, b * UNIT < numel[i] ? b * UNIT : numel[i], h, seed + i);
+    unit += units;
+  }
+}
+
+extern "C" void step(const int64_t* table, const int64_t* numel, int64_t tensors, const double* h,
+                     uint64_t seed, int64_t threads) {
+  int64_t units = 0;
+  for (int64_t i = 0; i < tensors; ++i) units += (numel[i] + UNIT - 1) / UNIT;
+  std::vector<std::thread> others;
+  for (int64_t k = 1; k < threads; ++k)
+    others.emplace_back(share, table, numel, tensors, h, seed, units * k / threads,
+                        units * (k + 1) / threads);
+  share(table, numel, tensors, h, seed, 0, units / threads);
+  for (auto& other : others) other.join();
+}
+"""
+
+
+def source(
+    rule: Rule, scalars: int, p: torch.dtype, states: tuple[torch.dtype, ...], codec: str = "fp32"
+) -> str:
+    """The C++ text of the kernel for parameters and gradients of `p` and states of `states`.
+
+    >>> from optimizers.numeric.rules.lion import LION
+    >>> "store(S0[j]" in source(LION, 4, torch.bfloat16, (torch.float32,))
+    True
+    """
+    lines = written(rule, scalars)
+    grouped = codec in GROUPED
+    rows = [("P", CTYPE[p]), ("G", CTYPE[p])]
+    for k, dtype in enumerate(states):
+        rows.append((f"S{k}", "uint8_t" if grouped else CTYPE[dtype]))
+        if grouped:
+            rows.append((f"C{k}", "code_scale"))
+    body = ["const T p = load(P[j]);", "const T g = load(G[j]) * scale;"]
+    kept = [(k, name) for k, name in enumerate(lines.states) if name is not None]
+    decode, encode = [], []
+    if grouped:
+        body += [f"const T s{k} = held{k}[k];" for k in range(len(states))]
+        body += lines.lines + [f"held{k}[k] = {name};" for k, name in kept]
+        for k, state in enumerate(rule.states):
+            decode += _decoded(k, state)
+        for k, _ in kept:
+            encode += _encoded(k, rule.states[k])
+    else:
+        body += [f"const T s{k} = load(S{k}[j]);" for k in range(len(states))]
+        random = codec == "bf16-stochastic"
+        body += lines.lines
+        body += [f"store(S{k}[j], {name}{', uint64_t(j) ^ salt' * random});" for k, name in kept]
+    body.append(f"store(P[j], {lines.p});")
+    pointers = [
+        f"{kind}* __restrict {name} = reinterpret_cast<{kind}*>(table[{r} * tensors + i]);"
+        for r, (name, kind) in enumerate(rows)
+    ]
+    hs = [f"const T h{k} = T(h[{k}]);" for k in range(scalars)]
+    hs.append(f"const T scale = T(h[{scalars}]);")
+    if codec == "bf16-stochastic":
+        hs.append("const uint64_t salt = mix(seed & 0xFFFFFFFFu);")
+    pieces = {
+        "@POINTERS@": _indented(pointers, 2),
+        "@SCALARS@": _indented(hs, 2),
+        "@DECODE@": _indented(decode, 4),
+        "@ENCODE@": _indented(encode, 4),
+        "@BODY@": _indented(body, 6 if grouped else 4),
+        "@GROUP@": str(GROUPED.get(codec, 0)),
+        "@UNIT@": str(UNIT),
+    }
+    computing = f"using T = {CTYPE[computing_dtype(p)]};\n"
+    text = PREAMBLE + computing + _codec(codec, pieces)
+    text += (GROUPED_SPAN if grouped else SPAN) + FRAME
+    for name, piece in pieces.items():
+        text = text.replace(name, piece)
+    return text
+
+
+def _codec(name: str, pieces: dict[str, Any]) -> str:
+    match name:
+        case "8bit":
+            return LARGEST + COMPANDING
+        case "8bit-dynamic":
+            for which, signed in (("@SIGNED@", True), ("@UNSIGNED@", False)):
+                pieces[which] = ", ".join(f"T({x!r})" for x in dynamic.code_book(signed))
+            return LARGEST + DYNAMIC
+        case "bf16-stochastic":
+            return STOCHASTIC
+        case _:
+            return ""
+
+
+def _sign(state: State) -> str:
+    return "signed" if state.signed else "unsigned"
+
+
+def _decoded(k: int, state: State) -> list[str]:
+    return [
+        f"T held{k}[GROUP];",
+        f"decode_{_sign(state)}(S{k} + at, held{k}, n, opened(C{k}[which]));",
+    ]
+
+
+def _encoded(k: int, state: State) -> list[str]:
+    return [
+        f"const code_scale closed{k} = closed(largest(held{k}, n));",
+        f"C{k}[which] = closed{k};",
+        f"encode_{_sign(state)}(held{k}, S{k} + at, n, opened(closed{k}));",
+    ]
+
+
+def _indented(lines: list[str], by: int) -> str:
+    return "\n".join(" " * by + line for line in lines)

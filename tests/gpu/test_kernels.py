@@ -1,0 +1,106 @@
+"""The table of the family on a GPU: every rule, dtype and way to store state, beside eager torch.
+
+Needs a CUDA GPU and Triton; without them every test is skipped and says so.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from optimizers.numeric.bases.matrix import orthogonal
+from optimizers.numeric.codecs.table import CODECS
+from optimizers.numeric.rule_optimizer import RuleOptimizer
+from tests.optimizers.numeric.family import FAMILY, Row, named
+
+pytest.importorskip("triton", reason="Triton is not installed: pip install 'tracegraph[gpu]'")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
+
+SHAPES = [(), (0,), (5,), (1024,), (70, 64), (3, 1025), (300_001,)]
+FAR = {torch.float32: 2e-5, torch.bfloat16: 2.0**-7}
+
+
+def pair(
+    row: Row, dtype: torch.dtype, state: str = "fp32"
+) -> tuple[RuleOptimizer, RuleOptimizer, list[torch.Tensor], list[torch.Tensor]]:
+    """Two optimizers over equal parameters: by Triton, and tensor by tensor with torch."""
+    generator = torch.Generator(device="cuda").manual_seed(0)
+    make = {"device": "cuda", "generator": generator}
+    ours = [torch.randn(s, **make).to(dtype).requires_grad_() for s in SHAPES]  # type: ignore[call-overload]
+    theirs = [p.detach().clone().requires_grad_() for p in ours]
+    options = {"weight_decay": 0.1, "state": state}
+    return (
+        row(ours, backend="triton", **options),
+        row(theirs, backend="eager", **options),
+        ours,
+        theirs,
+    )
+
+
+def steps(
+    one: RuleOptimizer,
+    two: RuleOptimizer,
+    ours: list[torch.Tensor],
+    theirs: list[torch.Tensor],
+    count: int,
+) -> None:
+    """The same gradients for both, at new addresses each time."""
+    generator = torch.Generator(device="cuda").manual_seed(1)
+    for _ in range(count):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn(p.shape, device="cuda", generator=generator).to(p.dtype)
+            q.grad = p.grad.clone()
+        one.step()
+        two.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("row", [row for row in FAMILY if row.pure], ids=str)
+def test_every_rule_agrees_with_torch(row: Row, dtype: torch.dtype) -> None:
+    one, two, ours, theirs = pair(row, dtype)
+    steps(one, two, ours, theirs, 8)
+    assert "triton" in one.ran
+    for p, q in zip(ours, theirs, strict=True):
+        off = (p - q).abs() > FAR[dtype] * (1 + q.abs())
+        assert off.double().mean().nan_to_num() <= (0.01 if row.name == "Lion" else 1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("state", CODECS)
+def test_every_way_to_store_state_agrees_with_torch(state: str, dtype: torch.dtype) -> None:
+    one, two, ours, theirs = pair(named("AdamW"), dtype, state)
+    steps(one, two, ours, theirs, 4)
+    for p, q in zip(ours, theirs, strict=True):
+        off = (p - q).abs() > 2 * FAR[dtype] * (1 + q.abs())
+        assert off.double().mean().nan_to_num() <= 0.01
+
+
+def test_stochastic_rounding_is_right_on_average() -> None:
+    p = torch.zeros(1 << 20, device="cuda", requires_grad=True)
+    optimizer = named("AdamW")([p], lr=0.0, state="bf16-stochastic", backend="triton")
+    p.grad = torch.full_like(p, 1.001)
+    optimizer.step()
+    held = optimizer.state[p]["exp_avg"].float()
+    assert held.unique().numel() == 2
+    assert abs(held.mean().item() - 0.1001) < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (3, 100, 300), (2, 1024, 700), (4096, 1024)], ids=str)
+def test_newton_schulz_agrees_with_torch(shape: tuple[int, ...]) -> None:
+    g = torch.randn(shape, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
+    x = orthogonal(g, dtype=torch.float32)
+    gold = orthogonal(g.cpu().double(), dtype=torch.float64)
+    assert (x.cpu() - gold).norm() <= 1e-4 * gold.norm()
+    coarse = orthogonal(g)
+    assert (coarse.cpu() - gold).norm() <= 0.05 * gold.norm()
+
+
+def test_more_elements_than_32_bits_count() -> None:
+    count = (1 << 31) + 4096
+    if torch.cuda.mem_get_info()[0] < 16 * count:
+        pytest.skip("the GPU has not the memory for 2^31 elements in bfloat16 thrice")
+    p = torch.zeros(count, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    p.grad = torch.ones_like(p)
+    named("Lion")([p], lr=1.0, state="bf16", backend="triton").step()
+    assert bool((p[-4096:] == -1).all())
+    assert bool((p[:4096] == -1).all())

@@ -1,0 +1,135 @@
+"""Checks of the Triton kernels in Triton's interpreter: run with TRITON_INTERPRET=1, says "agreed".
+
+A process of its own, for the interpreter is chosen when Triton is imported.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from optimizers.numeric.adam import AdamW
+from optimizers.numeric.codecs.codec import Codec
+from optimizers.numeric.codecs.plain import FP32
+from optimizers.numeric.codecs.table import CODECS
+from optimizers.numeric.executors.batch import Batch
+from optimizers.numeric.executors.eager import Eager
+from optimizers.numeric.executors.newton_schulz import iterate
+from optimizers.numeric.executors.triton import Triton
+from optimizers.numeric.rules.adam import ADAMW
+from optimizers.numeric.rules.rule import Rule, define
+from tests.optimizers.numeric.family import FAMILY
+
+HYPER = {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}
+ULP = 2.0**-7  # of bfloat16, relative; the interpreter cuts where a GPU rounds
+
+
+def every_rule_is_its_definition() -> None:
+    """Six steps of each rule beside float64."""
+    rng = np.random.default_rng(0)
+    for row in FAMILY:
+        if not row.pure:
+            continue
+        starts = [rng.normal(size=n).astype(np.float32) for n in (5, 1024, 1500)]
+        params = [torch.tensor(x) for x in starts]
+        optimizer = row([torch.zeros(1)], weight_decay=0.1)
+        hyper = dict(optimizer.defaults, backend="triton")
+        rule = optimizer.rule(hyper)
+        states = [[[torch.zeros_like(p) for p in params]] for _ in rule.states]
+        gs = []
+        for t in range(1, 7):
+            grads = [torch.tensor(rng.normal(size=p.shape).astype(np.float32)) for p in params]
+            gs.append(grads)
+            batch = Batch(rule, rule.scalars(hyper, t), FP32, params, grads, states)
+            assert Triton().takes(batch)
+            Triton().run(batch)
+        for i, (p, x) in enumerate(zip(params, starts, strict=True)):
+            gold, _ = define(rule, x.astype(np.float64), [g[i].double().numpy() for g in gs], hyper)
+            off = np.abs(p.double().numpy() - gold) > 1e-5 * (1 + np.abs(gold))
+            assert off.mean() <= (0.01 if row.name == "Lion" else 0), (row.name, off.mean())
+
+
+def _empty(codec: Codec, rule: Rule, params: list[torch.Tensor]) -> list[list[list[torch.Tensor]]]:
+    return [
+        [list(part) for part in zip(*(codec.empty(p, kind) for p in params), strict=True)]
+        for kind in rule.states
+    ]
+
+
+def every_codec_stores_what_eager_stores() -> None:
+    """Steps one by one from the same values: equal but for the interpreter's bfloat16."""
+    generator = torch.Generator().manual_seed(0)
+    for dtype in (torch.float32, torch.bfloat16):
+        for codec in CODECS.values():
+            ours = [torch.randn(n, generator=generator).to(dtype) for n in (5, 1024, 1500)]
+            mine = _empty(codec, ADAMW, ours)
+            for t in range(1, 5):
+                spread = [torch.exp(2 * torch.randn(p.shape, generator=generator)) for p in ours]
+                grads = [
+                    (torch.randn(p.shape, generator=generator) * s).to(dtype)
+                    for p, s in zip(ours, spread, strict=True)
+                ]
+                theirs = [p.clone() for p in ours]
+                other = [[[x.clone() for x in part] for part in state] for state in mine]
+                scalars, seed = ADAMW.scalars(HYPER, t), t << 20
+                for executor, params, states in ((Triton(), ours, mine), (Eager(), theirs, other)):
+                    executor.run(Batch(ADAMW, scalars, codec, params, grads, states, seed=seed))
+                where = (dtype, codec.name, t)
+                for p, q in zip(ours, theirs, strict=True):
+                    _near(p, q, where)
+                for state, held in zip(mine, other, strict=True):
+                    for part, kept in zip(state, held, strict=True):
+                        for x, y in zip(part, kept, strict=True):
+                            _near(x, y, where)
+
+
+def _near(x: torch.Tensor, y: torch.Tensor, where: object) -> None:
+    """Equal to the last bit but one of what is stored: numpy and torch may round a sum apart."""
+    if x.dtype is torch.uint8:
+        apart = (x.int() - y.int()).abs()
+        assert apart.max() <= 1, where
+        assert (apart > 0).double().mean() <= 0.01, where
+    else:
+        last = {torch.bfloat16: ULP, torch.float16: 2.0**-10}.get(x.dtype, 1e-5)
+        assert torch.allclose(x.float(), y.float(), rtol=last, atol=1e-6), where
+
+
+def an_optimizer_keeps_its_tables() -> None:
+    """Later steps go by the plan of the first, with gradients that move."""
+    generator = torch.Generator().manual_seed(0)
+    ps = [torch.randn(n, generator=generator).requires_grad_() for n in (5000, 4096)]
+    qs = [p.detach().clone().requires_grad_() for p in ps]
+    one = AdamW(ps, lr=0.01, state="8bit", backend="triton")
+    two = AdamW(qs, lr=0.01, state="8bit", backend="eager")
+    for _ in range(3):
+        for p, q in zip(ps, qs, strict=True):
+            p.grad = torch.randn(p.shape, generator=generator)
+            q.grad = p.grad.clone()
+        one.step()
+        two.step()
+    assert one.ran == ("triton",), one.ran
+    assert one._plans, "no plan was kept"
+    for p, q in zip(ps, qs, strict=True):
+        assert torch.allclose(p, q, rtol=1e-5, atol=1e-6)
+
+
+def newton_schulz_is_its_formula() -> None:
+    """Batches of odd sizes, over several blocks, beside float64."""
+    generator = torch.Generator().manual_seed(0)
+    a, b, c = coefficients = (3.4445, -4.775, 2.0315)
+    for shape in ((2, 5, 9), (1, 64, 64), (2, 70, 130), (1, 1, 7)):
+        x = torch.randn(shape, generator=generator)
+        x = x / torch.linalg.matrix_norm(x, keepdim=True)
+        gold = x.double()
+        for _ in range(5):
+            gram = gold @ gold.mT
+            gold = a * gold + (b * gram + c * (gram @ gram)) @ gold
+        assert (iterate(x, 5, coefficients) - gold).abs().max() < 1e-5, shape
+
+
+if __name__ == "__main__":
+    every_rule_is_its_definition()
+    every_codec_stores_what_eager_stores()
+    an_optimizer_keeps_its_tables()
+    newton_schulz_is_its_formula()
+    print("agreed")  # noqa: T201
