@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -16,12 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
+from tracegraph.again import REPLAY
 from tracegraph.errors import HistoryError
+from tracegraph.events import observe
 from tracegraph.history.redact import Redactor
 from tracegraph.history.store import keep_text, kept_text, open_store, store_path, transaction
 from tracegraph.history.values import pack, unpack
 
-__all__ = ["Facts"]
+__all__ = ["Facts", "State", "forget_states"]
 
 
 @final
@@ -156,11 +159,12 @@ class State:
     """
 
     def __init__(self, name: str, store: str | Path | None = None) -> None:
-        self.name = name
+        tape = os.environ.get(REPLAY)
+        self.name = f"{name}{_mark(tape)}" if tape else name  # a replay begins at the beginning
         self._store = store
 
     def load(self) -> Any:
-        """The state that was saved last, or ``None``."""
+        """The state that was saved last, or ``None``; in a replay, only what it saved itself."""
         with Facts("state", self._store) as facts:
             return facts.get(self.name)
 
@@ -168,6 +172,7 @@ class State:
         """Keep a state, all of it or none; it is on disk when this returns."""
         with Facts("state", self._store) as facts:
             facts[self.name] = state
+            observe("state", name=self.name, store=str(facts.path.absolute()))
 
     def journal(self, about: str) -> Facts:
         """Facts that belong to this state, each on disk at once: what was paid for since the last save."""
@@ -199,3 +204,17 @@ class State:
             yield
         finally:
             lock.close()
+
+
+def forget_states(store: str | Path, tape: Path) -> None:
+    """Forget the states of the replay with this tape, and all that is kept under their names."""
+    mark = _mark(str(tape))
+    with Facts("state", store) as facts, facts._lock, transaction(facts._connection):
+        facts._connection.execute(
+            "DELETE FROM facts WHERE substr(key, -?) = ? OR substr(space, -?) = ?",
+            (len(mark), mark, len(mark), mark),
+        )
+
+
+def _mark(tape: str) -> str:
+    return f" (replay {hashlib.sha256(tape.encode()).hexdigest()[:12]})"

@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from tracegraph.errors import MissingExtra, MissingKey, ModelFailed, WrongModel
 from tracegraph.llm.messages import Price, Reply, Request, Usage
 from tracegraph.llm.model import ModelBase
+from tracegraph.llm.passing import apassed, passed
 
 __all__ = ["LiteLLM"]
 
@@ -137,6 +138,13 @@ class LiteLLM(ModelBase):
 
     def ask(self, request: Request) -> Reply:
         """One request to the provider."""
+        return passed(self, request, self._ask)
+
+    async def aask(self, request: Request) -> Reply:
+        """One request to the provider, awaited."""
+        return await apassed(self, request, self._aask)
+
+    def _ask(self, request: Request) -> Reply:
         litellm = _litellm()
         arguments = self._arguments(litellm, request)
         try:
@@ -147,8 +155,7 @@ class LiteLLM(ModelBase):
             return self._reply(litellm, answer, request)
         raise failure
 
-    async def aask(self, request: Request) -> Reply:
-        """One request to the provider, awaited."""
+    async def _aask(self, request: Request) -> Reply:
         litellm = _litellm()
         arguments = self._arguments(litellm, request)
         try:

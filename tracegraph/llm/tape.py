@@ -17,7 +17,7 @@ from tracegraph.errors import NotRecorded, WrongModel
 from tracegraph.llm.messages import Price, Reply, Request, Usage
 from tracegraph.llm.model import Ask, LanguageModel, ModelBase, Steps, Wrapper
 
-__all__ = ["Cached", "Recorded", "Replay", "Tape"]
+__all__ = ["Cached", "Recorded", "Replay", "Tape", "plain_reply", "reply_of"]
 
 _FORMAT = 1
 
@@ -61,7 +61,7 @@ class Tape:
     def find(self, request: Request, model: str) -> Reply | None:
         """The reply kept for this request to `model`, or None."""
         line = self._lines.get(request.key(model))
-        return None if line is None else _reply_of(line["reply"], request)
+        return None if line is None else reply_of(line["reply"], request)
 
     def keep(self, request: Request, model: str, reply: Reply) -> None:
         """Keep a reply; in the file too, before this returns."""
@@ -69,7 +69,7 @@ class Tape:
             "format": _FORMAT,
             "key": request.key(model),
             "request": json.loads(request.canonical(model)),
-            "reply": _plain(reply),
+            "reply": plain_reply(reply),
         }
         with self._lock:
             self._lines[line["key"]] = line
@@ -103,7 +103,8 @@ class Tape:
                 ) from error
 
 
-def _plain(reply: Reply) -> dict[str, Any]:
+def plain_reply(reply: Reply) -> dict[str, Any]:
+    """A reply as JSON-able data; what its schema made of it is read again when it is needed."""
     usage = reply.usage
     return {
         "text": reply.text,
@@ -114,7 +115,8 @@ def _plain(reply: Reply) -> dict[str, Any]:
     }
 
 
-def _reply_of(plain: dict[str, Any], request: Request) -> Reply:
+def reply_of(plain: dict[str, Any], request: Request) -> Reply:
+    """The reply to `request` that `plain_reply` wrote."""
     usage = plain["usage"]
     return Reply.to(
         request,
