@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizers.base import reach
+from optimizers.numeric.codecs.rounding import REST, rounding_named
 from optimizers.numeric.parameters import adapt, forget
 from tracegraph.errors import NonFinite, OptimizerError, Rejected
 
@@ -89,6 +90,12 @@ def real(x: Tensor) -> Tensor:
     return torch.view_as_real(x) if x.is_complex() else x
 
 
+def local(x: Tensor) -> Tensor:
+    """The part of a DTensor that this process holds, which an element-wise rule steps alone."""
+    to_local = getattr(x, "to_local", None)
+    return x if to_local is None else to_local()
+
+
 _Work = tuple[list[Tensor], list[Tensor]]
 
 
@@ -103,13 +110,15 @@ class NumericOptimizer(Optimizer):
 
     `nonfinite` says what a NaN or infinite gradient does: "allow" computes on, as torch does;
     "skip" leaves everything as it is and counts it in `skipped`; "raise" raises NonFinite, with
-    everything as it was.
+    everything as it was. `rounding` says how a bfloat16 parameter takes a step: "nearest", which
+    loses small ones; "stochastic", right on average; "24bit" or "32bit", which keep what was rounded
+    away in one or two bytes per parameter more.
     """
 
     counts: ClassVar[bool] = True
     """Whether a tensor's state has its own step number."""
 
-    shaped: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq", "momentum_buffer", "z")
+    shaped: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq", "momentum_buffer", "z", REST)
     """States that have the shape of their parameter, where an optimizer has them."""
 
     def __init__(
@@ -119,11 +128,13 @@ class NumericOptimizer(Optimizer):
         *,
         maximize: bool = False,
         nonfinite: str = "allow",
+        rounding: str = "nearest",
     ) -> None:
         if nonfinite not in NONFINITE:
             raise ValueError(f"nonfinite={nonfinite!r} is unknown; use one of {NONFINITE}")
         check_rate(defaults["lr"])
         self.nonfinite = nonfinite
+        self.rounding = rounding_named(rounding).name
         self.skipped = 0
         self.__dict__.update(self._fresh())
         params, self._bindings = adapt(params, type(self).__name__)
@@ -173,7 +184,9 @@ class NumericOptimizer(Optimizer):
                 if known[k]:
                     self.replay(k, hyper, grads)
                 else:
-                    self.update(hyper, self._members(k, hyper, params, grads))
+                    members = self._members(k, hyper, params, grads)
+                    self.update(hyper, members)
+                    self._round(members)
         self._tell(work)
         return loss
 
@@ -244,9 +257,31 @@ class NumericOptimizer(Optimizer):
             new = set(fresh)
             numbers = [1 if i in new else 2 for i in range(len(params))]
         return [
-            Member(p, real(p), real(g), state, t)
+            Member(p, self._wide(p, state), real(g), state, t)
             for p, g, state, t in zip(params, grads, states, numbers, strict=True)
         ]
+
+    def _wide(self, p: Tensor, state: dict[str, Any]) -> Tensor:
+        """What a step changes for `p`: itself, or a wide copy that `_round` writes back."""
+        way = rounding_named(self.rounding)
+        if way.name == "nearest" or p.dtype != torch.bfloat16:
+            return real(p)
+        if way.rest is None:
+            state["roundings"] = state.get("roundings", 0) + 1
+        elif REST not in state:
+            state[REST] = torch.zeros_like(p, dtype=way.rest)
+        return way.widened(local(p), local(state[REST]) if way.rest else None)
+
+    def _round(self, members: list[Member]) -> None:
+        """Write wide copies back to their parameters."""
+        way = rounding_named(self.rounding)
+        if way.name == "nearest":
+            return
+        for i, m in enumerate(members):
+            if m.tensor.dtype == torch.bfloat16:
+                rest = local(m.state[REST]) if way.rest else None
+                seed = ~((m.state.get("roundings", 0) << 20) + i)  # not one that a codec uses
+                way.write(m.p, local(m.tensor), rest, seed=seed)
 
     def _advance(
         self, k: int, params: list[Tensor], states: list[dict[str, Any]], fresh: bool
@@ -370,6 +405,13 @@ class NumericOptimizer(Optimizer):
             param_group = adapted[0]
             self._bindings += bindings
         super().add_param_group(param_group)
+        half = [p for p in self.param_groups[-1]["params"] if p.dtype == torch.float16]
+        if half and self.rounding != "nearest":
+            del self.param_groups[-1]
+            raise ValueError(
+                f"{type(self).__name__}: rounding={self.rounding!r} is for bfloat16 parameters, and "
+                f"one of shape {tuple(half[0].shape)} is float16; use bfloat16, or leave rounding out"
+            )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict of this optimizer, or of torch's optimizer of the same name."""
@@ -392,7 +434,14 @@ class NumericOptimizer(Optimizer):
 
     def restored(self, saved: dict[str, Any], p: Tensor, group: Group) -> dict[str, Any]:
         """A saved state of `p` as this optimizer keeps it; tensors keep their own dtype."""
-        return {key: _copied(key, value, p) for key, value in saved.items() if value is not None}
+        state = {key: _copied(key, value, p) for key, value in saved.items() if value is not None}
+        way = rounding_named(self.rounding)
+        if REST in state:
+            if way.rest is None:
+                del state[REST]
+            else:
+                state[REST] = way.converted(state[REST])
+        return state
 
     def needed(self, group: Group) -> Iterable[str]:
         """The names that a saved state must have."""

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from optimizers.numeric.codecs.codec import computing_dtype
-from optimizers.numeric.optimizer import Group, Member, NumericOptimizer
+from optimizers.numeric.optimizer import (
+    Group,
+    Member,
+    NumericOptimizer,
+    check_betas,
+    check_nonnegative,
+)
 from optimizers.numeric.rule_optimizer import direction
 from optimizers.numeric.rules.adam import ADAMW
 
-__all__ = ["MatrixOptimizer", "as_matrix", "orthogonal", "zeros"]
+__all__ = ["MatrixAdam", "MatrixOptimizer", "MatrixOptions", "as_matrix", "orthogonal", "zeros"]
+
+
+class MatrixOptions(TypedDict, total=False):
+    """The keyword options that every matrix optimizer takes; see NumericOptimizer."""
+
+    maximize: bool
+    nonfinite: str
+    rounding: str
 
 
 def as_matrix(x: Tensor) -> Tensor:
@@ -86,6 +100,25 @@ class MatrixOptimizer(NumericOptimizer):
     def moved(self, p: Tensor, g: Tensor, state: dict[str, Any], group: Group, t: int) -> Tensor:
         """The new value of `p`; `state` is changed in place."""
         raise NotImplementedError
+
+
+class MatrixAdam(MatrixOptimizer):
+    """The base of those that keep Adam's moments, in coordinates of their own."""
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        more: dict[str, Any],
+        **options: Unpack[MatrixOptions],
+    ) -> None:
+        check_betas(betas)
+        check_nonnegative(epsilon=eps, weight_decay=weight_decay)
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, **more}
+        super().__init__(params, defaults, **options)
 
     @staticmethod
     def moments(state: dict[str, Any], like: Tensor) -> None:
