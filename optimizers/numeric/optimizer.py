@@ -25,6 +25,8 @@ __all__ = ["Member", "NumericOptimizer", "check_betas", "check_nonnegative", "ch
 
 Group = dict[str, Any]
 NONFINITE = ("allow", "skip", "raise")
+BOOKKEEPING = frozenset({"step", "roundings", REST})
+"""What a state holds beside what an optimizer's own step needs."""
 
 
 @dataclass(slots=True)
@@ -96,6 +98,11 @@ def local(x: Tensor) -> Tensor:
     return x if to_local is None else to_local()
 
 
+def is_sharded(x: Tensor) -> bool:
+    """Whether `x` is a DTensor."""
+    return hasattr(x, "to_local")
+
+
 _Work = tuple[list[Tensor], list[Tensor]]
 
 
@@ -114,6 +121,9 @@ class NumericOptimizer(Optimizer):
     loses small ones; "stochastic", right on average; "24bit" or "32bit", which keep what was rounded
     away in one or two bytes per parameter more.
     """
+
+    whole: bool = False
+    """Whether a step looks at a tensor as a whole, so that a shard of it is not enough."""
 
     counts: ClassVar[bool] = True
     """Whether a tensor's state has its own step number."""
@@ -185,7 +195,7 @@ class NumericOptimizer(Optimizer):
                     self.replay(k, hyper, grads)
                 else:
                     members = self._members(k, hyper, params, grads)
-                    self.update(hyper, members)
+                    self._update(k, hyper, members)
                     self._round(members)
         self._tell(work)
         return loss
@@ -250,7 +260,8 @@ class NumericOptimizer(Optimizer):
             for i, step in zip(fresh, steps.unbind(), strict=True):
                 if self.counts:
                     states[i].setdefault("step", step)
-                self.begin(states[i], params[i], group)
+                if not (self.whole and is_sharded(params[i])):  # `_update` begins at the owner
+                    self.begin(states[i], params[i], group)
         if self.counts:
             numbers = self._advance(k, params, states, len(fresh) == len(params))
         else:  # all that matters is whether this step is the first
@@ -260,6 +271,29 @@ class NumericOptimizer(Optimizer):
             Member(p, self._wide(p, state), real(g), state, t)
             for p, g, state, t in zip(params, grads, states, numbers, strict=True)
         ]
+
+    def _update(self, k: int, group: Group, members: list[Member]) -> None:
+        """`update`, with shards made whole where the optimizer needs that."""
+        shards = [m for m in members if self.whole and is_sharded(m.tensor)]
+        if not shards:
+            self.update(group, members)
+            return
+        from optimizers.numeric.whole import gathered  # what it imports is slow, and seldom needed
+
+        places = {id(p): i for i, p in enumerate(self.param_groups[k]["params"])}
+        mine, wholes = [m for m in members if not is_sharded(m.tensor)], []
+        for m in shards:
+            tensor: Any = m.tensor
+            found = gathered(tensor, local(m.p), m.g, places[id(tensor)])
+            wholes.append(found)
+            if found.mine:
+                if not self.begun(m.state, group):
+                    self.begin(m.state, found.p, group)
+                mine.append(Member(found.p, found.p, found.g, m.state, m.t))
+        if mine:
+            self.update(group, mine)
+        for m, found in zip(shards, wholes, strict=True):
+            found.spread(local(m.p))
 
     def _wide(self, p: Tensor, state: dict[str, Any]) -> Tensor:
         """What a step changes for `p`: itself, or a wide copy that `_round` writes back."""
@@ -405,6 +439,8 @@ class NumericOptimizer(Optimizer):
             param_group = adapted[0]
             self._bindings += bindings
         super().add_param_group(param_group)
+        if self.whole:
+            self._check_shards(self.param_groups[-1]["params"])
         half = [p for p in self.param_groups[-1]["params"] if p.dtype == torch.float16]
         if half and self.rounding != "nearest":
             del self.param_groups[-1]
@@ -412,6 +448,20 @@ class NumericOptimizer(Optimizer):
                 f"{type(self).__name__}: rounding={self.rounding!r} is for bfloat16 parameters, and "
                 f"one of shape {tuple(half[0].shape)} is float16; use bfloat16, or leave rounding out"
             )
+
+    def _check_shards(self, params: list[Tensor]) -> None:
+        """Refuse DTensors that cannot be made whole, and the group with them."""
+        shards: list[Any] = [p for p in params if is_sharded(p)]
+        if not shards:
+            return
+        from optimizers.numeric.whole import check_sharding
+
+        try:
+            for p in shards:
+                check_sharding(p, type(self).__name__, f"one of shape {tuple(p.shape)}")
+        except ValueError:
+            del self.param_groups[-1]
+            raise
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict of this optimizer, or of torch's optimizer of the same name."""
@@ -430,7 +480,12 @@ class NumericOptimizer(Optimizer):
                 group.setdefault(key, value)
         for key, p in zip(ids, mine, strict=True):
             if key in saved:
-                self.state[p] = self.restored(saved[key], p, self._group_of(p))
+                group = self._group_of(p)
+                if self.whole and is_sharded(p):  # its state is that of the whole
+                    like = torch.empty(p.shape, dtype=p.dtype, device=p.device)
+                    self.state[p] = self.restored(saved[key], like, group)
+                else:
+                    self.state[p] = self.restored(saved[key], p, group)
 
     def restored(self, saved: dict[str, Any], p: Tensor, group: Group) -> dict[str, Any]:
         """A saved state of `p` as this optimizer keeps it; tensors keep their own dtype."""
@@ -456,7 +511,7 @@ class NumericOptimizer(Optimizer):
     def _check_state(self, state: dict[str, Any], p: Tensor) -> None:
         held = {key for key, value in state.items() if value is not None}
         missing = [name for name in self.needed(self._group_of(p)) if name not in held]
-        if held - {"step"} and missing:
+        if held - BOOKKEEPING and missing:
             raise ValueError(
                 f"{type(self).__name__} cannot load this state: for {self.name_of(p)} it has "
                 f"{sorted(held)} and lacks {missing}; it was saved by another optimizer or with "

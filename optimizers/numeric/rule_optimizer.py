@@ -235,10 +235,10 @@ class RuleOptimizer(NumericOptimizer):
         batch.scale, batch.seed = self._scale(group, grads), t << 20
         choose(self.backend, batch).run(batch)
 
-    def decoded(self, m: Member, name: str) -> Tensor:
+    def decoded(self, m: Member, name: str, group: Group) -> Tensor:
         """The state `name` of a member as numbers of the computing dtype."""
         codec = codec_for(self.codec, m.tensor)
-        (kind,) = (k for k in self.rule(self._group_of(m.tensor)).states if k.name == name)
+        (kind,) = (k for k in self.rule(group).states if k.name == name)
         parts = tuple(real(m.state[name + suffix]) for suffix in codec.suffixes)
         return codec.decode(parts, kind, computing_dtype(m.p.dtype))
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import cache
+from itertools import repeat
 from multiprocessing import get_context
 from typing import Any
 
@@ -27,12 +29,6 @@ from torch.optim.lr_scheduler import LambdaLR
 import optimizers as o
 
 STEPS, WARMUP, WIDTH = 100, 10, 48
-SEARCH = 5
-"""Runs that an optimizer has to find its rate."""
-
-SEEDS = (1, 2, 3)
-"""Seeds of the runs that are reported; the search has seed 0."""
-
 FACTOR = math.sqrt(10)
 HEADS = 2
 
@@ -274,7 +270,7 @@ class Recipe:
     make: Callable[[nn.Module, float], Use]
     rate: float
     passes: str = "1"
-    gain: float = field(default=0.3)
+    gain: float = 0.1
 
 
 def _plain(cls: Any, rate: float, *, name: str = "", **options: Any) -> Recipe:
@@ -357,13 +353,11 @@ RECIPES = (
         "2",
     ),
     _around(o.SAM, 1e-2, "2"),
-    _around(o.LookSAM, 1e-2, "1.2"),
+    _around(o.LookSAM, 1e-2, "1.5", interval=2, alpha=0.3),
     _around(o.StaleSAM, 1e-2, "1"),
     Recipe(
-        "RandomSubspace of Adam, 100 numbers",
-        lambda model, lr: Use(
-            o.RandomSubspace(model.parameters(), 100, lambda z: o.Adam(z, lr=lr))
-        ),
+        "RandomSubspace of Adam, 50 numbers",
+        lambda model, lr: Use(o.RandomSubspace(model.parameters(), 50, lambda z: o.Adam(z, lr=lr))),
         0.3,
     ),
     Recipe(
@@ -371,14 +365,14 @@ RECIPES = (
         lambda model, lr: Closure(o.MeZO(model.parameters(), lr=lr, samples=4), gradient=False),
         1e-3,
         "0 (8 forward)",
-        0.02,
+        0.0,
     ),
     Recipe(
         "RankDescent of Adam",
         lambda model, lr: Ranking(o.RankDescent(o.Adam(model.parameters(), lr=lr))),
         1e-3,
         "0 (8 forward)",
-        0.02,
+        0.0,
     ),
 )
 
@@ -446,19 +440,28 @@ def train(
     return Result(first, loss, right, _held_bytes(use, elements))
 
 
-def search(task: Task, recipe: Recipe, *, runs: int = SEARCH) -> tuple[float, bool]:
-    """The best rate of `runs` tried, and whether worse ones were seen on both its sides.
+@dataclass(frozen=True)
+class Budget:
+    """What every optimizer is given: steps per run, runs to find its rate, and runs to report."""
+
+    steps: int = STEPS
+    search: int = 5
+    seeds: int = 3
+
+
+def search(task: Task, recipe: Recipe, budget: Budget) -> tuple[float, bool]:
+    """The best rate of those tried with seed 0, and whether worse ones were seen on both sides.
 
     Rates are a factor of about 3 apart: the usual one, its neighbours, then on from the best.
     """
     seen: dict[int, float] = {}
     wanted = [0, 1, -1]
-    for _ in range(runs):
+    for _ in range(budget.search):
         at = wanted.pop(0)
-        seen[at] = train(task, recipe, recipe.rate * FACTOR**at, 0).loss
+        seen[at] = train(task, recipe, recipe.rate * FACTOR**at, 0, steps=budget.steps).loss
         best = min(seen, key=seen.__getitem__)
         if not wanted:
-            wanted = [k for k in (best + 1, best - 1, max(seen) + 1) if k not in seen]
+            wanted = [next(k for k in (best + 1, best - 1, max(seen) + 1) if k not in seen)]
     best = min(seen, key=seen.__getitem__)
     return recipe.rate * FACTOR**best, best - 1 in seen and best + 1 in seen
 
@@ -477,12 +480,15 @@ class Row:
         return statistics.mean(r.loss for r in self.results)
 
 
-def row(task: str, recipe: int) -> Row:
+def row(task: str, recipe: int, budget: Budget) -> Row:
     """Search for the rate, then run with the other seeds."""
     torch.set_num_threads(1)
-    rate, inside = search(TASKS[task], RECIPES[recipe])
-    results = tuple(train(TASKS[task], RECIPES[recipe], rate, seed) for seed in SEEDS)
-    return Row(rate, inside, results)
+    rate, inside = search(TASKS[task], RECIPES[recipe], budget)
+    seeds = range(1, 1 + budget.seeds)
+    results = [train(TASKS[task], RECIPES[recipe], rate, s, steps=budget.steps) for s in seeds]
+    found = Row(rate, inside, tuple(results))
+    print(f"{RECIPES[recipe].name}, {task}: {found}", file=sys.stderr, flush=True)
+    return found
 
 
 def _cell(found: Row) -> str:
@@ -516,10 +522,13 @@ def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=2)
+    for part in fields(Budget):
+        parser.add_argument(f"--{part.name}", type=int, default=part.default)
     options = parser.parse_args()
+    budget = Budget(options.steps, options.search, options.seeds)
     keys = [(task, k) for k in range(len(RECIPES)) for task in TASKS]
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(row, *zip(*keys, strict=True)))
+        found = list(pool.map(row, *zip(*keys, strict=True), repeat(budget)))
     for line in table(dict(zip(keys, found, strict=True))):
         print(line)
     return 0

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from optimizers.numeric.codecs.codec import computing_dtype
 from optimizers.numeric.optimizer import (
+    BOOKKEEPING,
     Group,
     Member,
     NumericOptimizer,
@@ -70,8 +71,17 @@ def orthogonal(
     return (x.mT if tall else x).to(g.dtype)
 
 
+def _shape(x: Any) -> Any:
+    return tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+
+
 class MatrixOptimizer(NumericOptimizer):
-    """The base: each tensor is moved by `moved`, in float32 at the least."""
+    """The base: each tensor is moved by `moved`, in float32 at the least.
+
+    Of a sharded DTensor the whole is gathered, and one process steps it and keeps its state.
+    """
+
+    whole: bool = True
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; complex tensors are refused."""
@@ -86,7 +96,21 @@ class MatrixOptimizer(NumericOptimizer):
 
     @override
     def begun(self, state: dict[str, Any], group: Group) -> bool:
-        return len(state) > 1
+        return bool(state.keys() - BOOKKEEPING)
+
+    @override
+    def _check_state(self, state: dict[str, Any], p: Tensor) -> None:
+        wanted: dict[str, Any] = {}
+        like = torch.empty(p.shape, dtype=p.dtype, device="meta")  # shapes alone, no memory
+        self.begin(wanted, like, self._group_of(p))
+        held = {k: x for k, x in state.items() if x is not None and k not in BOOKKEEPING}
+        shapes, mine = ({k: _shape(x) for k, x in d.items()} for d in (held, wanted))
+        if held and shapes != mine:
+            raise ValueError(
+                f"{type(self).__name__} cannot load this state: for {self.name_of(p)} it has "
+                f"{shapes}, and {mine} is needed; it was saved by another optimizer or with other "
+                "options"
+            )
 
     @override
     def update(self, group: Group, members: list[Member]) -> None:
