@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import final
+from typing import Any, final
 
 from optimizers.candidate import Candidate
 from optimizers.training.account import Account
@@ -49,22 +49,24 @@ class Diary:
         self.events.append(event)
         observe("training", event=kind, note=note, score=event.score, before=event.before)
         if candidate is not None:
-            self._observe(kind, candidate, after)
+            self._observe(kind, note, candidate, after)
         for listener in self._listeners:
             listener(event)
         return event
 
-    def _observe(self, kind: Kind, candidate: Candidate, after: Tally | None) -> None:
+    def _observe(self, kind: Kind, note: str, candidate: Candidate, after: Tally | None) -> None:
         """Tell whoever keeps runs of a candidate, with what is known of it by now."""
         if after is not None:
             self._did[candidate.id] = after
         did = self._did.get(candidate.id)
-        facts = {}
+        facts: dict[str, Any] = {}
         if did is not None:
             facts = {
-                "score": did.mean, "scores": list(did.scores), "objectives": did.objectives,
+                "score": did.mean, "scores": did.objectives, "examples": list(did.scores),
                 "violations": did.violations,
             }  # fmt: skip
+        if note:
+            facts["note"] = note
         observe(
             "candidate", id=candidate.id, parents=candidate.parents, status=kind,
             values=dict(candidate.values), **facts,

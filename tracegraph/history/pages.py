@@ -17,13 +17,12 @@ from tracegraph.view import (
     Entry,
     Exchange,
     Frame,
-    Front,
     Page,
     Picture,
     Rejection,
     Version,
     fold,
-    front,
+    fronts,
     lineage,
     write_html,
 )
@@ -69,7 +68,7 @@ def page(run: KeptRun, step: int | None = None) -> Page:
         return Page(run.name, frames)
     made = [_candidate(kept) for kept in _best(candidates)]
     return Page(
-        run.name, frames, lineage(made), tuple(_curves(every, candidates)), tuple(_fronts(made))
+        run.name, frames, lineage(made), tuple(_curves(every, candidates)), tuple(fronts(made))
     )
 
 
@@ -109,10 +108,10 @@ def _candidate(kept: KeptCandidate) -> Candidate:
 
 
 def _scores(said: Mapping[str, Any]) -> dict[str, float]:
-    """Scores by name: those of objectives, else those of examples, which may come as a list."""
-    found = said.get("objectives") or said.get("scores") or {}
-    if isinstance(found, (list, tuple)):
-        found = {f"example {number}": score for number, score in enumerate(found, 1)}
+    """Scores by name: those of objectives, else those of examples, in their order."""
+    found = said.get("scores") or {}
+    if not found and isinstance(said.get("examples"), (list, tuple)):
+        found = {f"example {number}": score for number, score in enumerate(said["examples"], 1)}
     if not isinstance(found, Mapping):
         return {}
     return {
@@ -120,22 +119,6 @@ def _scores(said: Mapping[str, Any]) -> dict[str, float]:
         for name, score in found.items()
         if isinstance(score, (int, float)) and not isinstance(score, bool)
     }
-
-
-def _fronts(candidates: Sequence[Candidate]) -> list[Front]:
-    """Pictures of the Pareto front: each score against the first."""
-    names = sorted({name for candidate in candidates for name in candidate.scores})
-    best = frozenset(candidate.id for candidate in front(candidates))
-    return [
-        Front(
-            x=names[0], y=name, best=best,
-            points=tuple(
-                (c.id, c.scores[names[0]], c.scores[name]) for c in candidates
-                if {names[0], name} <= c.scores.keys()
-            ),
-        )
-        for name in names[1:4]
-    ]  # fmt: skip
 
 
 def _curves(steps: Sequence[KeptStep], candidates: Sequence[KeptCandidate]) -> list[Curve]:

@@ -7,7 +7,7 @@ from tracegraph.view.card import Card, Difference, Facts, Part, Spark, Table, Wo
 from tracegraph.view.dot import dot, render
 from tracegraph.view.fold import fold
 from tracegraph.view.html import html, write_html
-from tracegraph.view.lineage import Candidate, front, lineage
+from tracegraph.view.lineage import Candidate, front, fronts, lineage
 from tracegraph.view.page import (
     Curve,
     Entry,
@@ -52,6 +52,7 @@ __all__ = [
     "dot",
     "fold",
     "front",
+    "fronts",
     "html",
     "lineage",
     "png",

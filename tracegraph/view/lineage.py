@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tracegraph.errors import PictureError
-from tracegraph.view.page import Entry, Frame
+from tracegraph.view.page import Entry, Frame, Front
 from tracegraph.view.picture import Arrow, Box, Picture, Role
 
-__all__ = ["Candidate", "front", "lineage"]
+__all__ = ["Candidate", "front", "fronts", "lineage"]
 
 _WORDS: tuple[tuple[str, str], ...] = (
     ("input", "start"), ("operation", "kept"), ("output", "best"), ("failure", "rejected"),
@@ -61,6 +61,22 @@ def front(candidates: Iterable[Candidate]) -> list[Candidate]:
         if np.isfinite(point).all() and not beaten.any():
             kept.append(candidate)
     return kept
+
+
+def fronts(candidates: Sequence[Candidate]) -> list[Front]:
+    """The candidates by two scores at a time: the first three others against the first, by name."""
+    names = sorted({name for candidate in candidates for name in candidate.scores})
+    best = frozenset(candidate.id for candidate in front(candidates))
+    return [
+        Front(
+            x=names[0], y=name, best=best,
+            points=tuple(
+                (c.id, c.scores[names[0]], c.scores[name]) for c in candidates
+                if {names[0], name} <= c.scores.keys()
+            ),
+        )
+        for name in names[1:4]
+    ]  # fmt: skip
 
 
 def lineage(candidates: Sequence[Candidate]) -> Frame:

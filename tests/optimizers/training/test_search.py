@@ -378,8 +378,8 @@ def test_a_kept_run_has_the_lineage_and_each_objective(word: Any, tmp_path: Path
     assert best.details["values"] == {"word": "plainly so"}
     (scored,) = (e for e in result.history if e.candidate == best.id and e.kind == "validated")
     assert best.score == scored.score
-    assert best.details["objectives"] == scored.objectives
-    assert len(best.details["scores"]) == 3
+    assert best.scores == scored.objectives
+    assert len(best.details["examples"]) == 3
 
 
 def test_misspelled_options_are_named_with_the_nearest() -> None:
