@@ -35,6 +35,8 @@ class Row(NamedTuple):
 
 
 COMMANDS: Final = (
+    Row("demo", "Watch two prompts and a function improve, without a key.",
+        "optimizers.demo.command:demo", "demo --seed 1"),
     Row("runs", "List, show, compare, diff, export and prune runs.",
         "tracegraph.commands.runs:app", "runs show first-try --step 3"),
     Row("view", "Show a run as a page to click through.",

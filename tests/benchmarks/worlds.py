@@ -23,6 +23,7 @@ from rich.table import Table
 
 from optimizers import OPRO, OptoPrime, Reflect, TextGrad, fit
 from optimizers.training.loop import Training
+from optimizers.training.options import Options
 from tests.benchmarks.world_peers import (
     Gepa,
     Polyglot,
@@ -240,11 +241,12 @@ def identical(seed: int) -> bool:
 
         while True:
             run, prompt = world.workflow()
-            training = Training(
-                run, world.train, world.guide, validation=world.validation, budget=_RUNS, seed=seed,
+            options = Options(
+                validation=world.validation, budget=_RUNS, seed=seed, workers=workers, store=Store(),
                 optimizer=OptoPrime([prompt], llm=world.ask, budget=_PROMPT_TOKENS),
-                validate_every=5, perfect=1.0, workers=workers, store=Store(),
+                validate_every=5, perfect=1.0,
             )  # fmt: skip
+            training = Training(run, world.train, world.guide, options)
             try:
                 result = training.run()
             except KeyboardInterrupt:

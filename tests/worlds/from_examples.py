@@ -75,7 +75,7 @@ class FromExamples(World):
         )  # fmt: skip
         with tg.stop_tracing():
             right = [self.run(case).data == case.answer for case in self.test]
-        return sum(right) / len(right)
+        return float(sum(right) / len(right))
 
     def improved(self, request: str, random: Random) -> dict[str, Any]:
         """The function with the shortest expression that agrees with what the request says."""

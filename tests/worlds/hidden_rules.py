@@ -100,7 +100,7 @@ class HiddenRules(World):
     def accuracy(self, prompt: str) -> float:
         """The share of the test cases that are answered right with a prompt."""
         right = [followed(prompt, case.text) == case.answer for case in self.test]
-        return sum(right) / len(right)
+        return float(sum(right) / len(right))
 
     def learn(self, model: Any = None, task_model: Any = None) -> float:
         """Train the prompt with OptoPrime, by `model`, and say how accurate it has become."""

@@ -67,7 +67,7 @@ class Intransitive(World):
     def accuracy(self) -> float:
         """The share of the test cases that the present prompt gets right, whatever the style."""
         right = [followed(self.prompt.data, case.text) == case.answer for case in self.test]
-        return sum(right) / len(right)
+        return float(sum(right) / len(right))
 
     def judge(self, case: Case, first: str, second: str) -> float:
         """Above 0 where the first answer is preferred, below 0 where the second is."""

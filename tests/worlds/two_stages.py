@@ -95,7 +95,7 @@ class TwoStages(World):
         """The share of the test cases that the present prompts answer right."""
         with tg.stop_tracing():
             right = [self.run(case).data == case.answer for case in self.test]
-        return sum(right) / len(right)
+        return float(sum(right) / len(right))
 
     def learn(self, model: Any = None, task_model: Any = None, *, optimizer: Any = None) -> float:
         """Train both prompts, with OptoPrime unless another optimizer is given."""
