@@ -56,6 +56,7 @@ from tracegraph.propagate import StaleFeedbackWarning, backward, register_rule
 from tracegraph.recorder import recording, scope, stop_tracing
 
 if TYPE_CHECKING:
+    from tracegraph.exporting import export
     from tracegraph.history import History, run
     from tracegraph.problem import Problem
 
@@ -103,6 +104,7 @@ __all__ = [
     "bundle",
     "cond",
     "eq",
+    "export",
     "failed_node",
     "in_",
     "is_",
@@ -126,6 +128,7 @@ __all__ = [
 _LAZY = {
     "History": "tracegraph.history",
     "Problem": "tracegraph.problem",
+    "export": "tracegraph.exporting",
     "run": "tracegraph.history",
 }
 

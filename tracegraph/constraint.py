@@ -17,7 +17,7 @@ from dataclasses import is_dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from tracegraph.kinds import KINDS, Kind, kind_of, show
-from tracegraph.source import BadSource
+from tracegraph.source import BadSource, numbered
 
 __all__ = ["Constraint"]
 
@@ -277,7 +277,12 @@ def _refusal(predicate: Callable[[Any], Any], value: Any) -> str | None:
         return str(error)
     except Exception as error:  # a predicate may say no by raising, with the reason
         return f"{_name(predicate)} refused {show(value, 120)}: {error}"
-    return None if accepted or accepted is None else _said(predicate) + f", got {show(value, 120)}"
+    if accepted or accepted is None:
+        return None
+    said = _said(predicate)
+    if isinstance(value, str) and "\n" in value:  # a text of several lines is read by its lines
+        return f"{said.rstrip('.')}; the text does not\n{numbered(value)}"
+    return f"{said}, got {show(value, 120)}"
 
 
 def _name(predicate: Callable[[Any], Any]) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tracegraph import view
+from tracegraph import profiling, view
 from tracegraph.feedback import Gradient
 from tracegraph.kinds import ATOMS, is_array, is_tensor, show
 from tracegraph.node import Node
@@ -57,6 +57,9 @@ def _entries(
         yield view.Entry("Error", "error", node.failure.text())
     else:
         yield from _value(node, "" if owner is None else owner.kind.name)
+    lines = profiling.told(node.info)
+    if lines and node.failure is None:
+        yield view.Entry("Time by line", "text", lines)
     ran = node.info.get("ran")
     for name in ("stdout", "stderr"):
         if ran is not None and getattr(ran, name):

@@ -12,21 +12,30 @@ import atexit
 import builtins
 import inspect
 import os
+import re
+import sys
 import threading
 import types
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tracegraph import profiling
+from tracegraph.errors import SandboxError
 from tracegraph.failure import masked
 from tracegraph.recorder import current
-from tracegraph.source import Source, marked
+from tracegraph.source import marked
+from tracegraph.spans import replaced, span
 
 if TYPE_CHECKING:
     from tracegraph.sandbox import Failure, Policy, Result, Runner
 
-__all__ = ["Ran", "apart", "isolated"]
+__all__ = [
+    "Ran", "apart", "as_called", "away", "is_plain", "isolated", "many", "names_around", "prelude",
+]  # fmt: skip
 
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_NO_NAME = re.compile(r"name '(\w+)' is not defined")
 _LONGEST_CONSTANT = 10_000
 _MOST_PRINTED = 10_000
 _MOST_TOLD = 500
@@ -50,57 +59,142 @@ class Ran:
 
 
 def isolated(
-    source: Source,
+    text: str,
+    entry: str,
     original: Callable[..., Any],
     sandbox: str | Policy | Runner = "isolated",
     host: Mapping[str, Callable[..., Any]] | None = None,
+    *,
+    alone: bool = False,
+    profile: bool = False,
 ) -> Callable[..., Any]:
-    """The function that `source` defines, run in a sandbox in place of `original`.
+    """The function `entry` of a text, run in a sandbox in place of `original`.
 
     Arguments and results are values: numbers, texts, lists, dicts, arrays. What the code raises is
     raised here as the builtin exception of its type, with the line of the code marked. A generator
-    runs to its end before its first item is given, and cannot be sent anything.
+    runs to its end before its first item is given, and cannot be sent anything. What the text needs of
+    the module of `original` goes with it, unless it stands `alone`. With `profile` the lines of the text
+    are measured.
     """
-    run = apart(source, original, sandbox, host)
-    raw = inspect.unwrap(original)
-    if inspect.isgeneratorfunction(raw):
+    run = apart(text, entry, original, sandbox, host, alone=alone, profile=profile)
+    return as_called(run, profiling.way_of(original))
 
-        def items(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            yield from run(*args, **kwargs)
 
-        return items
+def as_called(run: Callable[..., Any], way: str) -> Callable[..., Any]:
+    """`run`, which waits for its result, as a function that is called the way of the original."""
+
+    def items(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        yield from run(*args, **kwargs)
 
     async def run_async(*args: Any, **kwargs: Any) -> Any:
         import asyncio  # costs 30 ms; who awaits this has it loaded
 
         return await asyncio.to_thread(run, *args, **kwargs)
 
-    if inspect.isasyncgenfunction(raw):
+    async def items_async(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        for item in await run_async(*args, **kwargs):
+            yield item
 
-        async def items_async(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            for item in await run_async(*args, **kwargs):
-                yield item
-
-        return items_async
-    return run_async if inspect.iscoroutinefunction(raw) else run
+    ways = {"value": run, "items": items, "async": run_async, "items of async": items_async}
+    return ways[way]
 
 
 def apart(
-    source: Source,
+    text: str,
+    entry: str,
+    original: Callable[..., Any],
+    sandbox: str | Policy | Runner = "isolated",
+    host: Mapping[str, Callable[..., Any]] | None = None,
+    *,
+    alone: bool = False,
+    profile: bool = False,
+) -> Callable[..., Any]:
+    """As `isolated`, but every call waits for its result, and the items of a generator are a list."""
+    raw: Any = inspect.unwrap(original)
+    called, collector = _collecting(entry, raw)
+    way = "async" if "async" in profiling.way_of(raw) else "value"
+    names = {} if alone else names_around(raw)
+    lines = prelude(text, names)
+    sent = _without_defaults(text, entry, set(names) - _brought(lines))
+    run = away(
+        text, called, before=lines, after=collector, sandbox=sandbox, host=host,
+        profile=way if profile else "", known=names, label=entry, sent=sent,
+    )  # fmt: skip
+    if sent == text:
+        return run
+    signature = inspect.signature(raw)
+
+    def filled(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return run(*bound.args, **bound.kwargs)
+
+    return filled
+
+
+def many(
+    text: str,
+    entry: str,
     original: Callable[..., Any],
     sandbox: str | Policy | Runner = "isolated",
     host: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
-    """As `isolated`, but every call waits for its result, and the items of a generator are a list."""
-    lines = _prelude(source, original)
-    text = "".join(f"{line}\n" for line in lines) + source.text
-    entry, collector = _collecting(source.entry, inspect.unwrap(original))
-    text += collector
+    """As `apart`, for a list of calls that one child runs one after the other."""
+    names = names_around(inspect.unwrap(original))
+    name = f"_calls_of_{entry}"
+    code = f"\ndef {name}(calls):\n    return [{entry}(*call) for call in calls]\n"
+    return away(
+        text, name, before=prelude(text, names), after=code, sandbox=sandbox, host=host,
+        known=names, label=entry,
+    )  # fmt: skip
+
+
+def away(
+    text: str,
+    entry: str,
+    *,
+    before: Sequence[str] = (),
+    after: str = "",
+    sandbox: str | Policy | Runner = "isolated",
+    host: Mapping[str, Callable[..., Any]] | None = None,
+    profile: str = "",
+    known: Mapping[str, Any] | None = None,
+    label: str = "",
+    sent: str | None = None,
+) -> Callable[..., Any]:
+    """A function that runs `entry` of a text in a sandbox, with lines before it and code after it.
+
+    What the code raises is raised here, with the line of `text` marked.
+
+    Args:
+        text: the code, as a reader knows it.
+        entry: what is called.
+        before, after: code around it.
+        sandbox, host: as `bundle` has them.
+        profile: what calling `entry` gives ("value" or "async"), where its lines are to be measured.
+        known: what the program around the text can name; a failure for the lack of it says so.
+        label: whose code it is, for messages.
+        sent: what goes there in the place of `text`, line by line.
+    """
+    if profile:
+        entry, meter, report = profiling.apart(entry, profile, text, len(before))
+        after += meter
+        host = {**(host or {}), profiling.REPORT: report}
+    whole = "".join(f"{line}\n" for line in before) + (text if sent is None else sent) + after
+    missing = set(known or ()) - _brought(before)
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        result = _box(sandbox).call(text, entry, args, kwargs, host=host)
+        try:
+            result = _box(sandbox).call(whole, entry, args, kwargs, host=host)
+        except SandboxError as error:
+            if "cannot pass the sandbox's wall" not in str(error):
+                raise
+            raise SandboxError(
+                f"{error}. An optimizer wrote the code of {label}, so it runs apart, and only "
+                f"such values reach it; read it, and call {label}.parameter.trust() to let it run in place"
+            ) from error
         _tell(result)
-        return _value(result, source, len(lines))
+        return _value(result, text, len(before), missing)
 
     return run
 
@@ -129,17 +223,39 @@ def _tell(result: Result) -> None:
         )
 
 
-def _value(result: Result, source: Source, shift: int) -> Any:
+def _value(result: Result, text: str, shift: int, missing: set[str]) -> Any:
     if result.error is None:
         return result.value
     error, failure = result.error, result.failure
     if failure is not None:
         line = 0 if failure.line is None else failure.line - shift
-        held = ", ".join(f"{n} = {masked(n, value)}" for n, value in failure.locals.items())
-        lines = marked(source.text, line, _mark(failure)) if line > 0 else ""
+        held = ", ".join(
+            f"{n} = {masked(n, value)}" for n, value in failure.locals.items() if n != "self"
+        )
+        within = 0 < line <= len(text.splitlines())
+        lines = marked(text, line, _mark(failure)) if within else ""
         told = [lines, f"where {held}" if held and lines else "", _printed(result)]
+        told += [_lacking(error, missing), _measured()]
         error.__dict__["marked"] = "\n".join(filter(None, told))
     raise error
+
+
+def _lacking(error: Exception, missing: set[str]) -> str:
+    """What to do about a name that the program around the text has and the sandbox has not."""
+    found = _NO_NAME.search(str(error)) if isinstance(error, NameError) else None
+    if found is None or found[1] not in missing:
+        return ""
+    return (
+        f"{found[1]!r} is of the program around this code, which runs apart from it: write what is needed "
+        f"into the code (or let it ask for {found[1]!r} with host=)"
+    )
+
+
+def _measured() -> str:
+    """What the lines of the open call cost, where they are measured."""
+    policy = current()
+    profile = None if policy is None or policy.frame is None else policy.frame.profile
+    return "" if profile is None else str(profile.text())
 
 
 def _mark(failure: Failure) -> str:
@@ -154,28 +270,80 @@ def _printed(result: Result) -> str:
     return f"printed before: {cut}{text[-_MOST_TOLD:]}" if text else ""
 
 
-def _prelude(source: Source, original: Callable[..., Any]) -> list[str]:
-    """Lines that bring along what the code names and does not define: modules and constants."""
-    raw: Any = inspect.unwrap(original)
-    known = {**raw.__globals__, **inspect.getclosurevars(raw).nonlocals}
+def names_around(raw: Any) -> dict[str, Any]:
+    """What a function can name beside what it defines: its module's names, and those around it."""
+    return {**raw.__globals__, **inspect.getclosurevars(raw).nonlocals}
+
+
+def _brought(lines: Sequence[str]) -> set[str]:
+    """The names that the lines of a prelude define."""
+    return {
+        line.rpartition(" as ")[2]
+        if "import " in line.partition("=")[0]
+        else line.partition(" ")[0]
+        for line in lines
+    }
+
+
+def _without_defaults(text: str, entry: str, lacking: set[str]) -> str:
+    """`text` with None for the defaults of `entry` that the sandbox cannot work out.
+
+    Their values are those of decoration, and are sent with each call.
+    """
+    own = {n.name for n in ast.walk(ast.parse(text)) if isinstance(n, _DEFINITIONS)}
+    spans = []
+    for item in ast.parse(text).body:
+        if isinstance(item, _DEFINITIONS[:2]) and item.name == entry:
+            for default in [*item.args.defaults, *filter(None, item.args.kw_defaults)]:
+                used = {n.id for n in ast.walk(default) if isinstance(n, ast.Name)}
+                unknown = used & lacking or {n for n in used - own if not hasattr(builtins, n)}
+                if unknown:
+                    height = (default.end_lineno or 0) - default.lineno
+                    spans.append(span(text, default, "None" + "\n" * height))
+    return replaced(text, spans)
+
+
+def prelude(text: str, known: Mapping[str, Any]) -> list[str]:
+    """Lines that bring along what the code names and does not define, as far as `known` has it.
+
+    Modules and what modules of Python itself define are imported; plain constants are written out.
+    """
     lines = []
-    for name in sorted(_free_names(ast.parse(source.text))):
-        value = known.get(name, original)
+    for name in sorted(_free_names(ast.parse(text))):
+        if name not in known:
+            continue
+        value = known[name]
+        home = getattr(value, "__module__", None)
         if isinstance(value, types.ModuleType):
             lines.append(f"import {value.__name__} as {name}")
-        elif value is not original and not callable(value) and _is_plain(value):
+        elif _is_pythons_own(value, home):
+            lines.append(f"from {home} import {value.__name__} as {name}")
+        elif not callable(value) and is_plain(value):
             lines.append(f"{name} = {value!r}")
     return lines
+
+
+def _is_pythons_own(value: Any, home: object) -> bool:
+    """Whether ``from home import ...`` gives this very value in any process."""
+    if not isinstance(home, str) or home.partition(".")[0] not in sys.stdlib_module_names:
+        return False
+    name = getattr(value, "__name__", None)
+    return (
+        home != "__main__"
+        and isinstance(name, str)
+        and name.isidentifier()
+        and getattr(sys.modules.get(home), name, None) is value
+    )
 
 
 def _free_names(tree: ast.Module) -> set[str]:
     names = [n for n in ast.walk(tree) if isinstance(n, ast.Name)]
     loaded = {n.id for n in names if isinstance(n.ctx, ast.Load)}
-    defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
+    defined = {n.name for n in tree.body if isinstance(n, _DEFINITIONS)}
     return {name for name in loaded - defined if not hasattr(builtins, name)}
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Whether ``repr`` writes the very value: numbers, texts, and containers of these."""
     if not isinstance(value, (int, float, str, bytes, bool, type(None), list, tuple, dict, set)):
         return False

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
 
+from tracegraph import profiling
 from tracegraph.failure import Failure
 from tracegraph.feedback import Feedback, Score
 from tracegraph.graph import Graph, is_constant
@@ -62,13 +63,19 @@ class Fact(_Data):
 
 
 class Step(_Data):
-    """One operation: ``name = operation(arguments)``, and what it gave."""
+    """One operation: ``name = operation(arguments)``, what it gave, and what its lines cost."""
 
     name: str
     operation: str
     arguments: tuple[tuple[str, str], ...]
     value: str
     failed: bool = False
+    profile: str = ""
+
+    @property
+    def result(self) -> str:
+        """What the step gave, with the cost of its lines where they were measured."""
+        return f"{self.name} = {self.value}" + (f"\n{self.profile}" if self.profile else "")
 
     @property
     def line(self) -> str:
@@ -169,8 +176,8 @@ class Problem(_Data):
             ("Variables", [_shown(v) for v in self.variables]),
             ("Constraints", [f"{v.name}: {v.constraint}" for v in self.variables if v.constraint]),
             ("Inputs", [_fact(f) for f in self.inputs]),
-            ("Others", [f"{s.name} = {s.value}" for s in others]),
-            ("Outputs", [f"{s.name} = {s.value}" for s in self.steps if s.name in ends]),
+            ("Others", [s.result for s in others]),
+            ("Outputs", [s.result for s in self.steps if s.name in ends]),
             ("Feedback", [_said(f) for f in self.feedback]),
         ]
 
@@ -421,6 +428,7 @@ class _Sketch:
             arguments=tuple(arguments),
             value=_steady(_failure(node.failure, room) if node.failure else _value(node, room)),
             failed=node.failure is not None,
+            profile=_cut(profiling.told(node._extra), room) if node.failure is None else "",
         )
 
     def _operation(self, node: Node[Any]) -> str:

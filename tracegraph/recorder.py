@@ -37,14 +37,15 @@ class Frame:
     """One open call of a bundle, and the nodes that were read inside it.
 
     In an opaque frame operations give plain values; in a traceable one they are recorded. `ran` has
-    the facts of a call that ran apart from this process.
+    the facts of a call that ran apart from this process, `profile` what its lines cost.
     """
 
-    __slots__ = ("captured", "first_id", "outer", "ran", "traceable")
+    __slots__ = ("captured", "first_id", "outer", "profile", "ran", "traceable")
 
     def __init__(self, outer: Frame | None, traceable: bool, first_id: int) -> None:
         self.captured: dict[int, Node[Any]] | None = None
         self.ran: Any = None
+        self.profile: Any = None
         self.outer = outer
         self.traceable = traceable
         self.first_id = first_id
