@@ -16,6 +16,7 @@ from typing import Any, Final
 from optimizers.base import Optimizer, Proposal, Update
 from optimizers.candidate import Candidate, Trial, identity
 from optimizers.encoding import decoded, encoded
+from optimizers.search.localisation import Suspects, suspects
 from optimizers.search.mutate import Variation, moves, mutated
 from tracegraph.errors import OptimizerError, Rejected
 from tracegraph.feedback import Preference, Ranking, Remark, Score
@@ -103,7 +104,14 @@ class Search(Optimizer):
             asked.append(candidate)
         return asked
 
-    def tell(self, candidate: Candidate, score: float | Score | None, feedback: str = "") -> None:
+    def tell(
+        self,
+        candidate: Candidate,
+        score: float | Score | None,
+        feedback: str = "",
+        *,
+        suspects: Suspects | None = None,
+    ) -> None:
         """Say how a candidate did.
 
         Args:
@@ -111,6 +119,8 @@ class Search(Optimizer):
             score: a number; larger is better, unless the search minimizes; ``None`` when the evaluation
                 failed: it then counts less than every score.
             feedback: words to keep beside the score.
+            suspects: which lines of its code are to blame, as `suspects` finds them from traces; its
+                children are changed there first.
 
         Raises:
             UnknownFeedback: the score is NaN or no number; nothing is told.
@@ -126,7 +136,8 @@ class Search(Optimizer):
                 "ask() gave"
             )
         words = "\n".join(part for part in (trial.feedback, feedback) if part)
-        self._trials[candidate.id] = Trial(trial.candidate, (*trial.scores, value), words)
+        blamed = {name: dict(lines) for name, lines in (suspects or trial.suspects).items()}
+        self._trials[candidate.id] = Trial(trial.candidate, (*trial.scores, value), words, blamed)
         if trial.candidate in self._waiting:
             self._waiting.remove(trial.candidate)
 
@@ -203,7 +214,7 @@ class Search(Optimizer):
         """Tell the score that arrived, and give the next candidate."""
         score, words = self._arrived()
         present = self._admitted(self._present_values())
-        self.tell(present, score, words)
+        self.tell(present, score, words, suspects=self._blamed())
         candidate = self._next()
         if candidate is None:
             return Proposal({}, note="every candidate that could be found was tried; call finish()")
@@ -239,6 +250,22 @@ class Search(Optimizer):
             )
         return score.mean, words
 
+    def _blamed(self) -> Suspects:
+        """Which lines of code the runs that failed, or scored less than others, are to blame for."""
+        outputs: dict[int, Any] = {}
+        scores: dict[int, float] = {}
+        for parameter in self.parameters:
+            outputs |= parameter.feedback.outputs
+            message = parameter.feedback.get(Score)
+            for number, said in message.outputs.items() if message is not None else ():
+                scores[number] = said[0][1] * (-1 if self.minimize else 1)
+        top = max(scores.values(), default=0.0)
+        runs = [
+            (node, node.failure is None and scores.get(number, top) >= top)
+            for number, node in outputs.items()
+        ]
+        return suspects(runs, self.parameters) if not all(good for _, good in runs) else {}
+
     # Going on after a stop
 
     def state_dict(self) -> dict[str, Any]:
@@ -260,6 +287,9 @@ class Search(Optimizer):
                     "number": trial.candidate.number,
                     "scores": [encoded(score) for score in trial.scores],
                     "feedback": trial.feedback,
+                    "suspects": {
+                        name: sorted(lines.items()) for name, lines in trial.suspects.items()
+                    },
                 }
                 for trial in self._trials.values()
             ],
@@ -309,7 +339,8 @@ class Search(Optimizer):
             entry["id"], values, tuple(entry["parents"]), float(entry["step"]), int(entry["number"])
         )
         scores = tuple(decoded(score, None) for score in entry["scores"])
-        return Trial(candidate, scores, str(entry["feedback"]))
+        blamed = {name: dict(lines) for name, lines in entry.get("suspects", {}).items()}
+        return Trial(candidate, scores, str(entry["feedback"]), blamed)
 
     def _options(self) -> dict[str, Any]:
         """The options that a state must have been made with."""
@@ -372,14 +403,22 @@ class Search(Optimizer):
         return self._trials[name].candidate
 
     def _varied(
-        self, name: str, value: Any, random: Random, step: float = 0.3, *, times: int = 1
+        self,
+        name: str,
+        value: Any,
+        random: Random,
+        step: float = 0.3,
+        *,
+        times: int = 1,
+        suspects: Mapping[int, float] | None = None,
     ) -> Any:
-        """`value` after some mutations of its kind."""
+        """`value` after some mutations of its kind; `suspects` are lines of `value` itself."""
         parameter = self.named_parameters[name]
         said = True if name in self.logarithmic else None
-        variation = Variation(random, step, said, self.phrases, self.expressions)
         for _ in range(times):
-            value = mutated(parameter, value, variation)
+            blamed = suspects or {}
+            variation = Variation(random, step, said, self.phrases, self.expressions, blamed)
+            value, suspects = mutated(parameter, value, variation), None
         return value
 
     def _free(self) -> tuple[list[str], list[str]]:
