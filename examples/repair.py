@@ -84,7 +84,7 @@ def repair(console: Console, *, seed: int, steps: int, blind: bool = False) -> i
         (candidate,) = optimizer.ask()
         optimizer.apply(candidate)
         runs, failures = attempt(function)
-        blamed = {} if blind else suspects(runs, function.parameters())
+        blamed = {} if blind else suspects(runs, optimizer.named_parameters)
         if step == 1:
             _show_lines(console, function, failures, blamed)
         passed = len(CASES) - len(failures)

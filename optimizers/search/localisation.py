@@ -47,13 +47,14 @@ def ochiai(runs: Iterable[tuple[Collection[int], bool]]) -> dict[int, float]:
 
 
 def suspects(
-    runs: Iterable[tuple[Node[Any], bool]], parameters: Iterable[Parameter[Any]]
+    runs: Iterable[tuple[Node[Any], bool]], parameters: Mapping[str, Parameter[Any]]
 ) -> dict[str, dict[int, float]]:
     """How suspicious the lines of code parameters are, from recorded runs.
 
     Args:
         runs: the output of a run (of one that failed: `failed_node` of its exception), and whether it passed.
-        parameters: those whose code may be to blame; parameters of other kinds are left out.
+        parameters: those whose code may be to blame, by name, as ``optimizer.named_parameters`` has
+            them; parameters of other kinds are left out.
 
     >>> import tracegraph as tg
     >>> def larger(a, b):
@@ -62,12 +63,14 @@ def suspects(
     ...     return a
     >>> larger = tg.bundle(larger, trainable=True, profile=True)
     >>> runs = [(larger(a, b), larger(a, b).data == max(a, b)) for a, b in [(2, 1), (1, 2)]]
-    >>> list(suspects(runs, larger.parameters()).values())
-    [{2: 0.7071067811865475, 4: 1.0}]
+    >>> suspects(runs, {"larger": larger.parameter})
+    {'larger': {2: 0.7071067811865475, 4: 1.0}}
     """
     runs = list(runs)
-    code = [parameter for parameter in parameters if parameter.kind.name == "code"]
-    spectra = {p.name: [(lines_run(output, p), good) for output, good in runs] for p in code}
+    code = {name: p for name, p in parameters.items() if p.kind.name == "code"}
+    spectra = {
+        name: [(lines_run(output, p), good) for output, good in runs] for name, p in code.items()
+    }
     blamed = {name: ochiai(spectrum) for name, spectrum in spectra.items()}
     return {name: lines for name, lines in blamed.items() if lines}
 

@@ -264,7 +264,7 @@ class Search(Optimizer):
             (node, node.failure is None and scores.get(number, top) >= top)
             for number, node in outputs.items()
         ]
-        return suspects(runs, self.parameters) if not all(good for _, good in runs) else {}
+        return suspects(runs, self.named_parameters) if not all(good for _, good in runs) else {}
 
     # Going on after a stop
 

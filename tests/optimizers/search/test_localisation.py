@@ -55,7 +55,7 @@ def test_the_wrong_line_is_the_most_suspicious_in_place_and_apart(origin: str) -
     for x, wanted in CASES:
         output = function(x, 1, 9)
         runs.append((output, output.data == wanted))
-    (blamed,) = suspects(runs, function.parameters()).values()
+    (blamed,) = suspects(runs, {"clamp": function.parameter}).values()
     wrong = next(
         number
         for number, line in enumerate(function.parameter.data.splitlines(), 1)
@@ -81,7 +81,7 @@ def test_a_run_that_raises_is_blamed_up_to_its_last_line() -> None:
 
 def test_without_measuring_nothing_is_blamed() -> None:
     function = tg.bundle(clamp, trainable=True)
-    assert suspects([(function(0, 1, 9), False)], function.parameters()) == {}
+    assert suspects([(function(0, 1, 9), False)], {"clamp": function.parameter}) == {}
 
 
 TEXT = """def f(a, b):
