@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 from optimizers.base import Optimizer, Proposal, Update, Usage
 from optimizers.candidate import Candidate, Trial, identity
 from optimizers.encoding import decoded, encoded
+from optimizers.localisation import Suspects, suspects
 from tracegraph.errors import OptimizerError, Rejected
 from tracegraph.feedback import Preference, Ranking, Remark, Score
 from tracegraph.kinds import is_tensor, show
@@ -72,7 +73,14 @@ class AskTell(Optimizer):
             asked.append(candidate)
         return asked
 
-    def tell(self, candidate: Candidate, score: float | Score | None, feedback: str = "") -> None:
+    def tell(
+        self,
+        candidate: Candidate,
+        score: float | Score | None,
+        feedback: str = "",
+        *,
+        suspects: Suspects | None = None,
+    ) -> None:
         """Say how a candidate did.
 
         Args:
@@ -80,6 +88,8 @@ class AskTell(Optimizer):
             score: a number; larger is better, unless the search minimizes; ``None`` when the evaluation
                 failed: it then counts less than every score.
             feedback: words to keep beside the score.
+            suspects: which lines of its code are to blame, as `optimizers.search.suspects` finds them
+                in traces; who edits code begins there.
 
         Raises:
             UnknownFeedback: the score is NaN or no number; nothing is told.
@@ -95,7 +105,8 @@ class AskTell(Optimizer):
                 "ask() gave"
             )
         words = "\n".join(part for part in (trial.feedback, feedback) if part)
-        self._trials[candidate.id] = Trial(trial.candidate, (*trial.scores, value), words)
+        blamed = {name: dict(lines) for name, lines in (suspects or trial.suspects).items()}
+        self._trials[candidate.id] = Trial(trial.candidate, (*trial.scores, value), words, blamed)
         if trial.candidate in self._waiting:
             self._waiting.remove(trial.candidate)
 
@@ -173,7 +184,7 @@ class AskTell(Optimizer):
         """Tell the score that arrived, and give the next candidate."""
         score, words = self._arrived()
         present = self._admitted(self._present_values())
-        self.tell(present, score, words)
+        self.tell(present, score, words, suspects=self._blamed())
         candidate = self._next()
         if candidate is None:
             note = "every candidate that could be found was tried; call finish()"
@@ -210,6 +221,22 @@ class AskTell(Optimizer):
             )
         return score.mean, words
 
+    def _blamed(self) -> Suspects:
+        """Which lines of code the runs that failed, or scored less than others, are to blame for."""
+        outputs: dict[int, Any] = {}
+        scores: dict[int, float] = {}
+        for parameter in self.parameters:
+            outputs |= parameter.feedback.outputs
+            message = parameter.feedback.get(Score)
+            for number, said in message.outputs.items() if message is not None else ():
+                scores[number] = said[0][1] * (-1 if self.minimize else 1)
+        top = max(scores.values(), default=0.0)
+        runs = [
+            (node, node.failure is None and scores.get(number, top) >= top)
+            for number, node in outputs.items()
+        ]
+        return {} if all(good for _, good in runs) else suspects(runs, self.named_parameters)
+
     # Going on after a stop
 
     def state_dict(self) -> dict[str, Any]:
@@ -231,6 +258,9 @@ class AskTell(Optimizer):
                     "number": trial.candidate.number,
                     "scores": [encoded(score) for score in trial.scores],
                     "feedback": trial.feedback,
+                    "suspects": {
+                        name: sorted(lines.items()) for name, lines in trial.suspects.items()
+                    },
                 }
                 for trial in self._trials.values()
             ],
@@ -280,7 +310,8 @@ class AskTell(Optimizer):
             entry["id"], values, tuple(entry["parents"]), float(entry["step"]), int(entry["number"])
         )
         scores = tuple(decoded(score, None) for score in entry["scores"])
-        return Trial(candidate, scores, str(entry["feedback"]))
+        blamed = {name: dict(lines) for name, lines in entry.get("suspects", {}).items()}
+        return Trial(candidate, scores, str(entry["feedback"]), blamed)
 
     def _options(self) -> dict[str, Any]:
         """The options that a state must have been made with."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Any, Final
 
@@ -90,14 +90,22 @@ class Search(AskTell):
         return None
 
     def _varied(
-        self, name: str, value: Any, random: Random, step: float = 0.3, *, times: int = 1
+        self,
+        name: str,
+        value: Any,
+        random: Random,
+        step: float = 0.3,
+        *,
+        times: int = 1,
+        suspects: Mapping[int, float] | None = None,
     ) -> Any:
-        """`value` after some mutations of its kind."""
+        """`value` after some mutations of its kind; `suspects` are lines of `value` itself."""
         parameter = self.named_parameters[name]
         said = True if name in self.logarithmic else None
-        variation = Variation(random, step, said, self.phrases, self.expressions)
         for _ in range(times):
-            value = mutated(parameter, value, variation)
+            blamed = suspects or {}
+            variation = Variation(random, step, said, self.phrases, self.expressions, blamed)
+            value, suspects = mutated(parameter, value, variation), None
         return value
 
     def _free(self) -> tuple[list[str], list[str]]:
