@@ -21,6 +21,7 @@ if find_spec("triton") is None:  # comes with torch for GPUs only
     ]
 if find_spec("torch") is None:
     collect_ignore += ["optimizers/numeric", "tests/optimizers/numeric", "tracegraph/tensor.py"]
+    collect_ignore += ["tests/worlds/mixed.py", "tests/worlds/test_mixed.py"]
 if find_spec("uxsim") is None:
     collect_ignore += ["examples/traffic.py", "examples/traffic_world.py"]
 for package, adapter in (

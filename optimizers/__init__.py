@@ -12,17 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optimizers.base import Change, Optimizer, Proposal, Rejection, Update, Usage
+    from optimizers.llm.crossover import Crossover
+    from optimizers.llm.evollm import EvoLLM
     from optimizers.llm.exemplars import Exemplars
+    from optimizers.llm.llambo import LLAMBO
+    from optimizers.llm.merge import Merge
+    from optimizers.llm.mix import Mix
     from optimizers.llm.opro import OPRO
     from optimizers.llm.optoprime import OptoPrime
     from optimizers.llm.patch import Patch
     from optimizers.llm.reflect import Reflect
+    from optimizers.llm.rules import Rules
+    from optimizers.llm.several import Several, by_evaluation, by_judge, by_majority
     from optimizers.llm.spo import SPO
     from optimizers.llm.textgrad import TextGrad
     from optimizers.numeric import (
         COSMOS,
         FRUGAL,
+        MESA,
         REX,
+        SAF,
         SAM,
         SGD,
         SGDP,
@@ -43,6 +52,7 @@ if TYPE_CHECKING:
         LinearDecay,
         Lion,
         LionK,
+        LookSAM,
         MeZO,
         Muon,
         NadamW,
@@ -55,6 +65,7 @@ if TYPE_CHECKING:
         ShardedState,
         Sophia,
         StableSPAM,
+        StaleSAM,
         StepDecay,
         Trion,
         WarmupStableDecay,
@@ -62,30 +73,61 @@ if TYPE_CHECKING:
     )
     from optimizers.partition import Partition, optimize
     from optimizers.search import Evolve, RandomSearch
+    from optimizers.training.acceptance import Paired
     from optimizers.training.budget import Budget
+    from optimizers.training.event_loop import EventLoop
     from optimizers.training.gepa import as_gepa_adapter
+    from optimizers.training.judges import Ensemble, Pairwise
     from optimizers.training.loop import afit, fit
+    from optimizers.training.model_judge import ModelCompares, ModelJudge
+    from optimizers.training.person import Person, PersonCompares
+    from optimizers.training.policies.beam import Beam
+    from optimizers.training.policies.greedy import Greedy
+    from optimizers.training.policies.islands import Islands
+    from optimizers.training.policies.pareto import Pareto
+    from optimizers.training.policies.ucb import UCB
+    from optimizers.training.processes import Processes
+    from optimizers.training.racing import Racing
 
 _HOMES = {
     "optimizers.base": ("Change", "Optimizer", "Proposal", "Rejection", "Update", "Usage"),
     "optimizers.partition": ("Partition", "optimize"),
+    "optimizers.llm.crossover": ("Crossover",),
+    "optimizers.llm.evollm": ("EvoLLM",),
     "optimizers.llm.exemplars": ("Exemplars",),
+    "optimizers.llm.llambo": ("LLAMBO",),
+    "optimizers.llm.merge": ("Merge",),
+    "optimizers.llm.mix": ("Mix",),
     "optimizers.llm.opro": ("OPRO",),
     "optimizers.llm.optoprime": ("OptoPrime",),
     "optimizers.llm.patch": ("Patch",),
     "optimizers.llm.reflect": ("Reflect",),
+    "optimizers.llm.rules": ("Rules",),
+    "optimizers.llm.several": ("Several", "by_evaluation", "by_judge", "by_majority"),
     "optimizers.llm.spo": ("SPO",),
     "optimizers.llm.textgrad": ("TextGrad",),
     "optimizers.search": ("Evolve", "RandomSearch"),
+    "optimizers.training.acceptance": ("Paired",),
     "optimizers.training.budget": ("Budget",),
+    "optimizers.training.event_loop": ("EventLoop",),
+    "optimizers.training.judges": ("Ensemble", "Pairwise"),
     "optimizers.training.gepa": ("as_gepa_adapter",),
     "optimizers.training.loop": ("afit", "fit"),
+    "optimizers.training.model_judge": ("ModelCompares", "ModelJudge"),
+    "optimizers.training.person": ("Person", "PersonCompares"),
+    "optimizers.training.policies.beam": ("Beam",),
+    "optimizers.training.policies.greedy": ("Greedy",),
+    "optimizers.training.policies.islands": ("Islands",),
+    "optimizers.training.policies.pareto": ("Pareto",),
+    "optimizers.training.policies.ucb": ("UCB",),
+    "optimizers.training.processes": ("Processes",),
+    "optimizers.training.racing": ("Racing",),
     "optimizers.numeric": (
-        "COSMOS", "FRUGAL", "REX", "SAM", "SGD", "SGDP", "SOAP", "SPAM", "AdaBelief",
+        "COSMOS", "FRUGAL", "MESA", "REX", "SAF", "SAM", "SGD", "SGDP", "SOAP", "SPAM", "AdaBelief",
         "AdaHessian", "Adafactor", "Adam", "AdamP", "AdamW", "AdaptiveBatch", "CosineDecay",
-        "DCTAdamW", "EXAdam", "Fira", "GaLore", "LinearDecay", "Lion", "LionK", "MeZO", "Muon",
+        "DCTAdamW", "EXAdam", "Fira", "GaLore", "LinearDecay", "Lion", "LionK", "LookSAM", "MeZO", "Muon",
         "NadamW", "NaturalGaLore", "RandomSubspace", "RankDescent", "RefinedDecay",
-        "ScheduleFreeAdamW", "Shampoo", "ShardedState", "Sophia", "StableSPAM", "StepDecay",
+        "ScheduleFreeAdamW", "Shampoo", "ShardedState", "Sophia", "StableSPAM", "StaleSAM", "StepDecay",
         "Trion", "WarmupStableDecay", "merge_gradients",
     ),
 }  # fmt: skip
@@ -94,14 +136,18 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "COSMOS",
     "FRUGAL",
+    "LLAMBO",
+    "MESA",
     "OPRO",
     "REX",
+    "SAF",
     "SAM",
     "SGD",
     "SGDP",
     "SOAP",
     "SPAM",
     "SPO",
+    "UCB",
     "AdaBelief",
     "AdaHessian",
     "Adafactor",
@@ -109,38 +155,60 @@ __all__ = [
     "AdamP",
     "AdamW",
     "AdaptiveBatch",
+    "Beam",
     "Budget",
     "Change",
     "CosineDecay",
+    "Crossover",
     "DCTAdamW",
     "EXAdam",
+    "Ensemble",
+    "EventLoop",
+    "EvoLLM",
     "Evolve",
     "Exemplars",
     "Fira",
     "GaLore",
+    "Greedy",
+    "Islands",
     "LinearDecay",
     "Lion",
     "LionK",
+    "LookSAM",
     "MeZO",
+    "Merge",
+    "Mix",
+    "ModelCompares",
+    "ModelJudge",
     "Muon",
     "NadamW",
     "NaturalGaLore",
     "Optimizer",
     "OptoPrime",
+    "Paired",
+    "Pairwise",
+    "Pareto",
     "Partition",
     "Patch",
+    "Person",
+    "PersonCompares",
+    "Processes",
     "Proposal",
+    "Racing",
     "RandomSearch",
     "RandomSubspace",
     "RankDescent",
     "RefinedDecay",
     "Reflect",
     "Rejection",
+    "Rules",
     "ScheduleFreeAdamW",
+    "Several",
     "Shampoo",
     "ShardedState",
     "Sophia",
     "StableSPAM",
+    "StaleSAM",
     "StepDecay",
     "TextGrad",
     "Trion",
@@ -149,6 +217,9 @@ __all__ = [
     "WarmupStableDecay",
     "afit",
     "as_gepa_adapter",
+    "by_evaluation",
+    "by_judge",
+    "by_majority",
     "fit",
     "merge_gradients",
     "optimize",

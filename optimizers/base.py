@@ -10,7 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracegraph.errors import NotReached, OptimizerError, Rejected
 from tracegraph.events import observed
@@ -20,6 +20,9 @@ from tracegraph.module import check_names, named_parameters
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
 from tracegraph.propagate import StaleFeedbackWarning, backward
+
+if TYPE_CHECKING:
+    from tracegraph import view
 
 __all__ = ["Change", "Optimizer", "Proposal", "Rejection", "Update", "Usage"]
 
@@ -85,6 +88,38 @@ class Update:
         lines = [f"{c.name}: {show(c.before, 60)} -> {show(c.after, 60)}" for c in self.changes]
         lines += [f"{r.name}: rejected, {r.reason}" for r in self.rejections]
         return "\n".join(lines) or self.note or "nothing changed"
+
+    def _card(self) -> view.Card:
+        """The update on a card, for a notebook or a terminal: differences, rejections, cost."""
+        from tracegraph import view  # drawing is loaded when something is drawn
+
+        cost = "unknown" if self.usage.cost is None else f"${self.usage.cost:.4g}"
+        facts = {"note": self.note, "reasoning": self.reasoning}
+        if self.usage.calls:
+            facts |= {
+                "calls": f"{self.usage.calls:,}", "cost": cost,
+                "tokens": f"{self.usage.tokens_in:,} in, {self.usage.tokens_out:,} out",
+            }  # fmt: skip
+        parts: list[view.Part] = [view.Facts({name: said for name, said in facts.items() if said})]
+        parts += [
+            view.Difference(f"{c.name}, version {c.version}", _shown(c.before), _shown(c.after))
+            for c in self.changes
+        ]
+        if self.rejections:
+            rows = [(r.name, r.reason, show(r.value, 200)) for r in self.rejections]
+            parts.append(view.Table("rejected", ("parameter", "why", "value"), rows))
+        changed = ", ".join(c.name for c in self.changes)
+        return view.Card(f"changed: {changed}" if changed else "nothing changed", tuple(parts))
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return self._card().bundle(str(self))
+
+    def __rich__(self) -> view.Card:
+        return self._card()
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else show(value, 4_000)
 
 
 class Optimizer(ABC):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -65,11 +65,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A candidate and the scores that it was told; ``None`` stands for a failure."""
+    """A candidate and the scores that it was told; ``None`` stands for a failure.
+
+    `suspects` says which lines of its code are to blame, by the parameter's name and the line's number.
+    """
 
     candidate: Candidate
     scores: tuple[float | None, ...] = ()
     feedback: str = ""
+    suspects: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:

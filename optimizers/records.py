@@ -6,6 +6,8 @@ parameters never share a record.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +17,16 @@ from tracegraph.kinds import show
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
 
-__all__ = ["Record", "records_of", "said_of"]
+__all__ = ["Record", "records_of", "said_of", "score_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One use of a parameter: the other inputs, what came out, and what was said of the end result."""
+    """One use of a parameter: the other inputs, what came out, and what was said of the end result.
+
+    `example` is the same for two runs on the same example: a hash of all that was given to the run,
+    parameters apart.
+    """
 
     operation: str
     inputs: tuple[tuple[str, str], ...]
@@ -28,6 +34,7 @@ class Record:
     remarks: tuple[str, ...]
     score: float | None = None
     node: Node[Any] | None = None
+    example: str = ""
 
     def __str__(self) -> str:
         given = "\n".join(f"{name} = {value}" for name, value in self.inputs)
@@ -48,7 +55,9 @@ def records_of(parameter: Parameter[Any], room: int = 1_000) -> list[Record]:
         remarks, score = said_of(parameter, number)
         if not remarks and score is None:
             continue
-        for node in Graph.of(output).between([parameter]).nodes:
+        graph = Graph.of(output)
+        example = _example(graph)
+        for node in graph.between([parameter]).nodes:
             if not any(source.parameter is parameter for source in node._inputs):
                 continue
             inputs = tuple(
@@ -57,8 +66,24 @@ def records_of(parameter: Parameter[Any], room: int = 1_000) -> list[Record]:
                 if source.parameter is not parameter
             )
             said = node.failure.text() if node.failure is not None else show(node._data, room)
-            found.append(Record(node.op or "", inputs, said, remarks, score, node))
+            found.append(Record(node.op or "", inputs, said, remarks, score, node, example))
     return found
+
+
+def _example(graph: Graph) -> str:
+    """A hash of the values that were given to a run."""
+    given = [show(n._data, 2_000) for n in graph.nodes if n.is_leaf and n.parameter is None]
+    return hashlib.sha256("\n".join(given).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def score_of(parameters: Iterable[Parameter[Any]]) -> float | None:
+    """The mean score that has arrived at some parameters, each output once; None without one."""
+    whole: Score | None = None
+    for parameter in parameters:
+        if Score in parameter.feedback:
+            score = parameter.feedback[Score]
+            whole = score if whole is None else whole.merge(score)
+    return None if whole is None else float(whole.mean)
 
 
 def said_of(parameter: Parameter[Any], output: int) -> tuple[tuple[str, ...], float | None]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import types
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import tracegraph as tg
-from tracegraph import cli, doctor
+import tracegraph.commands.options
+from tracegraph import cli, commands, doctor
 from tracegraph.errors import HistoryError
 from tracegraph.history.export import steps_frame
 
@@ -38,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def said(*words: str, code: int = 0) -> str:
     result = CliRunner().invoke(cli.app, list(words))
     assert result.exit_code == code, (result.output, result.exception)
-    return str(result.output)
+    return str(result.output if code else result.stdout)
 
 
 def data(*words: str) -> Any:
@@ -135,11 +139,12 @@ def program(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_an_error_is_one_line_unless_asked(folder: Path) -> None:
     done = program("runs", "show", "secnd", folder=folder)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("error: ")
     assert "did you mean 'second'" in done.stderr
     assert done.stderr.count("\n") == 1
     assert "Traceback" in program("--debug", "runs", "show", "secnd", folder=folder).stderr
+    assert "Traceback" in program("runs", "show", "secnd", "--debug", folder=folder).stderr
     assert program("runs", "nonsense", folder=folder).returncode == 2
     (folder / ".tracegraph" / "history.sqlite").write_bytes(b"x" * 5_000)
     done = program("runs", "list", folder=folder)
@@ -147,8 +152,8 @@ def test_an_error_is_one_line_unless_asked(folder: Path) -> None:
     assert "is damaged" in done.stderr
 
 
-COMMANDS = ["", "runs", "runs list", "runs show", "runs compare", "runs diff", "runs export",
-            "runs prune", "view", "export", "doctor"]  # fmt: skip
+COMMANDS = ["", "runs list", "runs show", "runs compare", "runs diff", "runs export", "runs prune",
+            *(row.name for row in cli.COMMANDS if row.target.startswith("tracegraph."))]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -158,7 +163,7 @@ def test_help_shows_an_example_that_is_understood(
     def stop(*_: Any) -> Any:
         raise HistoryError("understood")
 
-    monkeypatch.setattr(cli, "_history", stop)
+    monkeypatch.setattr(commands.options, "History", stop)
     monkeypatch.setattr(doctor, "examined", stop)
     example = said(*command.split(), "-h").partition("Example: tracegraph ")[2]
     result = CliRunner().invoke(cli.app, example.split())
@@ -174,13 +179,79 @@ def test_help_loads_nothing_heavy() -> None:
     heavy = {"torch", "litellm", "networkx", "graphviz", "rich", "sqlite3", "tracegraph.history"}
     assert done.returncode == 0
     assert loaded.isdisjoint(heavy)
+    assert not any(name.startswith("tracegraph.commands") for name in loaded)
     assert "typer" in loaded
+
+
+def test_a_row_of_the_table_is_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def greet(name: Annotated[str, typer.Option()] = "you") -> None:
+        """Say hello to somebody."""
+        typer.echo(f"hello {name}")
+
+    made = types.ModuleType("made_for_a_test")
+    made.greet = greet  # type: ignore[attr-defined]
+    row = cli.Row("greet", "Say hello.", "made_for_a_test:greet", "greet --name Ann")
+    monkeypatch.setattr(cli, "COMMANDS", (*cli.COMMANDS, row))
+    assert "greet   Say hello." in said("-h")  # and the module is not there yet
+    monkeypatch.setitem(sys.modules, "made_for_a_test", made)
+    assert said("greet", "--name", "Ann") == "hello Ann\n"
+    assert "Example: tracegraph greet --name Ann" in said("greet", "-h")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("", {"runs", "replay"}), ("re", {"resume", "replay"}), ("runs sh", {"show"})],
+)
+def test_a_shell_completes_commands(typed: str, offered: set[str]) -> None:
+    words = f"tracegraph {typed}"
+    done = subprocess.run(
+        [sys.executable, "-c", "from tracegraph.cli import main; main()"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+        env={**os.environ, "_TRACEGRAPH_COMPLETE": "complete_bash", "COMP_WORDS": words,
+             "COMP_CWORD": str(len(words.split(" ")) - 1)},
+    )  # fmt: skip
+    assert offered <= set(done.stdout.split())
+    if typed:
+        assert "doctor" not in done.stdout.split()
+
+
+def test_a_defect_is_one_line_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(commands.options, "History", broken)
+    monkeypatch.setattr(sys, "argv", ["tracegraph", "runs", "list"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: ZeroDivisionError: by zero")
+    assert stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_file_that_cannot_be_written_is_said_and_leaves_the_one_before(tmp_path: Path) -> None:
+    before = tmp_path / "run.jsonl"
+    before.write_text("before", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+
+        def full(*_: Any, **__: Any) -> Any:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(Path, "write_text", full)
+        result = CliRunner().invoke(cli.app, ["export", "second", "-o", str(before)])
+    assert "was not written: No space left" in str(result.exception)
+    assert before.read_text(encoding="utf-8") == "before"
+    assert [p.name for p in tmp_path.iterdir() if p.suffix == ".part"] == []
 
 
 def test_the_doctor_says_what_is_there_and_shows_no_key(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-0123456789")
+    monkeypatch.setattr(doctor, "_loopback", dict)
     found = data("doctor")
     assert found["models"]["OPENAI_API_KEY"] == "set"
     assert found["history"]["runs"] == 2
@@ -190,11 +261,26 @@ def test_the_doctor_says_what_is_there_and_shows_no_key(
     assert "very-secret" not in json.dumps(found) + said("doctor")
 
 
+def test_the_doctor_asks_a_model_of_its_own_and_leaves_nothing_behind(folder: Path) -> None:
+    before = sorted(path.name for path in folder.rglob("*"))
+    done = program("doctor", "--json", folder=folder)  # litellm leaves things in its process
+    assert json.loads(done.stdout)["loopback"]["answered"] is True, done.stderr
+    assert sorted(path.name for path in folder.rglob("*")) == before
+    assert len(data("runs", "list")) == 2
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_doctor_says_what_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_loopback", lambda: {"answered": False, "why": "a proxy"})
+    assert "a proxy" in said("doctor", code=1)
+
+
 def test_a_live_check_asks_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tracegraph import llm
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(doctor, "_sandbox", dict)
+    monkeypatch.setattr(doctor, "_loopback", dict)
     monkeypatch.setattr(llm, "as_language_model", lambda name: llm.Scripted(["ready"]))
     assert data("doctor", "--live", "some-model")["live check"]["reply"] == "ready"
     monkeypatch.setattr(llm, "as_language_model", lambda name: llm.Scripted([]))

@@ -8,8 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tracegraph as tg
-from tracegraph import bundle
-from tracegraph.codechecks import AllowedImports, CodeCheck, Fault, MaxComplexity, MaxSize
+from tracegraph import Rejected, bundle
+from tracegraph.codechecks import (
+    AllowedImports,
+    CodeCheck,
+    Fault,
+    MaxComplexity,
+    MaxSize,
+    TypeChecks,
+)
 from tracegraph.source import BadSource
 
 BRANCHES = {
@@ -281,3 +288,54 @@ def test_a_rejected_proposal_tells_the_optimizer_why(order):
     update = optimizer.step()
     assert "the last call was f([3, 1, 2])" in update.rejections[0].reason
     assert order.parameter.version == 0
+
+
+TYPED = "def f(x: int) -> str:\n    y = x + LIMIT\n    return {}\n"
+
+
+@pytest.mark.parametrize(
+    ("result", "word"),
+    [
+        pytest.param("str(y)", None, marks=pytest.mark.campaign),
+        ("x + 1", r'expected "str".*\n(.*\n)*   3 \|     return x \+ 1  <---'),
+    ],
+)
+def test_types_are_checked_as_far_as_the_text_goes(result, word):
+    text = TYPED.format(result)
+    if word is None:
+        assert TypeChecks()(text)
+    else:
+        with pytest.raises(BadSource, match=word):
+            TypeChecks()(text)
+
+
+@pytest.mark.campaign
+def test_strict_types():
+    with pytest.raises(BadSource, match="annotation"):
+        TypeChecks(strict=True)("def f(x):\n    return x\n")
+
+
+def test_a_predicate_shows_the_lines_of_the_text():
+    def loops(text):
+        """Has no while loop."""
+        return "while" not in text
+
+    @bundle(trainable=True, constraint=loops)
+    def f(n):
+        return n
+
+    with pytest.raises(Rejected, match=r"(?s)Has no while loop, got\n   1 \| def f"):
+        f.parameter.assign("def f(n):\n    while n:\n        n -= 1\n    return n\n")
+
+
+def test_a_test_in_place_marks_the_line_too():
+    def halves(f):
+        assert f(0) == 0
+
+    @bundle(trainable=True, trust=True, checks=[halves])
+    def f(n):
+        return n
+
+    text = "def g(n):\n    return 1 / n\n\n\ndef f(n):\n    return g(n)\n"
+    with pytest.raises(Rejected, match=r"return 1 / n  <--- \(ZeroDivisionError"):
+        f.parameter.assign(text)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import tracegraph as tg
-from tracegraph.details import details
+from tracegraph.details import arrived, details
 from tracegraph.details import given as given_at
 from tracegraph.view import Entry, Histogram
 
@@ -165,3 +167,43 @@ def test_constants_are_told_with_their_user(word: str) -> None:
 
 def test_a_huge_number_in_place_stops_nothing() -> None:
     assert "bits" in str(tg.Graph.of(tg.node(1, name="x") + 10**5000).to_html())
+
+
+@pytest.mark.parametrize(
+    "shape", [(12, 9), (12, 9, 1), (12, 9, 3), (12, 9, 4), (3, 12, 9), (1, 12, 9)]
+)
+def test_an_array_that_is_a_picture_is_shown_as_one(shape: tuple[int, ...]) -> None:
+    array = numpy.arange(numpy.prod(shape), dtype=numpy.uint8).reshape(shape)
+    shown = {e.heading: e.content for e in details(tg.node(array))}["Value: picture"]
+    width, height = struct.unpack(">II", shown[16:24])
+    assert (width, height) == (9, 12)
+    channels = {0: 1, 2: 3, 6: 4}[shown[25]]
+    size = struct.unpack(">I", shown[33:37])[0]
+    rows = zlib.decompress(shown[41 : 41 + size])
+    pixels = numpy.frombuffer(rows, numpy.uint8).reshape(12, 1 + 9 * channels)[:, 1:]
+    wanted = array.transpose(1, 2, 0) if shape[0] in (1, 3) else array
+    assert (pixels == wanted.reshape(12, -1)).all()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        numpy.zeros((3, 3)), numpy.zeros(100), numpy.zeros((2, 20, 20, 3)), numpy.zeros((9, 20, 20)),
+        numpy.full((20, 20), numpy.nan), numpy.zeros((20, 20), complex), numpy.full((9, 9), "a"),
+    ],
+)  # fmt: skip
+def test_what_is_no_picture_is_not_shown_as_one(value: Any) -> None:
+    assert all(e.form != "image" for e in details(tg.node(value)))
+
+
+def test_a_large_picture_is_made_small() -> None:
+    array = numpy.linspace(0, 1, 2_000 * 900).reshape(2_000, 900)
+    shown = {e.heading: e.content for e in details(tg.node(array))}["Value: picture"]
+    assert max(struct.unpack(">II", shown[16:24])) <= 160
+
+
+def test_how_much_came_back_is_told_on_one_line() -> None:
+    torch = pytest.importorskip("torch")
+    weight = tg.node(torch.tensor([3.0, 4.0]), trainable=True, name="weight")
+    (weight * weight).sum().backward(1.0)
+    assert arrived(weight) == "gradient norm 10"

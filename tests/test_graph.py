@@ -1,5 +1,7 @@
 """A view of a trace, cut on demand."""
 
+from typing import Any
+
 import pytest
 
 import tracegraph as tg
@@ -100,3 +102,43 @@ def test_a_graph_changes_nothing_and_is_not_kept_by_its_nodes():
     assert ref() is not None
     del graph
     assert ref() is None
+
+
+def test_the_nearest_nodes_are_few_arrows_away() -> None:
+    start = tg.node(0, name="start")
+    value: Any = start
+    for _ in range(50):
+        value = -value
+    side = start + 5  # made last, and two arrows from the start
+    graph = Graph.of([value, side])
+    near = graph.nearest(7)
+    assert len(near) == 7
+    assert {value.id, side.id, start.id} <= {n.id for n in near}
+    assert [n.op for n in graph.nearest(3, [value])] == ["neg"] * 3
+    assert len(graph.nearest(10_000)) == len(graph)
+
+
+def test_of_a_graph_that_is_too_large_a_page_tells_a_summary(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tracegraph.graph._WHOLE", 100)
+    monkeypatch.setattr("tracegraph.graph._PART", 40)
+    value: Any = tg.node(0, trainable=True, name="start")
+    for number in range(300):
+        value = -value if number % 3 else value + number
+    graph = Graph.of(value)
+    (frame,) = graph.page().frames
+    assert sum(box.inside is None for p in frame.picture.whole() for box in p.boxes) <= 41
+    assert frame.facts["nodes"] == f"{len(graph):,}"
+    assert frame.facts["calls of neg"] == "200"
+    assert "graph.between(" in frame.note
+
+
+def test_a_page_folds_a_loop_and_tells_of_every_node() -> None:
+    value: Any = tg.node("", name="start")
+    for number in range(80):
+        value = (value + tg.node(str(number), name="item")).upper()
+    graph = Graph.of(value)
+    (frame,) = graph.page().frames
+    assert len(frame.picture.boxes) < 10
+    assert set(frame.details) == {n.id for n in graph.nodes}

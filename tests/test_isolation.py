@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections import Counter  # noqa: F401 - code that runs apart names it
+from math import sqrt  # noqa: F401
 
 import pytest
 
@@ -277,3 +279,193 @@ def test_a_file_cannot_say_that_a_person_wrote_it(tmp_path):
     assert not forged.f.parameter.trusted
     with pytest.raises(tg.Forbidden):
         forged.f(1)
+
+
+def test_names_of_pythons_own_modules_go_along():
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    rewritten(f, "return [sqrt(x), dict(Counter('aab'))]")
+    assert f(4).data == [2.0, {"a": 2, "b": 1}]
+
+
+class Opaque:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "text"),
+    [
+        ((Opaque(), 1), {}, r"^the argument x is of type Opaque, .*parameter\.trust\(\)"),
+        ((1, {"a": [Opaque()]}), {}, r"^the argument y\['a'\]\[0\] is of type Opaque"),
+        ((1,), {"y": Opaque()}, "^the argument y is of type Opaque"),
+        ((1, 2, Opaque()), {}, "^the argument number 2 is of type Opaque"),
+    ],
+)
+def test_an_argument_that_cannot_travel_is_named(args, kwargs, text):
+    @bundle(trainable=True)
+    def f(x, y, *more):
+        return x
+
+    f.parameter.assign("def f(x, y, *more):\n    return y\n", origin="optimizer")
+    with pytest.raises(tg.SandboxError, match=text):
+        f(*args, **kwargs)
+
+
+def test_so_it_is_where_a_gradient_is_wanted():
+    torch = pytest.importorskip("torch")
+
+    @bundle(trainable=True)
+    def f(x, y):
+        return x
+
+    rewritten(f, "return y")
+    weight = node(torch.ones(1), trainable=True)
+    with pytest.raises(tg.SandboxError, match=r"^the argument y\[1\] is of type Opaque"):
+        f(weight, [1, Opaque()])
+    with pytest.raises(tg.SandboxError, match=r"^the argument y is of type Opaque"):
+        f(weight, y=Opaque())
+
+
+def helper(x):
+    return x
+
+
+def test_a_value_that_stays_here_is_told_and_a_strange_name_is_not():
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    for body, told in (("return TABLE", True), ("return nobody_knows(x)", False)):
+        rewritten(f, body)
+        with pytest.raises(NameError) as caught:
+            f(1)
+        feedback = failed_node(caught.value).create_feedback("full")
+        assert ("TABLE is a value of the program" in feedback) is told
+        assert ("runs apart from it" in feedback) is told
+
+
+TABLE = [[1, 2], object()]
+
+
+def test_defaults_are_those_of_decoration_apart_as_well():
+    def made():
+        table = {"a": 1}
+
+        @bundle(trainable=True)
+        def f(x, y=table, *, z=TABLE[0], w=7):
+            return x
+
+        return f
+
+    f = rewritten(made(), "return [x, y, z, w]")
+    assert f(0).data == [0, {"a": 1}, [1, 2], 7]
+    assert f(0, 1, z=2, w=3).data == [0, 1, 2, 3]
+    with pytest.raises(TypeError, match="x"):
+        f()
+
+
+class Stall(tg.Module):
+    RATE = 10
+
+    def __init__(self):
+        self.base = node(3, trainable=True, name="base")
+        self.seen = []
+
+    @bundle(trainable=True)
+    def price(self, x):
+        return x
+
+    @bundle(trainable=True)
+    async def later(self, x):
+        return x
+
+    @bundle(trainable=True)
+    @classmethod
+    def rated(cls, x):
+        return x
+
+    @bundle(trainable=True)
+    @staticmethod
+    def alone(x):
+        return x
+
+
+def test_methods_run_apart_on_the_values_of_their_object():
+    stall = Stall()
+    code = stall.price.parameter
+    text = (
+        "def price(self, x):\n    self.seen.append(x)\n    self.last = x\n"
+        "    return self.base * x + self.RATE\n"
+    )
+    code.assign(text, origin="optimizer")
+    result = stall.price(2)
+    assert result.data == 16
+    assert (stall.seen, stall.last) == ([2], 2)
+    assert {stall.base, code} <= set(result.backward("dear"))
+    assert isinstance(stall.base, tg.Parameter)
+    other = Stall()
+    assert other.price(2).data == 2
+    assert other.seen == []
+    code.assign("def price(self, x):\n    self.base = 1\n    return x\n", origin="optimizer")
+    with pytest.raises(tg.SandboxError, match=r"replaced Stall\.base"):
+        stall.price(2)
+    code.assign("def price(self, x):\n    return self.rated(x)\n", origin="optimizer")
+    with pytest.raises(AttributeError, match="rated"):
+        stall.price(2)
+
+
+def test_methods_of_every_kind_run_apart():
+    stall = Stall()
+    stall.later.parameter.assign(
+        "async def later(self, x):\n    return self.base + x\n", origin="optimizer"
+    )
+
+    async def main():
+        return await stall.later(2)
+
+    assert asyncio.run(main()).data == 5
+    Stall.rated.parameter.assign(
+        "@classmethod\ndef rated(cls, x):\n    return cls.RATE * x\n", origin="optimizer"
+    )
+    assert Stall.rated(2).data == 20
+    Stall.alone.parameter.assign(
+        "@staticmethod\ndef alone(x):\n    return -x\n", origin="optimizer"
+    )
+    assert Stall.alone(2).data == -2
+
+
+def test_a_failing_method_marks_its_line_without_its_object():
+    stall = Stall()
+    stall.price.parameter.assign(
+        "def price(self, x):\n    part = x - 1\n    return self.base / part\n", origin="optimizer"
+    )
+    with pytest.raises(ZeroDivisionError) as caught:
+        stall.price(1)
+    feedback = failed_node(caught.value).create_feedback("full")
+    assert "   3 |     return self.base / part  <--- (ZeroDivisionError)" in feedback
+    assert "where x = 1, part = 0" in feedback
+
+
+def test_a_function_of_the_module_that_code_cannot_see_is_explained():
+    @bundle(trainable=True)
+    def f(x):
+        return helper(x)
+
+    rewritten(f, "return helper(x) + 1")
+    with pytest.raises(NameError) as caught:
+        f(1)
+    assert "bundle(host={'helper': helper})" in failed_node(caught.value).create_feedback("full")
+
+
+def test_an_object_that_is_no_sandbox_is_refused():
+    @bundle(trainable=True, sandbox=7)
+    def f(x):
+        return x
+
+    rewritten(f, "return x + 1")
+    with pytest.raises(
+        tg.SandboxError, match="a sandbox of your own needs call, map, close; got 7"
+    ):
+        f(1)

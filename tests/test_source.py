@@ -235,3 +235,30 @@ def test_private_names_are_those_of_the_class():
     assert agent.act().data == 5
     agent.act.parameter.assign("def act(self):\n    self.__secret += 1\n    return self.__secret")
     assert agent.act().data == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "marked"),
+    [
+        ("def g(n):\n    return 1\n", "1 | def g(n):  <--- no 'f' here"),
+        ("x = 1\n", "1 | x = 1  <--- no 'f' here"),
+        ("def f(n):\n    return 1\nf = 3\n", "3 | f = 3  <--- 'f' again"),
+        ("def f(n):\n    return 1\ndel f\n", "3 | del f  <--- 'f' again"),
+        ("def f(n):\n    return 1\nfrom math import pi as f\n", "<--- 'f' again"),
+        (
+            "def f(n):\n    return 1\nif 1:\n    def f(n): return 2\n",
+            "4 |     def f(n): return 2  <---",
+        ),
+        ("def f(n):\n    return 1\nfor f in []:\n    pass\n", "3 | for f in []:  <---"),
+        ("def f(n):\n    return 1\nclass f: pass\n", "3 | class f: pass  <---"),
+    ],
+)
+def test_the_entry_is_defined_once_and_the_line_marked(text, marked):
+    with pytest.raises(BadSource) as caught:
+        Source("def f(n):\n    return n\n", entry="f").replaced(text)
+    assert marked in str(caught.value)
+
+
+def test_inner_names_like_the_entry_are_no_second_entry():
+    text = "def f(n):\n    f = n\n    return f\ndef g(f): return [f for f in f]\n"
+    assert Source(text, entry="f").entry == "f"

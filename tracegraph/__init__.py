@@ -56,6 +56,8 @@ from tracegraph.propagate import StaleFeedbackWarning, backward, register_rule
 from tracegraph.recorder import recording, scope, stop_tracing
 
 if TYPE_CHECKING:
+    from tracegraph.asking import acall_llm, call_llm
+    from tracegraph.exporting import export
     from tracegraph.history import History, run
     from tracegraph.problem import Problem
 
@@ -98,11 +100,14 @@ __all__ = [
     "TimedOut",
     "TracegraphError",
     "UnreadableReply",
+    "acall_llm",
     "apply",
     "backward",
     "bundle",
+    "call_llm",
     "cond",
     "eq",
+    "export",
     "failed_node",
     "in_",
     "is_",
@@ -126,6 +131,9 @@ __all__ = [
 _LAZY = {
     "History": "tracegraph.history",
     "Problem": "tracegraph.problem",
+    "acall_llm": "tracegraph.asking",
+    "call_llm": "tracegraph.asking",
+    "export": "tracegraph.exporting",
     "run": "tracegraph.history",
 }
 

@@ -21,18 +21,23 @@ from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from tracegraph.codechecks import CodeCheck, PassesTests
 from tracegraph.constraint import Constraint
+from tracegraph.definitions import ClassSource, ModuleSource
 from tracegraph.errors import ParameterError
-from tracegraph.failure import failed_node, original
+from tracegraph.failure import failed_node, innermost, original
 from tracegraph.feedback import Gradient
-from tracegraph.isolation import apart, isolated
+from tracegraph.isolation import apart, isolated, many
 from tracegraph.kinds import ATOMS, KINDS, show
 from tracegraph.lifting import cut, is_cut
 from tracegraph.node import Node, distinct, failed, leaf, lower, next_id, raise_failed, record
 from tracegraph.operators import Operation
 from tracegraph.parameter import Cell, Parameter
+from tracegraph.profiling import in_place, told, way_of
 from tracegraph.recorder import Frame, Policy, beside, current, enter_frame, leave
 from tracegraph.source import BadSource, Source
+from tracegraph.speed import Faster, IsFaster
+from tracegraph.travel import method_apart
 from tracegraph.variables import variables
+from tracegraph.whole import ClassCode, Place, Program
 
 __all__ = ["Bundle", "bundle"]
 
@@ -53,6 +58,7 @@ class _Way:
     trust: bool = False
     sandbox: Any = "isolated"
     host: Mapping[str, Callable[..., Any]] | None = None
+    profile: bool = False
 
 
 class Bundle(Generic[P, R]):
@@ -72,6 +78,7 @@ class Bundle(Generic[P, R]):
         source: Source | None = None,
         method: bool = False,
         way: _Way | None = None,
+        versions: Callable[[Cell], Callable[..., Any]] | None = None,
     ) -> None:
         self.operation = operation
         self.parameter = parameter
@@ -79,7 +86,11 @@ class Bundle(Generic[P, R]):
         self.traceable = self._way.traceable
         self._function = function
         self._source = source
-        self._compiled: dict[tuple[int, bool], Callable[..., Any]] = {(0, True): function}
+        self._versions = versions
+        self._compiled: dict[tuple[int, bool], Callable[..., Any]] = {
+            (0, True): self._measured(function)
+        }
+        self._sources: list[Source] = []  # of what is compiled: a source knows its lines
         self._held: Node[Any] | None = None  # the code's leaf lives on, so that a call makes none
         self._method = method
         self._binding = _Binding(function)
@@ -128,7 +139,7 @@ class Bundle(Generic[P, R]):
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        shared = self.parameter is None or isinstance(instance, type)
+        shared = self.parameter is None or self._versions is not None or isinstance(instance, type)
         mine = self if shared else self._for(instance)
         return types.MethodType(mine, instance)
 
@@ -155,6 +166,13 @@ class Bundle(Generic[P, R]):
             self._kept[id(instance)] = entry
         return entry[1]
 
+    def _within(self) -> str:
+        """The name of what holds the text that this function is a part of; by default itself."""
+        if self._versions is None:
+            return ""
+        name: str = inspect.unwrap(self._function).__qualname__
+        return name.rpartition(".")[0]
+
     def _twin(self, parameter: Parameter[str] | None) -> Bundle[P, R]:
         return Bundle(
             self._function,
@@ -163,6 +181,7 @@ class Bundle(Generic[P, R]):
             source=self._source,
             method=self._method,
             way=self._way,
+            versions=self._versions,
         )
 
     # Calling
@@ -197,19 +216,38 @@ class Bundle(Generic[P, R]):
         known = self._compiled.get((cell.version, trusted))
         if known is not None:
             return known
+        if len(self._compiled) >= _MOST_COMPILED:
+            self._compiled, self._sources = {}, []
+        make = self._version if self._versions is None else self._versions
+        function = make(cell)
+        if trusted:
+            function = self._measured(function)
+        self._compiled[cell.version, trusted] = function
+        return function
+
+    def _measured(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, its lines measured where that was asked for."""
+        return in_place(function, self._within()) if self._way.profile else function
+
+    def _version(self, cell: Cell) -> Callable[..., Any]:
+        """The function that a version's text defines."""
         source = cast(Source, self._source)
         if cell.data != source.text:
             source = source.replaced(cell.data)
-        if trusted:
-            function = source.compile(self._function)
-        else:
-            host = {name: _bridged(function) for name, function in (self._way.host or {}).items()}
-            function = isolated(source, self._function, self._way.sandbox, host)
         self._source = source
-        if len(self._compiled) >= _MOST_COMPILED:
-            self._compiled = {}
-        self._compiled[cell.version, trusted] = function
-        return function
+        self._sources.append(source)
+        if cell.trusted:
+            return source.compile(self._function)
+        host = _host(self._way)
+        run = method_apart if self._method or self._binding.skip else isolated
+        return run(
+            source.text, source.entry, self._function, self._way.sandbox, host,
+            profile=self._way.profile,
+        )  # fmt: skip
+
+
+def _host(way: _Way) -> dict[str, Callable[..., Any]]:
+    return {name: _bridged(function) for name, function in (way.host or {}).items()}
 
 
 class _Binding:
@@ -272,9 +310,14 @@ class _Call:
         if bundle.parameter is None:
             self.function = bundle._function
         else:
-            cell = bundle.parameter._cell()
-            self.function = self._loaded(cell)
-            held = bundle._held = bundle.parameter._leaf(cell)
+            parameter = bundle.parameter
+            plain = policy is None or policy.cells is None
+            cell = parameter._own if plain else parameter._cell()
+            known = bundle._compiled.get((cell.version, cell.trusted))
+            self.function = self._loaded(cell) if known is None else known
+            held = bundle._held
+            if held is None or cell.leaf is None or cell.leaf() is not held:
+                held = bundle._held = parameter._leaf(cell)
             self.inputs.append(held)
             self.names.append(_CODE)
         if self.opaque:
@@ -383,8 +426,7 @@ class _Call:
             return leaf(result)
         if inner is not None:
             self.extra = {**(self.extra or {}), "inner": inner}
-        if self.frame.ran is not None:
-            self.extra = {**(self.extra or {}), "ran": self.frame.ran}
+        self._keep_facts()
         if is_cut(self.bundle.operation):
             result = cut(result, self.inputs)
         return record(
@@ -402,11 +444,12 @@ class _Call:
                 self.extra = {**(self.extra or {}), "inner": inner}
         elif self.frame.captured:
             self._capture(self.frame.captured)
-        if self.frame.ran is not None:
-            self.extra = {**(self.extra or {}), "ran": self.frame.ran}
+        self._keep_facts()
         quiet = self.policy is not None and not self.policy.active
         code = getattr(inspect.unwrap(self.function), "__code__", None)
         first = original(error)
+        if self.bundle.trainable:
+            code = innermost(first, code, self.bundle._within())
         return failed(
             self.bundle.operation,
             () if quiet else distinct(self.names),
@@ -414,8 +457,19 @@ class _Call:
             first,
             code,
             self.extra,
-            variables(first, code) if self.bundle.trainable else "",
+            self._told(first, code),
         )
+
+    def _told(self, error: Exception, code: Any) -> str:
+        """What stands below the marked line of a trainable function that failed."""
+        if not self.bundle.trainable:
+            return ""
+        return "\n".join(filter(None, [variables(error, code), told(self.extra)]))
+
+    def _keep_facts(self) -> None:
+        """Keep with the node what was said of the call while it ran."""
+        if self.frame.facts is not None:
+            self.extra = {**(self.extra or {}), **self.frame.facts}
 
     def _capture(self, captured: Mapping[int, Node[Any]]) -> None:
         known = {n.id for n in self.inputs}
@@ -610,6 +664,7 @@ def bundle(
     trust: bool = False,
     sandbox: Any = "isolated",
     host: Mapping[str, Callable[..., Any]] | None = None,
+    profile: bool = False,
     catch_execution_error: bool = True,
     **former: Any,
 ) -> Callable[[Callable[P, R]], Bundle[P, R]]: ...
@@ -629,6 +684,7 @@ def bundle(
     trust: bool = False,
     sandbox: Any = "isolated",
     host: Mapping[str, Callable[..., Any]] | None = None,
+    profile: bool = False,
     catch_execution_error: bool = True,
     **former: Any,
 ) -> Any:
@@ -639,6 +695,10 @@ def bundle(
     inside lists, dicts, dataclasses and pydantic models, are inputs, and so are nodes that it reads
     without being given them. What it raises stays an instance of its type, see `failed_node`.
 
+    With ``trainable=True`` a class stays a class: its text is one parameter (``Class.parameter``), and its
+    public methods are recorded. ``bundle(module, trainable=True)`` gives a stand-in for a module whose
+    text is one parameter, and whose public functions are recorded.
+
     Args:
         name: of the operation; by default the function's.
         description: what the operation does; by default its documentation.
@@ -648,15 +708,18 @@ def bundle(
         constraint: what texts the code may have, see `Constraint`; for trainable bundles.
         checks: what new code must pass before it is taken: a `CodeCheck` of its text, or a test that
             is given the function, calls it, and raises or returns ``False`` to refuse it. The tests run
-            here and the function where it would run: in the sandbox, unless ``trust=True``.
+            here and the function where it would run: in the sandbox, unless ``trust=True``. With `Faster`
+            code is taken only when it is faster, too.
         rules: how feedback goes from the result to the inputs, by feedback type:
             ``rule(node, feedback) -> {input name: feedback}``.
         trust: run code that an optimizer wrote in this process, without asking. By default it runs
             in the sandbox until `Parameter.trust`.
-        sandbox: where code that is not trusted runs: ``"isolated"``, ``"bwrap"``, ``"none"``, the
-            limits as a `tracegraph.sandbox.Policy`, or a `Sandbox` of your own.
+        sandbox: where code that is not trusted runs: ``"isolated"``, ``"bwrap"``, ``"wasm"``, ``"none"``,
+            the limits as a `tracegraph.sandbox.Policy`, or a `Sandbox` of your own.
         host: functions of this process that such code may call, by name; they run here, and the
             nodes of their calls become inputs of the call that asked.
+        profile: measure the lines of a trainable function: ``info["profile"]`` of the node has them,
+            the failure of a call tells them, and optimizers read them. It slows calls down.
         catch_execution_error: ``False`` raises what the function raises, without recording it.
 
     Raises:
@@ -673,7 +736,10 @@ def bundle(
     if isinstance(function, str):
         function, description = None, function
     options = _options(former)
-    if function is not None and not (callable(function) or _descriptor(function)):
+    if profile and not trainable:
+        raise TypeError("profile=True measures the lines of trainable code; add trainable=True")
+    fine = callable(function) or _descriptor(function) or isinstance(function, types.ModuleType)
+    if function is not None and not fine:
         raise TypeError(f"@bundle decorates a function, got {show(function, 80)}")
 
     def decorate(target: Callable[..., Any]) -> Any:
@@ -691,6 +757,7 @@ def bundle(
                 trust,
                 sandbox,
                 host,
+                profile,
             ),
         )
 
@@ -705,7 +772,7 @@ _FORMER: dict[str, str] = {
 
 _OPTIONS = (
     "name", "description", "trainable", "traceable", "constraint", "checks", "rules", "trust", "sandbox",
-    "host", "catch_execution_error",
+    "host", "profile", "catch_execution_error",
 )  # fmt: skip
 
 
@@ -753,6 +820,10 @@ def _bundled(
         return type(target)(inside)
     if isinstance(target, Bundle):
         raise TypeError(f"{target!r} is a bundle already; decorate it once")
+    if isinstance(target, types.ModuleType):
+        if not trainable:
+            raise TypeError(f"bundle records functions; a module needs trainable=True: {target!r}")
+        return _trainable_module(target, description, constraint, checks, rules, way)
     raw = target
     while isinstance(raw, functools.partial):
         raw = raw.func
@@ -761,11 +832,121 @@ def _bundled(
     if named_op:
         name, said = name or named_op[1], said[named_op.end() :]
     label = str(name or getattr(raw, "__name__", type(raw).__name__))
+    operation = _operation(target, label, said, rules)
+    if not trainable:
+        return Bundle(target, operation, way=way)
+    if isinstance(target, type):
+        return _trainable_class(target, said, constraint, checks, rules, way)
+    try:
+        source = Source.of(target, lambda found: found is bundle)
+    except BadSource as error:
+        raise ParameterError(str(error)) from error
+
+    def made(text: str) -> Callable[..., Any]:
+        new = source.replaced(text)
+        if way.trust:
+            return new.compile(target)
+        return apart(text, new.entry, target, way.sandbox, way.host)
+
+    listed = _listed(checks)
+    tests = [check for check in listed if not isinstance(check, Faster)]
+    timed = [
+        IsFaster(check, functools.partial(_round, source, target, way, check.calls), source.text)
+        for check in listed
+        if isinstance(check, Faster)
+    ]
+    if timed and all(isinstance(check, CodeCheck) for check in tests):
+        raise TypeError("Faster needs a test beside it in checks=: fast and wrong is easy")
+    if timed and way_of(target) != "value":
+        raise TypeError(f"Faster times plain functions, and {source.entry!r} is none")
+    conditions = [constraint, *_conditions(tests, source.text, made), *timed]
+    kept = f"defines exactly `{source.header}`"
+    parameter = _code_parameter(source, kept, conditions, said)
+    for check in timed:
+        check.follow(parameter)
+    return Bundle(target, operation, parameter=parameter, source=source, way=way)
+
+
+def _round(
+    source: Source, target: Any, way: _Way, calls: tuple[tuple[Any, ...], ...], text: str
+) -> Callable[[], object]:
+    """What runs all `calls` of the function of a text once, where the text would run."""
+    new = source.replaced(text)
+    if way.trust:
+        function = new.compile(target)
+        return lambda: [function(*call) for call in calls]
+    return functools.partial(many(text, new.entry, target, way.sandbox, way.host), calls)
+
+
+def _trainable_class(
+    target: type, said: str, constraint: Any, checks: Any, rules: Any, way: _Way
+) -> type:
+    """`target` itself, its public methods recorded, its text one parameter."""
+    bundled = [n for n, m in vars(target).items() if isinstance(getattr(m, "__func__", m), Bundle)]
+    if bundled:
+        raise ParameterError(
+            f"{target.__name__}.{bundled[0]} is a bundle already; a trainable class records its public "
+            "methods itself, so leave the decorator out"
+        )
+    if "parameter" in vars(target):
+        raise ParameterError(
+            f"{target.__name__}.parameter will be the code of the class; give the attribute of this "
+            "name another"
+        )
+    try:
+        source = ClassSource.of(target, lambda found: found is bundle)
+    except BadSource as error:
+        raise ParameterError(str(error)) from error
+    code = ClassCode(target, source, Place(way.trust, way.sandbox, _host(way), way.profile))
+    conditions = [constraint, *_conditions(checks, source.text, code.to_test)]
+    code.parameter = _code_parameter(source, source.describe(), conditions, said)
+    code.install(_recorder(code.parameter, rules, way))
+    target.parameter = code.parameter  # type: ignore[attr-defined]
+    return target
+
+
+def _trainable_module(
+    module: types.ModuleType,
+    description: str | None,
+    constraint: Any,
+    checks: Any,
+    rules: Any,
+    way: _Way,
+) -> Program:
+    """A stand-in for `module` whose functions are recorded, and whose text is one parameter."""
+    try:
+        source = ModuleSource.of(module)
+    except BadSource as error:
+        raise ParameterError(str(error)) from error
+    program = Program(module, source, Place(way.trust, way.sandbox, _host(way), way.profile))
+    said = description or inspect.getdoc(module) or ""
+    conditions = [constraint, *_conditions(checks, source.text, program.to_test)]
+    program.parameter = _code_parameter(source, source.describe(), conditions, said)
+    program.install(_recorder(program.parameter, rules, way))
+    return program
+
+
+def _recorder(parameter: Parameter[str], rules: Any, way: _Way) -> Any:
+    """Makes recorded operations of the functions whose common text is `parameter`."""
+
+    def record(name: str, raw: Any, versions: Any, method: bool) -> Bundle[Any, Any]:
+        operation = _operation(raw, name, inspect.getdoc(raw) or "", rules)
+        return Bundle(
+            raw, operation, parameter=parameter, method=method, way=way, versions=versions
+        )
+
+    return record
+
+
+def _operation(target: Any, label: str, said: str, rules: Any) -> Operation:
+    raw = target
+    while isinstance(raw, functools.partial):
+        raw = raw.func
     try:
         signature = f"{label}{inspect.signature(target)}"
     except (ValueError, TypeError):
         signature = f"{label}(...)"
-    operation = Operation(
+    return Operation(
         "lambda" if label == "<lambda>" else label,
         target,
         doc=said,
@@ -774,24 +955,20 @@ def _bundled(
         cuts=rules is not None and Gradient in rules,
         code=getattr(inspect.unwrap(raw), "__code__", None),
     )
-    if not trainable:
-        return Bundle(target, operation, way=way)
-    try:
-        source = Source.of(target, lambda found: found is bundle)
-    except BadSource as error:
-        raise ParameterError(str(error)) from error
-    conditions = [constraint, *_conditions(checks, source, target, way)]
-    parameter = _code_parameter(source, conditions, said)
-    return Bundle(target, operation, parameter=parameter, source=source, way=way)
 
 
-def _code_parameter(source: Source, constraint: Any, description: str) -> Parameter[str]:
+def _code_parameter(
+    source: Source | ClassSource | ModuleSource,
+    kept: str,
+    constraint: Any,
+    description: str,
+) -> Parameter[str]:
     def fits(text: str) -> bool:
         source.replaced(text)
         return True
 
     fits.__name__ = "the check of the code"  # as an error names it
-    fits.__doc__ = f"defines exactly `{source.header}`"
+    fits.__doc__ = kept
     made = Constraint(fits, constraint)
     return Parameter(
         source.text,
@@ -802,24 +979,24 @@ def _code_parameter(source: Source, constraint: Any, description: str) -> Parame
     )
 
 
-def _conditions(checks: Any, source: Source, target: Any, way: _Way) -> list[Any]:
+def _conditions(checks: Any, first: str, made: Callable[[str], Any]) -> list[Any]:
     """The checks as parts of a constraint: those of the text first, then the tests together."""
+    found = _listed(checks)
+    if any(isinstance(check, Faster) for check in found):
+        raise TypeError("Faster times plain functions, not classes and modules")
+    tests = [check for check in found if not isinstance(check, CodeCheck)]
+    texts: list[Any] = [check for check in found if isinstance(check, CodeCheck)]
+    return texts + ([PassesTests(tests, made, first)] if tests else [])
+
+
+def _listed(checks: Any) -> list[Any]:
     found = list(checks) if isinstance(checks, Iterable) and not isinstance(checks, str) else None
     if found is None or not all(callable(check) for check in found):
         raise TypeError(
             "checks= takes a list of checks of the text (AllowedImports, MaxSize, ...) and of tests, "
             f"functions that are given the function; got {show(checks, 80)}"
         )
-
-    def made(text: str) -> Callable[..., Any]:
-        new = source.replaced(text)
-        if way.trust:
-            return new.compile(target)
-        return apart(new, target, way.sandbox, way.host)
-
-    tests = [check for check in found if not isinstance(check, CodeCheck)]
-    texts: list[Any] = [check for check in found if isinstance(check, CodeCheck)]
-    return texts + ([PassesTests(tests, made, source.text)] if tests else [])
+    return found
 
 
 def _checked_rules(rules: Any) -> Any:

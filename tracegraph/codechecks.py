@@ -8,20 +8,41 @@ the sandbox alone.
 from __future__ import annotations
 
 import ast
+import atexit
+import functools
 import linecache
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, final
 
+from tracegraph.errors import MissingExtra
 from tracegraph.kinds import show
-from tracegraph.source import BadSource
+from tracegraph.source import BadSource, marked
 
-__all__ = ["AllowedImports", "CodeCheck", "Fault", "MaxComplexity", "MaxSize", "PassesTests"]
+__all__ = [
+    "AllowedImports",
+    "CodeCheck",
+    "Fault",
+    "MaxComplexity",
+    "MaxSize",
+    "PassesTests",
+    "TypeChecks",
+]
 
 _MOST_REMEMBERED = 64
 _SHOWN = 200
+_MYPY = re.compile(r":(\d+): error: (.*)")
+_MYPY_SECONDS = 120
 _DECISIONS = (
     ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.Assert,
     ast.comprehension, ast.match_case,
@@ -216,16 +237,73 @@ def _check_limit(name: str, limit: object) -> None:
 
 
 @final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypeChecks(CodeCheck):
+    """The types in the code fit together, as mypy sees it; needs ``tracegraph[code]``.
+
+    Names of the module around the code, which the text does not define, count as of any type. A check
+    takes a second or two. Only the text is read; nothing of it runs.
+
+    Args:
+        strict: ask for annotations everywhere, too.
+
+    >>> TypeChecks().describe()
+    'its types fit together (mypy)'
+    """
+
+    strict: bool = False
+
+    def describe(self) -> str:
+        """The condition in words."""
+        return f"its types fit together (mypy{' --strict' if self.strict else ''})"
+
+    def fault(self, tree: ast.Module, text: str) -> Fault | None:
+        """The first thing that is wrong with the code, or ``None``.
+
+        Raises:
+            MissingExtra: mypy is not installed.
+        """
+        if find_spec("mypy") is None:
+            raise MissingExtra("TypeChecks needs mypy: pip install 'tracegraph[code]'")
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "code.py")
+            file.write_text(text, encoding="utf-8")
+            command = [
+                sys.executable, "-m", "mypy", "--config-file", os.devnull, "--no-error-summary",
+                "--no-color-output", "--hide-error-context", "--follow-imports", "silent",
+                "--ignore-missing-imports", "--disable-error-code", "name-defined",
+                "--cache-dir", _cache().name,
+                *(["--strict"] if self.strict else []), str(file),
+            ]  # fmt: skip
+            done = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, timeout=_MYPY_SECONDS
+            )
+        for line in done.stdout.splitlines():
+            found = _MYPY.search(line)
+            if found:
+                return Fault(f"the types do not fit: {found[2]}", int(found[1]))
+        return None
+
+
+@functools.cache
+def _cache() -> tempfile.TemporaryDirectory[str]:
+    """What mypy remembers between the checks of this process."""
+    made = tempfile.TemporaryDirectory()
+    atexit.register(made.cleanup)
+    return made
+
+
+@final
 class PassesTests:
     """Property tests that the function of a text must pass before the text is taken.
 
-    A test is a function that is given the function and calls it. It says no by returning False or
-    by raising, as a test with ``assert`` does. The tests run here; only the function under test
-    runs where `made` puts it, so that what is expected never reaches the code that is tested.
+    A test is a function that is given the function, the class or the module, and calls it. It says
+    no by returning False or by raising, as a test with ``assert`` does. The tests run here; only the
+    code under test runs where `made` puts it, so that what is expected never reaches that code.
 
     Args:
         tests: the tests; all must pass.
-        made: makes the function of a text.
+        made: makes the function, the class or the module of a text.
         first: a text that needs no test: it may be what is to be repaired.
     """
 
@@ -262,48 +340,77 @@ class PassesTests:
         return True
 
     def _verdict(self, text: str) -> BadSource | None:
-        function = _Watched(self._made(text))
+        calls = _Calls()
+        subject = calls.watched(self._made(text))
         for test in self._tests:
             try:
-                passed = test(function)
+                passed = test(subject)
             except Exception as error:
-                return BadSource(function.told(_title(test), error, test))
+                return BadSource(calls.told(_title(test), error, test, text))
             if passed is not None and not passed:
-                return BadSource(function.told(_title(test), None, test))
+                return BadSource(calls.told(_title(test), None, test, text))
         return None
 
 
-class _Watched:
-    """A function that remembers its last call, so that a failed test can tell it."""
+class _Calls:
+    """What a test called last, so that its failure can tell it."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-        self._call = "it was not called"
+    def __init__(self) -> None:
+        self._last: str | None = None
         self._raised: BaseException | None = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        given = [show(arg, _SHOWN) for arg in args] + [
-            f"{k}={show(v, _SHOWN)}" for k, v in kwargs.items()
-        ]
-        self._call = f"the last call was f({', '.join(given)})"
-        try:
-            result = self._function(*args, **kwargs)
-        except Exception as error:
-            self._raised = error
-            raise
-        self._call += f" = {show(result, _SHOWN)}"
-        return result
+    def watched(self, subject: Any) -> Any:
+        """A function that remembers its last call; all functions of a module; a class as it is."""
+        if isinstance(subject, type):
+            return subject
+        if callable(subject):
+            self._last = "it was not called"
+            return self._function(subject, "f")
+        named = {
+            name: self._function(member, name) if isinstance(member, types.FunctionType) else member
+            for name, member in vars(subject).items()
+        }
+        return types.SimpleNamespace(**named)
 
-    def told(self, title: str, error: Exception | None, test: Any) -> str:
+    def _function(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            given = [show(arg, _SHOWN) for arg in args] + [
+                f"{k}={show(v, _SHOWN)}" for k, v in kwargs.items()
+            ]
+            self._last = f"the last call was {name}({', '.join(given)})"
+            try:
+                result = function(*args, **kwargs)
+            except Exception as error:
+                self._raised = error
+                raise
+            self._last += f" = {show(result, _SHOWN)}"
+            return result
+
+        return run
+
+    def told(self, title: str, error: Exception | None, test: Any, text: str) -> str:
         """Why a test failed, for a model and a person alike."""
+        last = f"; {self._last}" if self._last else ""
         if error is None:
-            return f"the test {title!r} said no; {self._call}"
+            return f"the test {title!r} said no{last}"
         said = f"({type(error).__name__}) {error}"[:2_000].strip()
+        lines = error.__dict__.get("marked") or _marked(error, text)
         if error is self._raised:
-            marked = error.__dict__.get("marked", "")
-            return f"the test {title!r} failed: {self._call}, which raised {said}\n{marked}".strip()
-        where = _failing_line(error.__traceback__, test)
-        return f"the test {title!r} failed: {said}{where}; {self._call}"
+            why = f"{self._last}, which raised {said}"
+        else:
+            why = f"{said}{_failing_line(error.__traceback__, test)}{last}"
+        return f"the test {title!r} failed: {why}\n{lines}".strip()
+
+
+def _marked(error: Exception, text: str) -> str:
+    """The innermost line of the text that an error of code in place went through, marked."""
+    line = None
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_filename.startswith("<code of "):
+            line = step.tb_lineno
+        step = step.tb_next
+    return "" if line is None else marked(text, line, f"({type(error).__name__}) {error}")
 
 
 def _failing_line(step: TracebackType | None, test: Any) -> str:

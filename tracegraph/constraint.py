@@ -17,9 +17,11 @@ from dataclasses import is_dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from tracegraph.kinds import KINDS, Kind, kind_of, show
-from tracegraph.source import BadSource
+from tracegraph.source import BadSource, numbered
 
 __all__ = ["Constraint"]
+
+_FEW_LINES = 2
 
 
 class Constraint:
@@ -98,6 +100,12 @@ class Constraint:
                 value = getattr(bound, name, None)
                 high = high if value is None else min(high, float(value))
         return low, high
+
+    @property
+    def multiple_of(self) -> float | None:
+        """The number that every value is a multiple of, or ``None``."""
+        found = [getattr(bound, "multiple_of", None) for bound in _metadata(self.annotation)]
+        return next((n for n in found if isinstance(n, int | float) and n > 0), None)
 
     @property
     def max_length(self) -> int | None:
@@ -277,7 +285,12 @@ def _refusal(predicate: Callable[[Any], Any], value: Any) -> str | None:
         return str(error)
     except Exception as error:  # a predicate may say no by raising, with the reason
         return f"{_name(predicate)} refused {show(value, 120)}: {error}"
-    return None if accepted or accepted is None else _said(predicate) + f", got {show(value, 120)}"
+    if accepted or accepted is None:
+        return None
+    said = _said(predicate)
+    if isinstance(value, str) and value.count("\n") > _FEW_LINES:  # is read by its lines
+        return f"{said.rstrip('.')}, got\n{numbered(value)}"
+    return f"{said}, got {show(value, 120)}"
 
 
 def _name(predicate: Callable[[Any], Any]) -> str:

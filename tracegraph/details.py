@@ -6,17 +6,19 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tracegraph import view
+from tracegraph import profiling, view
 from tracegraph.feedback import Gradient
 from tracegraph.kinds import ATOMS, is_array, is_tensor, show
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
 
-__all__ = ["details", "given"]
+__all__ = ["arrived", "details", "given", "norm"]
 
 _LOOKED_AT = 1_000_000  # elements of a tensor that its statistics read
 _BINS = 24
 _FEW = 64
+_LEAST_SIDE, _LARGEST_SIDE, _SIDE = 8, 8_192, 160  # pixels of an array that is shown as a picture
+_CHANNELS = (1, 3, 4)
 _MEASURES = {
     "seconds": "time (s)", "tokens": "tokens", "tokens_in": "tokens in",
     "tokens_out": "tokens out", "cost": "cost ($)", "usage": "usage",
@@ -48,6 +50,27 @@ def given(parameters: Iterable[Parameter[Any]]) -> dict[int, list[str]]:
     return {number: list(texts) for number, texts in found.items()}
 
 
+def arrived(parameter: Parameter[Any]) -> str:
+    """What came back to `parameter`, and how much, on one line: a gradient by its norm.
+
+    >>> import tracegraph as tg
+    >>> x = tg.node("hi", trainable=True)
+    >>> received = tg.backward([(x + "!", "too short"), (x + "?", "too odd")])
+    >>> arrived(x)
+    '2 × too short | too odd'
+    """
+    words = []
+    for message in parameter.feedback.values():
+        if isinstance(message, Gradient):
+            words.append(f"gradient norm {norm(message.value)}")
+            continue
+        outputs = getattr(message, "outputs", None)
+        times = sum(map(len, outputs.values())) if isinstance(outputs, Mapping) else 1
+        said = " | ".join(str(message).splitlines())
+        words.append(f"{times} × {said}" if times > 1 else said)
+    return " | ".join(filter(None, words))
+
+
 def _entries(
     node: Node[Any], said: Iterable[str], constants: Mapping[str, str]
 ) -> Iterator[view.Entry]:
@@ -57,6 +80,9 @@ def _entries(
         yield view.Entry("Error", "error", node.failure.text())
     else:
         yield from _value(node, "" if owner is None else owner.kind.name)
+    lines = profiling.told(node.info)
+    if lines and node.failure is None:
+        yield view.Entry("Time by line", "text", lines)
     ran = node.info.get("ran")
     for name in ("stdout", "stderr"):
         if ran is not None and getattr(ran, name):
@@ -64,10 +90,10 @@ def _entries(
     if owner is not None:
         for message in owner.feedback.values():
             if isinstance(message, Gradient):
-                yield view.Entry("Gradient", "facts", {"norm": _norm(message.value)})
+                yield view.Entry("Gradient", "facts", {"norm": norm(message.value)})
                 yield from _array("Gradient", message.value)
-            else:
-                yield view.Entry(f"Feedback ({type(message).__name__})", "text", str(message))
+            elif said_of := str(message):
+                yield view.Entry(f"Feedback ({type(message).__name__})", "text", said_of)
     words = "\n".join(said)
     if words:
         yield view.Entry("Feedback given here", "text", words)
@@ -144,7 +170,8 @@ def _leaf(value: object) -> str:
     return show(value, 200)
 
 
-def _norm(value: Any) -> str:
+def norm(value: Any) -> str:
+    """The length of a gradient, as a word."""
     import numpy
 
     try:
@@ -212,8 +239,53 @@ def _array(heading: str, value: Any) -> Iterator[view.Entry]:
     histogram = _histogram(finite)
     if histogram is not None:
         yield view.Entry(f"{heading}: histogram", "histogram", histogram)
+    picture = _picture(value)
+    if picture is not None:
+        yield view.Entry(f"{heading}: picture", "image", picture)
     if 0 < count <= _FEW and not (count == 1 and not hasattr(value, "shape")):
         yield view.Entry(f"{heading}: numbers", "tree", view.tree(value.tolist(), _leaf))
+
+
+def _picture(value: Any) -> bytes | None:
+    """A PNG of an array that can be seen as one: height x width, or that with 1, 3 or 4 channels.
+
+    Bytes and numbers from 0 to 1 are shown as they are; others from the smallest to the largest.
+    """
+    import numpy
+
+    shape = tuple(int(n) for n in getattr(value, "shape", ()))
+    if len(shape) == 3 and shape[0] in _CHANNELS and shape[2] not in _CHANNELS:
+        value = value.permute(1, 2, 0) if is_tensor(value) else value.transpose(1, 2, 0)
+        shape = (*shape[1:], shape[0])
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in _CHANNELS):
+        return None
+    if not all(_LEAST_SIDE <= n <= _LARGEST_SIDE for n in shape[:2]):
+        return None
+    value = value[:: -(-shape[0] // _SIDE), :: -(-shape[1] // _SIDE)]
+    whole = str(value.dtype).removeprefix("torch.") == "uint8"
+    if is_tensor(value):
+        if value.is_complex():
+            return None
+        value = value.detach().double().cpu().numpy()
+    pixels = numpy.asarray(value)
+    if pixels.dtype.kind not in "biuf":
+        return None
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    pixels = pixels.astype(numpy.float64)
+    finite = pixels[numpy.isfinite(pixels)]
+    if not finite.size:
+        return None
+    low, high = float(finite.min()), float(finite.max())
+    if whole:
+        low, high = 0.0, 255.0
+    elif low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    span = high - low
+    with numpy.errstate(all="ignore"):
+        levels = (pixels - low) / (span if 0 < span < math.inf else 1.0) * 255
+    grey = numpy.nan_to_num(levels, nan=0, posinf=255, neginf=0).clip(0, 255).astype(numpy.uint8)
+    height, width, channels = grey.shape
+    return view.png(grey.tobytes(), width, height, channels)
 
 
 def _histogram(finite: Any) -> view.Histogram | None:

@@ -204,7 +204,7 @@ class HistoryError(TracegraphError, RuntimeError):
 
 
 class NoSuchRun(HistoryError, LookupError):
-    """A history has no such run; the message names the nearest."""
+    """There is no such run, and the message names the nearest; or no history at all."""
 
 
 class CheckpointError(HistoryError, ValueError):

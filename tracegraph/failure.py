@@ -18,7 +18,7 @@ from tracegraph.errors import ExecutionError
 if TYPE_CHECKING:
     from tracegraph.node import Node
 
-__all__ = ["Failure", "failed_node", "frame_of", "joined", "masked"]
+__all__ = ["Failure", "failed_node", "frame_of", "innermost", "joined", "masked", "stands_in"]
 
 _LIMIT = 2_000
 _SECRETS = frozenset(
@@ -168,6 +168,37 @@ def frame_of(error: BaseException, code: types.CodeType | None) -> types.FrameTy
     """The innermost frame of `code` that `error` went through; ``None`` where there is none."""
     step = None if code is None else _step(error, code)
     return None if step is None else step.tb_frame
+
+
+def innermost(
+    error: BaseException, code: types.CodeType | None, within: str = ""
+) -> types.CodeType | None:
+    """The code of one text that failed: `code`, or what it called that stands in the same text.
+
+    A text that was compiled on its own is a file of its own. Of a text in a larger file, `within`
+    is the qualified name of what holds it; by default what is defined inside `code` counts.
+    """
+    if code is None:
+        return None
+    found = code
+    step = error.__traceback__
+    entered = False
+    while step is not None:
+        now = step.tb_frame.f_code
+        entered = entered or now is code
+        if entered and stands_in(now, code, within):
+            found = now
+        step = step.tb_next
+    return found
+
+
+def stands_in(other: types.CodeType, code: types.CodeType, within: str = "") -> bool:
+    """Whether `other` is code of the same text as `code`, see `innermost`."""
+    if other is code:
+        return True
+    alone = code.co_filename.startswith("<code of ")
+    inside = other.co_qualname.startswith(f"{within or code.co_qualname}.")
+    return other.co_filename == code.co_filename and (alone or inside)
 
 
 def _step(error: BaseException, code: types.CodeType | None) -> types.TracebackType | None:

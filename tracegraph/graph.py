@@ -7,8 +7,11 @@ it.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from html import escape
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Graph", "is_constant", "renumber"]
 
+_WHOLE = 20_000  # nodes of the largest graph that a page draws as a whole
+_PART = 2_000  # and what it draws of a larger one
 _SHOWN = 2_000  # nodes that a notebook draws by itself: more would weigh too much in its file
 
 
@@ -57,7 +62,7 @@ class Graph:
             visited = todo.pop()
             if visited.id not in found:
                 found[visited.id] = visited
-                todo.extend(n for n in visited._inputs if n.id not in found)
+                todo += visited._inputs
         return cls(found.values(), ends)
 
     def __len__(self) -> int:
@@ -111,12 +116,34 @@ class Graph:
         behind = Graph.of(ends).nodes if outputs is not None else self.nodes
         reached: dict[int, Node[Any]] = {}
         for node in behind:
-            owner = node.parameter
-            if (owner is not None and id(owner) in wanted) or any(
-                i.id in reached for i in node._inputs
-            ):
-                reached[node.id] = node
+            for source in node._inputs:
+                if source.id in reached:
+                    reached[node.id] = node
+                    break
+            else:
+                if node._extra is not None and id(node._extra.get("parameter")) in wanted:
+                    reached[node.id] = node
         return Graph(reached.values(), [e for e in ends if e.id in reached])
+
+    def nearest(self, count: int, outputs: Iterable[Node[Any]] | None = None) -> Graph:
+        """At most `count` nodes: `outputs` (by default those of the graph) and what is nearest to them.
+
+        Near means few arrows away; what was made last comes first among equals.
+
+        >>> import tracegraph as tg
+        >>> x = tg.node(1, name="x")
+        >>> [n.label for n in tg.Graph.of(-(-(-x))).nearest(2)]
+        ['neg', 'neg']
+        """
+        ends = self.outputs if outputs is None else tuple(_node(o) for o in outputs)
+        level = {n.id: n for n in ends if n in self}
+        found: dict[int, Node[Any]] = {}
+        while level and len(found) < count:
+            for node in sorted(level.values(), key=_by_id, reverse=True)[: count - len(found)]:
+                found[node.id] = node
+            behind = (i for n in level.values() if n.id in found for i in n._inputs)
+            level = {i.id: i for i in behind if i.id not in found and i in self}
+        return Graph(found.values(), [e for e in ends if e.id in found])
 
     def to_networkx(self) -> Any:
         """The graph as a `networkx.MultiDiGraph`, from inputs to users.
@@ -205,20 +232,46 @@ class Graph:
         return view.render(self.picture(), path)
 
     def page(self, title: str = "") -> view.Page:
-        """The graph as a page of one step: its picture, and what there is to say of each node."""
+        """The graph as a page of one step: its picture, and what there is to say of each node.
+
+        Long chains and loops are one box each, which opens. Of more than 20,000 nodes the page shows
+        a summary, and the part that is nearest to the outputs.
+        """
         from tracegraph import view  # drawing is loaded when something is drawn
         from tracegraph.details import details, given
 
+        if len(self) > _WHOLE:
+            part = self.nearest(_PART)
+            (frame,) = part.page(title).frames
+            return view.Page(title or "trace graph", (replace(frame, **self._summary(part)),))
         said = given(self.parameters)
         hidden = self._written_in_place()
-        picture = self.picture(title)
-        drawn = {box.key for box in picture.boxes}
+        picture = view.fold(self.picture(title))
+        drawn = {box.key for inner in picture.whole() for box in inner.boxes}
         told = {
             n.id: details(n, said.get(n.id, ()), _constants(n, hidden, 200))
             for n in self.nodes
             if n.id in drawn
         }
         return view.Page(title or "trace graph", (view.Frame(picture=picture, details=told),))
+
+    def _summary(self, part: Graph) -> dict[str, Any]:
+        """What a page says of a graph that is too large to be drawn, beside `part` of it."""
+        operations = Counter(n.op for n in self.nodes if n.op is not None)
+        failed = [n.label for n in self.nodes if n.failure is not None]
+        facts = {
+            "nodes": f"{len(self):,}",
+            "drawn": f"{len(part):,}, nearest to the outputs",
+            "parameters": f"{len(self.parameters):,}",
+            "outputs": f"{len(self.outputs):,}",
+            "failures": ", ".join([f"{len(failed):,}", *failed[:5]]),
+        }
+        facts |= {f"calls of {op}": f"{times:,}" for op, times in operations.most_common(20)}
+        note = (
+            f"This graph has {len(self):,} nodes; the {len(part):,} nearest to its outputs are drawn. "
+            "Cut another part: graph.between(parameters, outputs), or graph.nearest(count, nodes)."
+        )
+        return {"title": "summary", "note": note, "facts": facts}
 
     def to_html(self, path: str | Path | None = None, *, title: str = "") -> str | Path:
         """The graph as one self-contained HTML page to pan, zoom, search and open nodes in.
@@ -293,6 +346,7 @@ def is_constant(node: Node[Any]) -> bool:
 
 def _box(node: Node[Any], ends: set[int], path: set[int], hidden: set[int]) -> view.Box:
     from tracegraph import view
+    from tracegraph.details import arrived
 
     owner = node.parameter
     role: view.Role = "operation"
@@ -308,7 +362,6 @@ def _box(node: Node[Any], ends: set[int], path: set[int], hidden: set[int]) -> v
     value = node.failure.text() if node.failure is not None else node.preview
     said = () if owner is None or owner.kind.name != "code" else _provenance(node)
     apart = () if node.info.get("ran") is None else ("ran isolated",)
-    arrived = "" if owner is None else " | ".join(map(str, owner.feedback.values()))
     return view.Box(
         key=node.id,
         title=node.label,
@@ -320,7 +373,7 @@ def _box(node: Node[Any], ends: set[int], path: set[int], hidden: set[int]) -> v
         ),
         role=role,
         kind="" if owner is None else owner.kind.name,
-        feedback=arrived,
+        feedback="" if owner is None else arrived(owner),
         on_path=node.id in path,
         tooltip="\n".join(filter(None, (node.name, node.description, value))),
     )
@@ -351,5 +404,4 @@ def _node(value: Any) -> Node[Any]:
     return value._leaf()
 
 
-def _by_id(node: Node[Any]) -> int:
-    return node.id
+_by_id = attrgetter("id")

@@ -12,21 +12,31 @@ import atexit
 import builtins
 import inspect
 import os
+import re
+import sys
 import threading
 import types
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tracegraph import profiling
+from tracegraph.errors import SandboxError
 from tracegraph.failure import masked
+from tracegraph.pullback import Pullback, has_tensors
 from tracegraph.recorder import current
-from tracegraph.source import Source, marked
+from tracegraph.source import marked
+from tracegraph.spans import replaced, span
 
 if TYPE_CHECKING:
     from tracegraph.sandbox import Failure, Policy, Result, Runner
 
-__all__ = ["Ran", "apart", "isolated"]
+__all__ = [
+    "Ran", "apart", "as_called", "away", "is_plain", "isolated", "many", "names_around", "prelude",
+]  # fmt: skip
 
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_NO_NAME = re.compile(r"name '(\w+)' is not defined")
 _LONGEST_CONSTANT = 10_000
 _MOST_PRINTED = 10_000
 _MOST_TOLD = 500
@@ -50,57 +60,154 @@ class Ran:
 
 
 def isolated(
-    source: Source,
+    text: str,
+    entry: str,
     original: Callable[..., Any],
     sandbox: str | Policy | Runner = "isolated",
     host: Mapping[str, Callable[..., Any]] | None = None,
+    *,
+    alone: bool = False,
+    profile: bool = False,
 ) -> Callable[..., Any]:
-    """The function that `source` defines, run in a sandbox in place of `original`.
+    """The function `entry` of a text, run in a sandbox in place of `original`.
 
-    Arguments and results are values: numbers, texts, lists, dicts, arrays. What the code raises is
+    Arguments and results are values: numbers, texts, lists, dicts, arrays, tensors. Gradients go back
+    from tensor to tensor where torch is loaded in the sandbox (`pullback`). What the code raises is
     raised here as the builtin exception of its type, with the line of the code marked. A generator
-    runs to its end before its first item is given, and cannot be sent anything.
+    runs to its end before its first item is given, and cannot be sent anything. What the text needs of
+    the module of `original` goes with it, unless it stands `alone`. With `profile` the lines of the text
+    are measured.
     """
-    run = apart(source, original, sandbox, host)
-    raw = inspect.unwrap(original)
-    if inspect.isgeneratorfunction(raw):
+    run = apart(text, entry, original, sandbox, host, alone=alone, profile=profile)
+    return as_called(run, profiling.way_of(original))
 
-        def items(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            yield from run(*args, **kwargs)
 
-        return items
+def as_called(run: Callable[..., Any], way: str) -> Callable[..., Any]:
+    """`run`, which waits for its result, as a function that is called the way of the original."""
+
+    def items(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        yield from run(*args, **kwargs)
 
     async def run_async(*args: Any, **kwargs: Any) -> Any:
         import asyncio  # costs 30 ms; who awaits this has it loaded
 
         return await asyncio.to_thread(run, *args, **kwargs)
 
-    if inspect.isasyncgenfunction(raw):
+    async def items_async(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        for item in await run_async(*args, **kwargs):
+            yield item
 
-        async def items_async(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            for item in await run_async(*args, **kwargs):
-                yield item
-
-        return items_async
-    return run_async if inspect.iscoroutinefunction(raw) else run
+    ways = {"value": run, "items": items, "async": run_async, "items of async": items_async}
+    return ways[way]
 
 
 def apart(
-    source: Source,
+    text: str,
+    entry: str,
+    original: Callable[..., Any],
+    sandbox: str | Policy | Runner = "isolated",
+    host: Mapping[str, Callable[..., Any]] | None = None,
+    *,
+    alone: bool = False,
+    profile: bool = False,
+) -> Callable[..., Any]:
+    """As `isolated`, but every call waits for its result, and the items of a generator are a list."""
+    raw: Any = inspect.unwrap(original)
+    called, collector = _collecting(entry, raw)
+    names = {} if alone else names_around(raw)
+    lines = prelude(text, names)
+    sent = _without_defaults(text, entry, set(names) - _brought(lines))
+    run = away(
+        text,
+        called,
+        before=lines,
+        after=collector,
+        sandbox=sandbox,
+        host=host,
+        profile=profiling.way_of(raw) if profile else "",
+        known=names,
+        arguments=raw.__code__.co_varnames[: raw.__code__.co_argcount],
+        sent=sent,
+    )
+    if sent == text:
+        return run
+    signature = inspect.signature(raw)
+
+    def filled(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return run(*bound.args, **bound.kwargs)
+
+    return filled
+
+
+def many(
+    text: str,
+    entry: str,
     original: Callable[..., Any],
     sandbox: str | Policy | Runner = "isolated",
     host: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
-    """As `isolated`, but every call waits for its result, and the items of a generator are a list."""
-    lines = _prelude(source, original)
-    text = "".join(f"{line}\n" for line in lines) + source.text
-    entry, collector = _collecting(source.entry, inspect.unwrap(original))
-    text += collector
+    """As `apart`, for a list of calls that one child runs one after the other."""
+    names = names_around(inspect.unwrap(original))
+    name = f"_calls_of_{entry}"
+    code = f"\ndef {name}(calls):\n    return [{entry}(*call) for call in calls]\n"
+    return away(
+        text, name, before=prelude(text, names), after=code, sandbox=sandbox, host=host,
+        known=names,
+    )  # fmt: skip
+
+
+def away(
+    text: str,
+    entry: str,
+    *,
+    before: Sequence[str] = (),
+    after: str = "",
+    sandbox: str | Policy | Runner = "isolated",
+    host: Mapping[str, Callable[..., Any]] | None = None,
+    profile: str = "",
+    known: Mapping[str, Any] | None = None,
+    arguments: tuple[str, ...] | None = None,
+    sent: str | None = None,
+) -> Callable[..., Any]:
+    """A function that runs `entry` of a text in a sandbox, with lines before it and code after it.
+
+    What the code raises is raised here, with the line of `text` marked.
+
+    Args:
+        text: the code, as a reader knows it.
+        entry: what is called.
+        before, after: code around it.
+        sandbox, host: as `bundle` has them.
+        profile: how the code is called (`profiling.way_of`), where its lines are to be measured.
+        known: what the program around the text can name; a failure for the lack of it says so.
+        arguments: the names of the arguments by position, for messages; None where they are not the
+            code's own.
+        sent: what goes there in the place of `text`, line by line.
+    """
+    head = "".join(f"{line}\n" for line in before) + (text if sent is None else sent)
+    whole, called, asked = head + after, entry, host or {}
+    if profile:
+        called, meter, report = profiling.apart(entry, profile, text, len(before))
+        whole += meter
+        asked = {**asked, profiling.REPORT: report}
+    names_brought = _brought(before)
+    missing = {n: callable(v) for n, v in (known or {}).items() if n not in names_brought}
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        result = _box(sandbox).call(text, entry, args, kwargs, host=host)
+        box = _box(sandbox, tensors=has_tensors(args, kwargs))
+        wanted = Pullback.wanted(args, kwargs)
+        try:
+            if wanted:  # runs twice, and is not measured
+                result = Pullback(box, head + after, entry, args, kwargs, host or {}).call()
+            else:
+                result = box.call(whole, called, args, kwargs, host=asked)
+        except SandboxError as error:
+            _name_argument(error, arguments, inner=wanted)
+            raise
         _tell(result)
-        return _value(result, source, len(lines))
+        return _value(result, text, len(before), missing)
 
     return run
 
@@ -116,30 +223,85 @@ def _collecting(entry: str, raw: Any) -> tuple[str, str]:
     return entry, ""
 
 
+_ARGUMENT = re.compile(r"call\['args'\]\[(\d+)\]|call\['kwargs'\]\['(\w+)'\]")
+_INNER = {"call['args'][1]": "call['args']", "call['args'][2]": "call['kwargs']"}
+"""Where a call that may be asked for its gradient has the arguments of the code."""
+
+
+def _name_argument(error: SandboxError, names: tuple[str, ...] | None, *, inner: bool) -> None:
+    """Say which argument cannot travel by its name, and what else could be done."""
+    text = str(error)
+    for outer, place in _INNER.items() if inner else ():
+        text = text.replace(outer, place, 1) if text.startswith(outer) else text
+    if names is None:
+        error.args = (text,)
+        return
+    found = _ARGUMENT.match(text)
+    if found is None:
+        return
+    at = None if found[1] is None else int(found[1])
+    name = found[2] if at is None else names[at] if at < len(names) else f"number {at}"
+    error.args = (
+        f"the argument {name}{text[found.end() :]}; where the code is trusted "
+        "(parameter.trust()) it runs here, and takes any object",
+    )
+
+
 def _tell(result: Result) -> None:
     """Leave the facts of a call with the recorded call that is open, if one is."""
     policy = current()
     if policy is not None and policy.frame is not None:
-        policy.frame.ran = Ran(
+        ran = Ran(
             result.stdout[-_MOST_PRINTED:],
             result.stderr[-_MOST_PRINTED:],
             result.seconds,
             result.cpu_seconds,
             result.max_rss,
         )
+        policy.frame.keep("ran", ran)
 
 
-def _value(result: Result, source: Source, shift: int) -> Any:
+def _value(result: Result, text: str, shift: int, missing: Mapping[str, bool]) -> Any:
     if result.error is None:
         return result.value
     error, failure = result.error, result.failure
     if failure is not None:
         line = 0 if failure.line is None else failure.line - shift
-        held = ", ".join(f"{n} = {masked(n, value)}" for n, value in failure.locals.items())
-        lines = marked(source.text, line, _mark(failure)) if line > 0 else ""
-        told = [lines, f"where {held}" if held and lines else "", _printed(result)]
+        held = ", ".join(
+            f"{n} = {masked(n, value)}" for n, value in failure.locals.items() if n != "self"
+        )
+        within = 0 < line <= len(text.splitlines())
+        told = [
+            marked(text, line, _mark(failure)) if within else "",
+            f"where {held}" if held and within else "",
+            _lacking(error, missing),
+            _printed(result),
+            _measured(),
+        ]
         error.__dict__["marked"] = "\n".join(filter(None, told))
     raise error
+
+
+def _lacking(error: Exception, missing: Mapping[str, bool]) -> str:
+    """What to do about a name that the program around the text has and the sandbox has not."""
+    found = _NO_NAME.match(str(error)) if isinstance(error, NameError) else None
+    if found is None or found[1] not in missing:
+        return ""
+    name = found[1]
+    if missing[name]:
+        return (
+            f"{name} is a function of the program, and the code runs apart from it; "
+            f"bundle(host={{{name!r}: {name}}}) lets the code call it"
+        )
+    return (
+        f"{name} is a value of the program, and the code runs apart from it; pass it as an argument"
+    )
+
+
+def _measured() -> str:
+    """What the lines of the open call cost, where they are measured."""
+    policy = current()
+    return profiling.told(None if policy is None or policy.frame is None else policy.frame.facts)
 
 
 def _mark(failure: Failure) -> str:
@@ -154,28 +316,80 @@ def _printed(result: Result) -> str:
     return f"printed before: {cut}{text[-_MOST_TOLD:]}" if text else ""
 
 
-def _prelude(source: Source, original: Callable[..., Any]) -> list[str]:
-    """Lines that bring along what the code names and does not define: modules and constants."""
-    raw: Any = inspect.unwrap(original)
-    known = {**raw.__globals__, **inspect.getclosurevars(raw).nonlocals}
+def names_around(raw: Any) -> dict[str, Any]:
+    """What a function can name beside what it defines: its module's names, and those around it."""
+    return {**raw.__globals__, **inspect.getclosurevars(raw).nonlocals}
+
+
+def _brought(lines: Sequence[str]) -> set[str]:
+    """The names that the lines of a prelude define."""
+    return {
+        line.rpartition(" as ")[2]
+        if "import " in line.partition("=")[0]
+        else line.partition(" ")[0]
+        for line in lines
+    }
+
+
+def _without_defaults(text: str, entry: str, lacking: set[str]) -> str:
+    """`text` with None for the defaults of `entry` that the sandbox cannot work out.
+
+    Their values are those of decoration, and are sent with each call.
+    """
+    own = {n.name for n in ast.walk(ast.parse(text)) if isinstance(n, _DEFINITIONS)}
+    spans = []
+    for item in ast.parse(text).body:
+        if isinstance(item, _DEFINITIONS[:2]) and item.name == entry:
+            for default in [*item.args.defaults, *filter(None, item.args.kw_defaults)]:
+                used = {n.id for n in ast.walk(default) if isinstance(n, ast.Name)}
+                unknown = used & lacking or {n for n in used - own if not hasattr(builtins, n)}
+                if unknown:
+                    height = (default.end_lineno or 0) - default.lineno
+                    spans.append(span(text, default, "None" + "\n" * height))
+    return replaced(text, spans)
+
+
+def prelude(text: str, known: Mapping[str, Any]) -> list[str]:
+    """Lines that bring along what the code names and does not define, as far as `known` has it.
+
+    Modules and what modules of Python itself define are imported; plain constants are written out.
+    """
     lines = []
-    for name in sorted(_free_names(ast.parse(source.text))):
-        value = known.get(name, original)
+    for name in sorted(_free_names(ast.parse(text))):
+        if name not in known:
+            continue
+        value = known[name]
+        home = getattr(value, "__module__", None)
         if isinstance(value, types.ModuleType):
             lines.append(f"import {value.__name__} as {name}")
-        elif value is not original and not callable(value) and _is_plain(value):
+        elif _is_pythons_own(value, home):
+            lines.append(f"from {home} import {value.__name__} as {name}")
+        elif not callable(value) and is_plain(value):
             lines.append(f"{name} = {value!r}")
     return lines
+
+
+def _is_pythons_own(value: Any, home: object) -> bool:
+    """Whether ``from home import ...`` gives this very value in any process."""
+    if not isinstance(home, str) or home.partition(".")[0] not in sys.stdlib_module_names:
+        return False
+    name = getattr(value, "__name__", None)
+    return (
+        home != "__main__"
+        and isinstance(name, str)
+        and name.isidentifier()
+        and getattr(sys.modules.get(home), name, None) is value
+    )
 
 
 def _free_names(tree: ast.Module) -> set[str]:
     names = [n for n in ast.walk(tree) if isinstance(n, ast.Name)]
     loaded = {n.id for n in names if isinstance(n.ctx, ast.Load)}
-    defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
+    defined = {n.name for n in tree.body if isinstance(n, _DEFINITIONS)}
     return {name for name in loaded - defined if not hasattr(builtins, name)}
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Whether ``repr`` writes the very value: numbers, texts, and containers of these."""
     if not isinstance(value, (int, float, str, bytes, bool, type(None), list, tuple, dict, set)):
         return False
@@ -188,21 +402,32 @@ def _is_plain(value: Any) -> bool:
         return False
 
 
-_boxes: dict[tuple[int, str | Policy], Runner] = {}
+_boxes: dict[tuple[int, str | Policy, bool], Runner] = {}
 _opening = threading.Lock()
+_WITH_TORCH = ("isolated", "bwrap")
+_TORCH_MEMORY_MB = 2048  # torch itself takes about 700 of them
 
 
-def _box(sandbox: str | Policy | Runner) -> Runner:
-    """The sandbox of this process for a name or for limits; a forked process opens its own."""
+def _box(sandbox: str | Policy | Runner, *, tensors: bool = False) -> Runner:
+    """The sandbox of this process for a name or for limits; a forked process opens its own.
+
+    A sandbox of a name has torch loaded where there are `tensors`; limits of your own say themselves
+    what is loaded.
+    """
     from tracegraph.sandbox import Policy, open_sandbox  # only when code must run in it
 
     if not isinstance(sandbox, str | Policy):
-        return sandbox
-    key = (os.getpid(), sandbox)
+        return open_sandbox(sandbox)
+    with_torch = tensors and sandbox in _WITH_TORCH
+    key = (os.getpid(), sandbox, with_torch)
     with _opening:
         if key not in _boxes:
             if isinstance(sandbox, Policy):
                 _boxes[key] = open_sandbox("isolated", sandbox)
+            elif with_torch:
+                loaded = (*Policy().preload, "torch")
+                limits = Policy(preload=loaded, memory_mb=_TORCH_MEMORY_MB)
+                _boxes[key] = open_sandbox(sandbox, limits)
             else:
                 _boxes[key] = open_sandbox(sandbox)
         return _boxes[key]
@@ -210,6 +435,6 @@ def _box(sandbox: str | Policy | Runner) -> Runner:
 
 @atexit.register
 def _close() -> None:
-    for (process, _), box in _boxes.items():
+    for (process, *_), box in _boxes.items():
         if process == os.getpid():
             box.close()

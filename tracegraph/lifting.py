@@ -64,8 +64,11 @@ def lifted(node: Node[Any]) -> Any:
     if _reaches(node):
         torch = sys.modules["torch"]
         data = node._data
-        dtype = None if is_array(data) else torch.float64
-        made = torch.tensor(data, dtype=dtype, requires_grad=True)
+        if type(data) is float:  # the common case, in half the time of `torch.tensor`
+            made = torch.scalar_tensor(data, dtype=torch.float64, requires_grad=True)
+        else:
+            dtype = None if is_array(data) else torch.float64
+            made = torch.tensor(data, dtype=dtype, requires_grad=True)
     node._extra = {**(extra or {}), "lifted": made}
     return made
 
@@ -75,8 +78,10 @@ def lift_beside(tensor: Any, number: Any, node: Node[Any]) -> Any:
     if _constant(node) or not sys.modules["torch"].is_grad_enabled():
         return number
     made = lifted(node)
-    if made is None or made.dim() or (tensor.dim() and tensor.is_floating_point()):
-        return number if made is None else made
+    if made is None:
+        return number
+    if made.dim() or (tensor.dim() and tensor.is_floating_point()):
+        return made
     return (lift([(tensor, None), (number, node)]) or [tensor, number])[1]
 
 
@@ -111,7 +116,10 @@ def lift(nodes: Iterable[tuple[Any, Node[Any] | None]]) -> list[Any] | None:
 
 
 def _constant(node: Node[Any]) -> bool:
-    return node._operation is None and not ({"parameter", "argument"} & set(node._extra or ()))
+    extra = node._extra
+    return node._operation is None and (
+        extra is None or ("parameter" not in extra and "argument" not in extra)
+    )
 
 
 def cut(value: Any, inputs: Iterable[Node[Any]]) -> Any:
@@ -125,25 +133,35 @@ def cut(value: Any, inputs: Iterable[Node[Any]]) -> Any:
 
 def _reaches(start: Node[Any]) -> bool:
     """Whether a gradient at `start` could come to a trainable parameter."""
-    todo = [start]
+    found = _ends(start)
+    if found is not None:
+        return found
+    todo = list(start._inputs)
     seen: set[int] = set()
     while todo:
         node = todo.pop()
         if node.id in seen:
             continue
         seen.add(node.id)
-        extra, data = node._extra or {}, node._data
-        if is_tensor(data):
-            if data.requires_grad:
-                return True
-        elif "argument" in extra:
-            todo.append(extra["argument"])
-        elif "lifted" in extra:
-            if extra["lifted"] is not None:
-                return True
-        elif "parameter" in extra:
-            if extra["parameter"].trainable and is_real(data):
-                return True
-        elif node._operation is not None and (is_cut(node._operation) or smooth(node)):
+        found = _ends(node)
+        if found:
+            return True
+        if found is None:
             todo.extend(node._inputs)
     return False
+
+
+def _ends(node: Node[Any]) -> bool | None:
+    """Whether a gradient at `node` comes to a parameter; ``None`` where its inputs decide."""
+    extra, data = node._extra, node._data
+    if is_tensor(data):
+        return bool(data.requires_grad)
+    if extra is not None:
+        if "argument" in extra:
+            return _reaches(extra["argument"])
+        if "lifted" in extra:
+            return extra["lifted"] is not None
+        if "parameter" in extra:
+            return bool(extra["parameter"].trainable) and is_real(data)
+    operation = node._operation
+    return None if operation is not None and (is_cut(operation) or smooth(node)) else False

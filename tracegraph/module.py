@@ -19,8 +19,9 @@ from tracegraph.errors import DuplicateName, ParameterError
 from tracegraph.kinds import is_array, is_tensor, show
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
+from tracegraph.whole import Program, code_of
 
-__all__ = ["Map", "Module", "Seq", "apply", "model", "named_parameters"]
+__all__ = ["Map", "Module", "Seq", "apply", "is_module", "model", "named_parameters"]
 
 C = TypeVar("C", bound=type)
 
@@ -63,9 +64,28 @@ def _search(value: Any, path: str, open_: set[int]) -> Iterator[tuple[str, Param
     elif isinstance(value, (list, tuple, UserList)):
         for index, item in enumerate(value):
             yield from _search(item, f"{path}[{index}]", open_)
-    elif isinstance(value, Module) or hasattr(type(value), "__tracegraph_model__"):
+    elif isinstance(value, Program):
+        yield path, value.parameter
+    elif isinstance(value, type):
+        if (code := code_of(value)) is not None:
+            yield path, code.parameter
+    elif is_module(value):
+        if (code := code_of(value)) is not None:
+            name = type(value).__name__
+            yield f"{path}.{name}" if path else name, code.parameter
         for name in _attributes(value):
             yield from _search(getattr(value, name), f"{path}.{name}" if path else name, open_)
+
+
+def is_module(value: Any) -> bool:
+    """Whether `value` is an object whose attributes may hold parameters.
+
+    So are a `Module`, an object of a `model` class, and an object of a trainable class.
+    """
+    kind = type(value)
+    return isinstance(value, Module) or hasattr(kind, "__tracegraph_model__") or (
+        not isinstance(value, type) and code_of(value) is not None
+    )  # fmt: skip
 
 
 def _attributes(holder: Any) -> list[str]:
@@ -193,6 +213,16 @@ class Module:
             own[name].origin = "optimizer" if entry.get("origin") == "optimizer" else "person"
             allowed = trust or own[name].kind.name != "code"
             own[name].trusted = name in held or (allowed and bool(entry.get("trusted")))
+
+    def export(self, path: str | Path | None = None, *, untrusted: bool = False) -> str:
+        """The class as plain Python, with the values and the code of this object; see `tg.export`.
+
+        Raises:
+            ParameterError: it cannot be written faithfully, or holds code that nobody has trusted.
+        """
+        from tracegraph.exporting import export  # needs this module
+
+        return export(self, path, untrusted=untrusted)
 
     def copy(self) -> Any:
         """A copy of the object that shares the parameters."""

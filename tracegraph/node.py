@@ -14,6 +14,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from tracegraph import operators
@@ -471,6 +472,7 @@ class _Method:
         return f"<recorded method {self.__name__} of {self._owner.name}>"
 
 
+@lru_cache(maxsize=1024)
 def _calling(name: str) -> Callable[..., Any]:
     return lambda x, /, *args, **kwargs: getattr(x, name)(*args, **kwargs)
 
@@ -815,10 +817,11 @@ def _lifting(run: Any, args: Any, values: list[Any], kwargs: Any, named_values: 
 
 
 def _operand(arg: Any, name: str, nodes: list[Node[Any]], names: list[str], quiet: bool) -> Any:
-    if type(arg) is Node:
-        nodes.append(arg)
+    if isinstance(arg, Node):
+        found = arg._leaf()
+        nodes.append(found)
         names.append(name)
-        return arg._data
+        return found._data
     before = len(nodes)
     plain = lower(arg, name, nodes, names)
     if len(nodes) == before and not quiet:
@@ -857,11 +860,13 @@ def _binary(operation: Operation, *, swapped: bool = False) -> Callable[[Any, An
             theirs._inputs = theirs._names = ()
             theirs._operation = theirs._extra = None
             theirs.id = next_id()
+        elif isinstance(other, Node):
+            theirs = other._leaf()
         else:
             return apply(operation, (other, self) if swapped else (self, other))
         left, right = (theirs, mine) if swapped else (mine, theirs)
         first, second = left._data, right._data
-        if kind is Node and type(first) is not type(second):
+        if kind not in atoms and type(first) is not type(second):
             if is_tensor(first):
                 if can_lift(second):
                     second = lift_beside(first, second, right)

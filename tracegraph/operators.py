@@ -203,10 +203,10 @@ _ARRAY_MUTATORS = frozenset({"fill", "itemset", "partition", "put", "resize", "s
 
 def changes(value: Any, name: str) -> bool:
     """Whether the method `name` of `value` changes it in place; on a node it works on a copy."""
-    if isinstance(value, (list, dict, set, bytearray, deque)):
-        return name in MUTATORS
-    if is_tensor(value):
-        return name.endswith("_") and not name.endswith("__")
+    if name.endswith("_"):
+        return not name.endswith("__") and is_tensor(value)
+    if name in MUTATORS and isinstance(value, (list, dict, set, bytearray, deque)):
+        return True
     return name in _ARRAY_MUTATORS and is_array(value)
 
 

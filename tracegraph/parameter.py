@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from weakref import ref
 
 from tracegraph.constraint import Constraint
@@ -17,6 +17,9 @@ from tracegraph.kinds import Kind, is_tensor, show
 from tracegraph.node import Node, described, distinct, leaf, lower, record, unwrap
 from tracegraph.operators import COLLECT
 from tracegraph.recorder import current
+
+if TYPE_CHECKING:
+    from tracegraph import view
 
 __all__ = ["Arrived", "Cell", "Origin", "Parameter", "Received", "node"]
 
@@ -235,6 +238,37 @@ class Parameter(Node[T]):
     def __repr__(self) -> str:
         said = self.kind.show(self._data, 60)
         return f"Parameter({self.label}, {self.kind.name}, version {self.version}, {said!r})"
+
+    def _card(self) -> view.Card:
+        """The parameter on a card, for a notebook or a terminal: value, changes, feedback."""
+        from tracegraph import view  # drawing is loaded when something is drawn
+
+        facts = {
+            "kind": self.kind.name,
+            "version": str(self.version),
+            "written by": self.origin,
+            "trainable": "yes" if self.trainable else "no, frozen",
+        }
+        if self.kind.name == "code":
+            facts["may run in place"] = "yes" if self.trusted else "no, not trusted"
+        now, first = (
+            value if isinstance(value, str) else self.kind.show(value, 4_000)
+            for value in (self._data, self.initial)
+        )
+        parts: list[view.Part] = [view.Facts(facts), view.Words("value", now)]
+        if now != first and self.kind.name != "tensor":
+            parts.append(view.Difference("since the start", first, now))
+        parts += [
+            view.Words(f"feedback ({type(message).__name__})", str(message))
+            for message in self.feedback.values()
+        ]
+        return view.Card(self.label, tuple(parts))
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return self._card().bundle(repr(self))
+
+    def __rich__(self) -> view.Card:
+        return self._card()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter[T]:
         twin: Parameter[T] = Parameter(

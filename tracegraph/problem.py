@@ -8,7 +8,6 @@ parameters and the outputs stays; the middle is left out first, and the problem 
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from enum import Enum
@@ -17,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
 
+from tracegraph import profiling
 from tracegraph.failure import Failure
 from tracegraph.feedback import Feedback, Score
 from tracegraph.graph import Graph, is_constant
@@ -62,13 +62,19 @@ class Fact(_Data):
 
 
 class Step(_Data):
-    """One operation: ``name = operation(arguments)``, and what it gave."""
+    """One operation: ``name = operation(arguments)``, what it gave, and what its lines cost."""
 
     name: str
     operation: str
     arguments: tuple[tuple[str, str], ...]
     value: str
     failed: bool = False
+    profile: str = ""
+
+    @property
+    def result(self) -> str:
+        """What the step gave, with the cost of its lines where they were measured."""
+        return f"{self.name} = {self.value}" + (f"\n{self.profile}" if self.profile else "")
 
     @property
     def line(self) -> str:
@@ -169,8 +175,8 @@ class Problem(_Data):
             ("Variables", [_shown(v) for v in self.variables]),
             ("Constraints", [f"{v.name}: {v.constraint}" for v in self.variables if v.constraint]),
             ("Inputs", [_fact(f) for f in self.inputs]),
-            ("Others", [f"{s.name} = {s.value}" for s in others]),
-            ("Outputs", [f"{s.name} = {s.value}" for s in self.steps if s.name in ends]),
+            ("Others", [s.result for s in others]),
+            ("Outputs", [s.result for s in self.steps if s.name in ends]),
             ("Feedback", [_said(f) for f in self.feedback]),
         ]
 
@@ -239,7 +245,8 @@ class _Builder:
         )
         fixed = count_tokens(problem.text())
         owners = {id(p): name for name, p in self.parameters.items()}
-        names = {n.id: owners[id(n.parameter)] for n in graph.nodes if id(n.parameter) in owners}
+        read = ((n.id, id(n._extra.get("parameter"))) for n in graph.nodes if n._extra)
+        names = {number: owners[owner] for number, owner in read if owner in owners}
         near = _distance(steps)
         free = max(self.budget - fixed, self.budget // 8)
         room = free
@@ -421,6 +428,7 @@ class _Sketch:
             arguments=tuple(arguments),
             value=_steady(_failure(node.failure, room) if node.failure else _value(node, room)),
             failed=node.failure is not None,
+            profile=_cut(profiling.told(node._extra), room) if node.failure is None else "",
         )
 
     def _operation(self, node: Node[Any]) -> str:
@@ -462,27 +470,25 @@ def _omitted(*, steps: int = 0, variables: int = 0, remarks: int = 0) -> str:
 
 
 def _distance(steps: list[Node[Any]]) -> dict[int, int]:
-    """For each step, how far it is from the nearest end of the path."""
-    known = {n.id: n for n in steps}
-    users: dict[int, list[int]] = {i: [] for i in known}
-    starts, ends = set(), set(known)
-    for node in steps:
-        behind = [s.id for s in node._inputs if s.id in known]
-        for number in behind:
-            users[number].append(node.id)
-            ends.discard(number)
-        if not behind:
-            starts.add(node.id)
-    far = dict.fromkeys(starts | ends, 0)
-    todo = deque(sorted(far))
-    while todo:
-        number = todo.popleft()
-        beside = users[number] + [s.id for s in known[number]._inputs if s.id in known]
-        for other in beside:
-            if other not in far:
-                far[other] = far[number] + 1
-                todo.append(other)
-    return {i: far.get(i, len(known)) for i in known}
+    """For each step, how far it is from the nearest end of the path, along its edges."""
+    far: dict[int, int] = {}
+    used: set[int] = set()
+    for node in steps:  # inputs come before their users
+        least = -1
+        for source in node._inputs:
+            number = source.id
+            if number in far:
+                used.add(number)
+                if least < 0 or far[number] < least:
+                    least = far[number]
+        far[node.id] = least + 1
+    for node in reversed(steps):
+        here = far[node.id] if node.id in used else 0
+        far[node.id] = here
+        for source in node._inputs:
+            if far.get(source.id, 0) > here + 1:
+                far[source.id] = here + 1
+    return far
 
 
 def _value(node: Node[Any], room: int) -> str:

@@ -258,6 +258,7 @@ class _Walk:
                 f"a gradient reached {visited.name}, which holds {show(visited._data, 60)} and no "
                 "tensor, and parameters lie behind it: give the operation a rule "
                 "(rules={Gradient: ...}), or feedback in words or as a Score"
+                + (_APART if "ran" in (visited._extra or {}) else "")
             )
 
     def reach(self, parameter: Parameter[Any], version: int, messages: Messages) -> None:
@@ -307,6 +308,12 @@ class _Walk:
 
                 done.add(id(tensor))
                 accumulate(tensor, message.value)
+
+
+_APART = (
+    "; its code ran in the sandbox, where gradients go from tensors to tensors and torch must be loaded: "
+    "bundle(sandbox=Policy(preload=('torch',), memory_mb=2048))"
+)
 
 
 def _inspected(nodes: Iterable[Node[Any]]) -> dict[int, Node[Any]]:

@@ -37,18 +37,22 @@ Observer = Callable[["Node[Any]"], object]
 class Frame:
     """One open call of a bundle, and the nodes that were read inside it.
 
-    In an opaque frame operations give plain values; in a traceable one they are recorded. `ran` has
-    the facts of a call that ran apart from this process.
+    In an opaque frame operations give plain values; in a traceable one they are recorded. `facts` are
+    what the node of the call shall keep beside its value (`Node.info`).
     """
 
-    __slots__ = ("captured", "first_id", "outer", "ran", "traceable")
+    __slots__ = ("captured", "facts", "first_id", "outer", "traceable")
 
     def __init__(self, outer: Frame | None, traceable: bool, first_id: int) -> None:
         self.captured: dict[int, Node[Any]] | None = None
-        self.ran: Any = None
+        self.facts: dict[str, Any] | None = None
         self.outer = outer
         self.traceable = traceable
         self.first_id = first_id
+
+    def keep(self, name: str, fact: Any) -> None:
+        """Keep a fact of the open call beside the value that it will give."""
+        self.facts = {**(self.facts or {}), name: fact}
 
     def read(self, node: Node[Any]) -> None:
         """Remember that the open call, and each opaque call around it, read `node`."""

@@ -15,12 +15,29 @@ import linecache
 import textwrap
 import types
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
-__all__ = ["BadSource", "Source", "marked"]
+__all__ = [
+    "BadSource",
+    "Source",
+    "Text",
+    "dedented",
+    "definition_of",
+    "future_flags",
+    "inner_code",
+    "is_filled",
+    "kept_decorators",
+    "marked",
+    "numbered",
+    "outside_function",
+    "parsed",
+    "signature_of",
+]
 
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef
+_MOST_NUMBERED = 20
+_Defined = TypeVar("_Defined", bound=ast.stmt)
 
 
 class BadSource(ValueError):
@@ -45,7 +62,59 @@ class BadSource(ValueError):
         self.line = line if shown else None
 
 
-class Source:
+class Text:
+    """A text of code: parsed once, compiled once, its lines known to tracebacks while it lives.
+
+    Attributes:
+        text: the code itself.
+        entry: the name of what it defines.
+        tree: its syntax tree.
+        filename: what tracebacks call it.
+    """
+
+    __slots__ = ("__weakref__", "entry", "filename", "flags", "text", "tree")
+
+    def __init__(self, text: str, *, entry: str, flags: int = 0) -> None:
+        self.text = text
+        self.entry = entry
+        self.flags = flags
+        self.tree = parsed(text)
+        self.filename = f"<code of {entry} {id(self):x}>"
+        lines = text.splitlines(keepends=True)
+        linecache.cache[self.filename] = (len(text), None, lines, self.filename)
+        weakref.finalize(self, linecache.cache.pop, self.filename, None)
+
+    def compiled(self, tree: ast.Module, given: tuple[str, ...]) -> types.CodeType:
+        """`tree` inside a function ``_make``, which gives the entry, and sees the names `given`."""
+        misplaced = outside_function(tree)
+        if misplaced is not None:
+            error = SyntaxError(f"{misplaced[0]!r} outside function")
+            error.lineno = misplaced[1]
+            raise _unparsable(self.text, error)
+        template = ast.parse(
+            f"def _outer({', '.join(given)}):\n def _make():\n  return {self.entry}\n return _make"
+        )
+        make: Any = template.body[0].body[0]  # type: ignore[attr-defined]
+        make.body = [*tree.body, *make.body]
+        return self._code(template)
+
+    def compiled_module(self) -> types.CodeType:
+        """The text as the body of a module."""
+        return self._code(self.tree)
+
+    def _code(self, tree: ast.Module) -> types.CodeType:
+        try:
+            code: types.CodeType = compile(
+                tree, self.filename, "exec", flags=self.flags, dont_inherit=True
+            )
+            return code
+        except SyntaxError as error:
+            raise _unparsable(self.text, error) from error
+        except (ValueError, RecursionError, MemoryError) as error:
+            raise BadSource(f"the code does not compile: {error}") from error
+
+
+class Source(Text):
     """The text of a function, with the name and the signature that it must keep.
 
     Raises:
@@ -57,12 +126,11 @@ class Source:
     >>> source.replaced("def double(x):\\n    return x + x")
     Traceback (most recent call last):
     tracegraph.source.BadSource: the code must define 'twice', it defines 'double'
+       1 | def double(x):  <--- no 'twice' here or below
+       2 |     return x + x
     """
 
-    __slots__ = (
-        "__weakref__", "_module", "entry", "filename", "flags", "free", "owner", "signature",
-        "text", "tree",
-    )  # fmt: skip
+    __slots__ = ("_module", "free", "owner", "signature")
 
     def __init__(
         self,
@@ -74,27 +142,20 @@ class Source:
         flags: int = 0,
         owner: str = "",
     ) -> None:
-        self.text = text
-        self.entry = entry
-        self.tree = _parsed(text)
-        definition = _definition(self.tree, entry)
-        self.signature = _signature(definition) if signature is None else signature
-        if _signature(definition) != self.signature:
+        super().__init__(text, entry=entry, flags=flags)
+        definition = _definition(self.tree, entry, text)
+        self.signature = signature_of(definition) if signature is None else signature
+        if signature_of(definition) != self.signature:
             raise BadSource(
                 f"the signature of {entry!r} must stay {self.signature}, it became "
-                f"{_signature(definition)}; other code calls it as it was",
+                f"{signature_of(definition)}; other code calls it as it was",
                 text=text,
                 line=definition.lineno,
                 mark=f"must be {self.signature}:",
             )
         self.free = free
-        self.flags = flags
         self.owner = owner
-        self.filename = f"<code of {entry} {id(self):x}>"
         self._module = self._compiled()
-        lines = text.splitlines(keepends=True)
-        linecache.cache[self.filename] = (len(text), None, lines, self.filename)
-        weakref.finalize(self, linecache.cache.pop, self.filename, None)
 
     @classmethod
     def of(cls, function: Callable[..., Any], is_marker: Callable[[Any], bool]) -> Source:
@@ -115,16 +176,16 @@ class Source:
                 "by exec, or is no Python function), and a trainable function needs it; put the "
                 "function into a file, or record it without trainable=True"
             ) from error
-        text = _dedented(text)
-        definition = _definition(_parsed(text), name)
-        kept = _kept_decorators(definition, raw, is_marker)
+        text = dedented(text)
+        definition = _definition(parsed(text), name)
+        kept = kept_decorators(definition, raw, is_marker)
         start = kept[0].lineno if kept else definition.lineno
         code: types.CodeType = raw.__code__
         return cls(
             "\n".join(text.splitlines()[start - 1 :]).rstrip() + "\n",
             entry=name,
             free=code.co_freevars,
-            flags=code.co_flags & __future__.annotations.compiler_flag,
+            flags=future_flags(raw),
             owner=_class_of(raw),
         )
 
@@ -158,7 +219,7 @@ class Source:
         cells = dict(zip(raw.__code__.co_freevars, raw.__closure__ or (), strict=True))
         cells[_DEFAULTS] = types.CellType(raw.__defaults__ or ())
         cells[_KEYWORDS] = types.CellType(raw.__kwdefaults__ or {})
-        made = _inner(_inner(self._module, "_outer"), "_make")
+        made = inner_code(inner_code(self._module, "_outer"), "_make")
         function = types.FunctionType(
             made, raw.__globals__, closure=tuple(cells[name] for name in made.co_freevars)
         )()
@@ -174,11 +235,6 @@ class Source:
         The defaults and annotations keep the values that they had at decoration: their names may
         be gone.
         """
-        misplaced = _outside_function(self.tree)
-        if misplaced is not None:
-            error = SyntaxError(f"{misplaced[0]!r} outside function")
-            error.lineno = misplaced[1]
-            raise _unparsable(self.text, error)
         tree = copy.deepcopy(self.tree)
         entry = _definition(tree, self.entry)
         arguments = entry.args
@@ -191,23 +247,14 @@ class Source:
         for argument in ast.walk(arguments):
             if isinstance(argument, ast.arg):
                 argument.annotation = None
-        template = ast.parse(
-            f"def _outer({', '.join((*self.free, _DEFAULTS, _KEYWORDS))}):\n"
-            f" def _make():\n  return {self.entry}\n return _make"
-        )
-        make: Any = template.body[0].body[0]  # type: ignore[attr-defined]
         if self.owner:
             _Private(self.owner).visit(entry)
-        make.body = [*tree.body, *make.body]
-        try:
-            code: types.CodeType = compile(
-                template, self.filename, "exec", flags=self.flags, dont_inherit=True
-            )
-            return code
-        except SyntaxError as error:
-            raise _unparsable(self.text, error) from error
-        except (ValueError, RecursionError, MemoryError) as error:
-            raise BadSource(f"the code does not compile: {error}") from error
+        return self.compiled(tree, (*self.free, _DEFAULTS, _KEYWORDS))
+
+
+def future_flags(function: types.FunctionType) -> int:
+    """The flags under which the file of `function` was compiled, as far as they matter later."""
+    return function.__code__.co_flags & __future__.annotations.compiler_flag
 
 
 def _class_of(function: Any) -> str:
@@ -248,7 +295,7 @@ def _taken(store: str, key: int | str, default: ast.expr) -> ast.expr:
     return ast.fix_missing_locations(ast.copy_location(read, default))
 
 
-def _outside_function(tree: ast.Module) -> tuple[str, int] | None:
+def outside_function(tree: ast.Module) -> tuple[str, int] | None:
     """The first ``return``, ``yield`` or ``await`` that stands in no function, and its line."""
     words = {ast.Return: "return", ast.Yield: "yield", ast.YieldFrom: "yield", ast.Await: "await"}
     todo: list[ast.AST] = list(tree.body)
@@ -262,11 +309,13 @@ def _outside_function(tree: ast.Module) -> tuple[str, int] | None:
     return None
 
 
-def _inner(code: types.CodeType, name: str) -> types.CodeType:
+def inner_code(code: types.CodeType, name: str) -> types.CodeType:
+    """The code of the function `name` that stands directly in `code`."""
     return next(c for c in code.co_consts if isinstance(c, types.CodeType) and c.co_name == name)
 
 
-def _parsed(text: str) -> ast.Module:
+def parsed(text: str) -> ast.Module:
+    """The syntax tree of a text; raises BadSource where it has none."""
     try:
         return ast.parse(text)
     except SyntaxError as error:
@@ -278,6 +327,19 @@ def _parsed(text: str) -> ast.Module:
 def _unparsable(text: str, error: SyntaxError) -> BadSource:
     reason = f"the code does not parse: {error.msg}"
     return BadSource(reason, text=text, line=max(error.lineno or 1, 1), mark=error.msg)
+
+
+def numbered(text: str) -> str:
+    """The first lines of a text, where no one line is to blame.
+
+    >>> print(numbered("a = 1\\nb = 2\\n"))
+       1 | a = 1
+       2 | b = 2
+    """
+    lines = text.splitlines()
+    shown = [f"{n:>4} | {line[:200]}" for n, line in enumerate(lines[:_MOST_NUMBERED], 1)]
+    left = len(lines) - _MOST_NUMBERED
+    return "\n".join([*shown, f"     ... {left:,} lines more"] if left > 0 else shown)
 
 
 def marked(text: str, line: int, mark: str) -> str:
@@ -293,20 +355,57 @@ def marked(text: str, line: int, mark: str) -> str:
     )
 
 
-def _definition(tree: ast.Module, entry: str) -> _Definition:
-    found = [n for n in tree.body if isinstance(n, _Definition) and n.name == entry]
-    if len(found) != 1:
-        others = [n.name for n in tree.body if isinstance(n, (_Definition, ast.ClassDef))]
-        told = ", ".join(map(repr, others)) or "nothing"
+def definition_of(tree: ast.Module, entry: str, *kinds: type[_Defined], text: str = "") -> _Defined:
+    """The one definition of `entry`, of one of these kinds, at the top of a text.
+
+    Raises:
+        BadSource: there is none, or there are several.
+    """
+    found = [n for n in tree.body if isinstance(n, kinds) and getattr(n, "name", "") == entry]
+    others = [n for n in tree.body if isinstance(n, (_Definition, ast.ClassDef))]
+    if not found:
+        told = ", ".join(repr(n.name) for n in others) or "nothing"
         raise BadSource(
-            f"the code must define {entry!r}, it defines {told}"
-            if not found
-            else f"the code defines {entry!r} {len(found)} times; define it once"
+            f"the code must define {entry!r}, it defines {told}",
+            text=text,
+            line=others[0].lineno if others else 1,
+            mark=f"no {entry!r} here or below",
+        )
+    again = [line for line in _bound(tree.body, entry) if line != found[0].lineno]
+    if again:
+        raise BadSource(
+            f"the code gives the name {entry!r} {len(again) + 1} times; define it once",
+            text=text,
+            line=again[-1],
+            mark=f"{entry!r} again",
         )
     return found[0]
 
 
-def _signature(definition: _Definition) -> str:
+def _bound(body: Iterable[ast.AST], name: str) -> list[int]:
+    """The lines where statements of a module bind or delete `name`, without inner scopes."""
+    lines = []
+    todo = list(body)
+    while todo:
+        item = todo.pop(0)
+        names = [getattr(item, "name", None)]
+        if isinstance(item, ast.Name) and not isinstance(item.ctx, ast.Load):
+            names.append(item.id)
+        elif isinstance(item, ast.alias):
+            names = [item.asname or item.name.partition(".")[0]]
+        if name in names:
+            lines.append(item.lineno)  # type: ignore[attr-defined]
+        if not isinstance(item, (*_Definition.__args__, ast.ClassDef, ast.Lambda)):
+            todo += ast.iter_child_nodes(item)
+    return sorted(lines)
+
+
+def _definition(tree: ast.Module, entry: str, text: str = "") -> _Definition:
+    found: Any = definition_of(tree, entry, ast.FunctionDef, ast.AsyncFunctionDef, text=text)
+    return found  # type: ignore[no-any-return]
+
+
+def signature_of(definition: _Definition) -> str:
     """Names, kinds and which have defaults: what a caller relies on."""
     args = ast.parse("lambda: 0", mode="eval").body.args  # type: ignore[attr-defined]
     source = definition.args
@@ -325,7 +424,7 @@ def _signature(definition: _Definition) -> str:
     return f"{word} {definition.name}({ast.unparse(args)})"
 
 
-def _dedented(text: str) -> str:
+def dedented(text: str) -> str:
     """Take the common indent away, but not inside texts that run over lines."""
     first = text.splitlines()[0]
     indent = len(first) - len(first.lstrip())
@@ -356,8 +455,8 @@ def _dedented(text: str) -> str:
     )
 
 
-def _kept_decorators(
-    definition: _Definition, function: Any, is_marker: Callable[[Any], bool]
+def kept_decorators(
+    definition: _Definition | ast.ClassDef, function: Any, is_marker: Callable[[Any], bool]
 ) -> list[ast.expr]:
     """The decorators below the one that made the function trainable; all, if none is found."""
     marker = -1
@@ -380,13 +479,14 @@ def _resolved(expression: ast.expr, function: Any) -> Any:
             for name, cell in zip(
                 function.__code__.co_freevars, function.__closure__ or (), strict=True
             )
-            if _filled(cell)
+            if is_filled(cell)
         }
         return frame_names.get(expression.id, names.get(expression.id))
     return None
 
 
-def _filled(cell: types.CellType) -> bool:
+def is_filled(cell: types.CellType) -> bool:
+    """Whether a closure's variable has a value by now."""
     try:
         cell.cell_contents  # noqa: B018 - reading is the only way to ask
     except ValueError:

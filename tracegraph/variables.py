@@ -7,12 +7,13 @@ nor is such an entry inside another value.
 from __future__ import annotations
 
 import types
+from collections.abc import Mapping
 from typing import Any
 
 from tracegraph.failure import frame_of, masked
 from tracegraph.kinds import show
 
-__all__ = ["variables"]
+__all__ = ["attributes", "listed", "variables"]
 
 _MOST, _LONGEST, _TOTAL = 20, 120, 1_500
 _HIDDEN = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
@@ -23,9 +24,22 @@ def variables(error: BaseException, code: types.CodeType | None) -> str:
     frame = frame_of(error, code)
     if frame is None:
         return ""
+    return listed({**dict(frame.f_locals), **attributes(frame.f_locals.get("self"))})
+
+
+def attributes(instance: Any) -> dict[str, Any]:
+    """The values that an object holds, by the names ``self.x`` that its methods have for them."""
+    held = getattr(instance, "__dict__", None)
+    if not isinstance(held, dict) or isinstance(instance, type):
+        return {}
+    return {f"self.{name}": value for name, value in held.items() if not name.startswith("_")}
+
+
+def listed(values: Mapping[str, Any]) -> str:
+    """Variables and what they hold, as ``where x = 0, y = [1, 2]``, bounded; or nothing."""
     told: list[str] = []
     room = _TOTAL
-    for name, value in list(frame.f_locals.items()):
+    for name, value in values.items():
         if name.startswith(("__", ".")) or name == "self" or isinstance(value, _HIDDEN):
             continue
         text = f"{name} = {_shown(name, value)}"

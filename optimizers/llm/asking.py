@@ -7,27 +7,23 @@ read, every value is checked, and what was rejected and why goes into the next p
 
 from __future__ import annotations
 
-import difflib
-import logging
 from abc import abstractmethod
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 from optimizers.base import Optimizer, Proposal, Rejection, Update, Usage
 from optimizers.encoding import decoded, encoded
 from optimizers.llm.memory import Memory
+from optimizers.llm.questions import Questions, added, usage_of
 from optimizers.llm.reply import ReadReply, read_reply
 from tracegraph.errors import OptimizerError, Rejected, UnreadableReply
 from tracegraph.kinds import show
-from tracegraph.llm import LanguageModelLike, Message, Reply, Request, as_language_model
+from tracegraph.llm import LanguageModelLike, Message, Reply
 from tracegraph.parameter import Parameter
 from tracegraph.problem import Problem, Variable
 
-__all__ = ["FORM", "Exchange", "ModelOptimizer", "added", "usage_of"]
-
-logger = logging.getLogger("optimizers")
+__all__ = ["FORM", "ModelOptimizer"]
 
 FORM = """\
 Answer with one JSON object:
@@ -40,15 +36,7 @@ change, leave the suggestion empty."""
 _LONGEST_REPLY = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One question to the model and its answer."""
-
-    messages: tuple[Message, ...]
-    reply: Reply
-
-
-class ModelOptimizer(Optimizer):
+class ModelOptimizer(Questions, Optimizer):
     """An optimizer that asks a language model for new values.
 
     Args:
@@ -80,14 +68,12 @@ class ModelOptimizer(Optimizer):
         ignore_extraction_error: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(parameters)
-        self.llm = as_language_model(llm)
+        Optimizer.__init__(self, parameters)
+        Questions.__init__(self, llm, max_tokens=max_tokens, options=options)
         self.objective = objective or self.default_objective
         self.budget = budget
-        self.max_tokens = max_tokens
         self.mask = _sections(mask)
         self.ignore_extraction_error = ignore_extraction_error
-        self.options = _options(options)
         if not isinstance(repairs, int) or not 0 <= repairs <= 2:
             raise OptimizerError(
                 f"repairs is how often a reply may be mended, 0 to 2, got {show(repairs, 40)}; a model "
@@ -95,9 +81,7 @@ class ModelOptimizer(Optimizer):
             )
         self.repairs = repairs
         self.memory = Memory(memory_size)
-        self.log: deque[Exchange] = deque(maxlen=100)
         self._rejected: tuple[Rejection, ...] = ()
-        self._asked: Counter[str] = Counter()
 
     default_objective = "Change the values of the variables so that the feedback improves."
 
@@ -178,31 +162,6 @@ class ModelOptimizer(Optimizer):
         """Keep what a problem taught for the next one."""
         self.memory.learn(problem)
 
-    def exchange(
-        self,
-        messages: list[Message],
-        *,
-        schema: Mapping[str, Any] | None = None,
-        verbose: bool = False,
-        **options: Any,
-    ) -> Reply:
-        """Ask the model; the same question, asked again, is a new attempt for caches and replays."""
-        request = Request.of(
-            messages,
-            schema=schema,
-            **{"max_tokens": self.max_tokens, **self.options, **options},
-        )
-        key = request.key(self.llm.name)
-        request = replace(request, attempt=request.attempt + self._asked[key])
-        self._asked[key] += 1
-        reply = self.llm.ask(request)
-        self.log.append(Exchange(tuple(messages), reply))
-        if verbose:
-            logger.info(
-                "asked %s:\n%s\nit replied:\n%s", self.llm.name, messages[-1].text, reply.text
-            )
-        return reply
-
     def read(self, reply: Reply) -> ReadReply:
         """What a reply suggests, by parameter name."""
         if len(reply.text) > _LONGEST_REPLY:
@@ -237,7 +196,7 @@ class ModelOptimizer(Optimizer):
         return {
             "memory": self.memory.state_dict(),
             "rejected": [[r.name, _stored(r.value), r.reason] for r in self._rejected],
-            "asked": dict(self._asked),
+            "asked": dict(self.asked),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -257,7 +216,7 @@ class ModelOptimizer(Optimizer):
             raise OptimizerError(
                 f"this is no state of {type(self).__name__}: {show(state, 80)}"
             ) from error
-        self._rejected, self._asked = rejected, asked
+        self._rejected, self.asked = rejected, asked
 
     def _restored(self, name: str, value: Any) -> Any:
         owner = self.named_parameters.get(name)
@@ -282,51 +241,6 @@ class ModelOptimizer(Optimizer):
         return values, tuple(rejections)
 
 
-_ELSEWHERE = {
-    "propagator": "rules belong to operations: tracegraph.register_rule or @bundle(rules=...)",
-    "prompt_symbols": "override messages() to say it in other words",
-    "json_keys": "the reply's form is fixed and read leniently",
-    "include_example": "the form of the reply is described by a schema",
-    "highlight_variables": "variables have a section of their own",
-    "use_json_object_format": "a schema is sent where the model supports one",
-    "log": "the last exchanges are in .log",
-}
-
-
-_OWN = (
-    "parameters", "llm", "objective", "memory_size", "budget", "max_tokens", "mask",
-    "ignore_extraction_error", "repairs", "temperature", "top_p", "seed", "stop", "presence_penalty",
-    "frequency_penalty", "reasoning_effort", "timeout",
-)  # fmt: skip
-
-
-_SENT = frozenset(
-    {
-        "extra_body", "frequency_penalty", "logit_bias", "max_completion_tokens", "min_p",
-        "presence_penalty", "reasoning_effort", "repetition_penalty", "seed", "service_tier", "stop",
-        "temperature", "timeout", "top_k", "top_p", "user", "verbosity",
-    }
-)  # fmt: skip
-"""Options that go to the provider with every request."""
-
-
-def _options(options: dict[str, Any]) -> dict[str, Any]:
-    """The options for the provider; those of Microsoft Trace and misspelled ones are explained."""
-    quiet = {"log", "use_json_object_format", "include_example"}
-    for name in options.keys() & _ELSEWHERE.keys() - quiet:
-        raise TypeError(f"there is no option {name!r} here: {_ELSEWHERE[name]}")
-    for name in options.keys() - _ELSEWHERE.keys() - set(_OWN):
-        if name in _SENT:
-            continue
-        near = difflib.get_close_matches(name, (*_OWN, *_SENT), 1, cutoff=0.6)
-        raise TypeError(
-            f"there is no option {name!r} here"
-            + (f"; did you mean {near[0]!r}?" if near else ".")
-            + " An option of the model belongs to the model: llm=LiteLLM(name, option=...)"
-        )
-    return {k: v for k, v in options.items() if k not in _ELSEWHERE}
-
-
 def _stored(value: Any) -> Any:
     try:
         return encoded(value)
@@ -338,30 +252,12 @@ def _sections(mask: Iterable[str]) -> tuple[str, ...]:
     return (mask,) if isinstance(mask, str) else tuple(mask)
 
 
-def added(first: Usage, second: Usage) -> Usage:
-    """Two usages as one; a cost that is unknown counts nothing beside one that is known."""
-    costs = [usage.cost for usage in (first, second) if usage.cost is not None]
-    return Usage(
-        first.calls + second.calls,
-        first.tokens_in + second.tokens_in,
-        first.tokens_out + second.tokens_out,
-        sum(costs) if costs else None,
-    )
-
-
 def _mend(rejections: Iterable[Rejection]) -> Message:
     wrong = "\n".join(f"{r.name}: {r.reason}" for r in rejections)
     return Message(
         "user",
         f"Your reply cannot be used:\n{wrong}\nSend the whole reply again, in the form asked for.",
     )
-
-
-def usage_of(reply: Reply) -> Usage:
-    """What a reply cost."""
-    if reply.usage is None:
-        return Usage(calls=1, cost=reply.cost)
-    return Usage(1, reply.usage.prompt, reply.usage.completion, reply.cost)
 
 
 def _value_schema(variable: Variable) -> Mapping[str, Any]:

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from optimizers.llm.lenient import Found, Lenient, is_partial, read_value
 from optimizers.llm.tagged import Tagged, read_tagged
 from tracegraph.errors import UnreadableReply
+from tracegraph.llm.lenient import Found, Lenient, is_partial, read_value
 
 __all__ = ["Form", "ReadReply", "read_reply"]
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from optimizers.base import Proposal, Update, Usage
-from optimizers.llm.asking import FORM, ModelOptimizer, added, usage_of
+from optimizers.llm.asking import FORM, ModelOptimizer
+from optimizers.llm.questions import added, usage_of
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
 from tracegraph.llm import Message

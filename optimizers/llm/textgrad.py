@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, final
 
 from optimizers.base import Proposal, Usage
-from optimizers.llm.asking import FORM, ModelOptimizer, added, usage_of
+from optimizers.llm.asking import FORM, ModelOptimizer
+from optimizers.llm.questions import added, usage_of
 from optimizers.records import said_of
 from tracegraph.errors import OptimizerError
 from tracegraph.graph import Graph
@@ -86,6 +87,7 @@ class TextGrad(ModelOptimizer):
         }
         self._critiques: dict[tuple[int, ...], dict[str, dict[str, None]]] = {}
         self._present: dict[str, dict[str, None]] = {}
+        self._edges: dict[tuple[int, int, tuple[str, ...]], str] = {}
 
     def propose(
         self, *, mask: Iterable[str] = (), verbose: bool = False, **options: Any
@@ -96,7 +98,7 @@ class TextGrad(ModelOptimizer):
         usage = Usage()
         if key not in self._critiques:
             found, usage = self._backward([outputs[i] for i in key], options)
-            self._critiques = {key: found}
+            self._critiques, self._edges = {key: found}, {}
         self._present = self._critiques[key]
         proposal = super().propose(mask=mask, verbose=verbose, **options)
         for name, critiques in self._present.items():
@@ -119,7 +121,7 @@ class TextGrad(ModelOptimizer):
         hidden = ["Code", "Documentation", "Inputs", "Others", "Outputs", "Feedback"]
         parts = [problem.text(hidden)]
         now = [f"{name}: {text}" for name, critiques in self._present.items() for text in critiques]
-        parts.append("#Criticism\n" + "\n".join(now))
+        parts.append("#Criticism\n" + "\n".join(_within(now, self.budget * 2)))
         moved = [f"{name} = {value}" for name, kept in self.earlier.items() for value in kept]
         if moved:
             parts.append("#Earlier\n" + "\n".join(moved))
@@ -176,8 +178,12 @@ class TextGrad(ModelOptimizer):
                     continue
                 sent.add(source.id)
                 if self.criticised(node):
-                    text, cost = self._criticise(node, name, source, critiques, options)
-                    usage = added(usage, cost)
+                    edge = (node.id, source.id, tuple(critiques))
+                    if edge not in self._edges:  # paid for, and kept when a later edge fails
+                        text, cost = self._criticise(node, name, source, critiques, options)
+                        self._edges[edge] = text
+                        usage = added(usage, cost)
+                    text = self._edges[edge]
                     passed = {text: None} if text else {}
                 else:
                     passed = critiques
@@ -204,11 +210,22 @@ class TextGrad(ModelOptimizer):
         said = node.failure.text() if node.failure is not None else show(node._data, room)
         text = (
             f"Operation {about}\n{beside}\nresult = {said}\ncriticism of the result: "
-            + "\n".join(critiques)
+            + "\n".join(_within(list(critiques), room))
             + f"\n\nThe input to criticise:\n{name} = {show(source._data, room)}"
         )
         reply = self.exchange([Message("system", _CRITIC), Message("user", text)], **options)
         return reply.text.strip(), usage_of(reply)
+
+
+def _within(lines: list[str], room: int) -> list[str]:
+    """The lines that fit into so many characters, at least one, and a note of how many do not."""
+    taken: list[str] = []
+    for line in lines:
+        room -= len(line) + 1
+        if room < 0 and taken:
+            return [*taken, f"({len(lines) - len(taken)} further critiques are left out)"]
+        taken.append(line)
+    return taken
 
 
 def _is_bundle(node: Node[Any]) -> bool:

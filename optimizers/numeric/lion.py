@@ -80,6 +80,7 @@ class LionK(RuleOptimizer):
             "kappa": kappa,
             "delta": delta,
         }
+        self.whole = kappa == "l2"
         super().__init__(params, defaults, **options)
 
     @override
@@ -96,7 +97,7 @@ class LionK(RuleOptimizer):
         b1 = group["betas"][0]
         for m in members:
             g = -m.g if group["maximize"] else m.g
-            held = self.decoded(m, "exp_avg")
+            held = self.decoded(m, "exp_avg", group)
             norm = float(torch.linalg.vector_norm(torch.lerp(held, g.to(held.dtype), 1 - b1)))
             delta = norm if norm > 0 else 1.0
             super().update({**group, "delta": delta}, [m])

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizers.base import reach
+from optimizers.numeric.codecs.rounding import REST, rounding_named
 from optimizers.numeric.parameters import adapt, forget
 from tracegraph.errors import NonFinite, OptimizerError, Rejected
 
@@ -24,6 +25,8 @@ __all__ = ["Member", "NumericOptimizer", "check_betas", "check_nonnegative", "ch
 
 Group = dict[str, Any]
 NONFINITE = ("allow", "skip", "raise")
+BOOKKEEPING = frozenset({"step", "roundings", REST})
+"""What a state holds beside what an optimizer's own step needs."""
 
 
 @dataclass(slots=True)
@@ -89,6 +92,17 @@ def real(x: Tensor) -> Tensor:
     return torch.view_as_real(x) if x.is_complex() else x
 
 
+def local(x: Tensor) -> Tensor:
+    """The part of a DTensor that this process holds, which an element-wise rule steps alone."""
+    to_local = getattr(x, "to_local", None)
+    return x if to_local is None else to_local()
+
+
+def is_sharded(x: Tensor) -> bool:
+    """Whether `x` is a DTensor."""
+    return hasattr(x, "to_local")
+
+
 _Work = tuple[list[Tensor], list[Tensor]]
 
 
@@ -103,13 +117,18 @@ class NumericOptimizer(Optimizer):
 
     `nonfinite` says what a NaN or infinite gradient does: "allow" computes on, as torch does;
     "skip" leaves everything as it is and counts it in `skipped`; "raise" raises NonFinite, with
-    everything as it was.
+    everything as it was. `rounding` says how a bfloat16 parameter takes a step: "nearest", which
+    loses small ones; "stochastic", right on average; "24bit" or "32bit", which keep what was rounded
+    away in one or two bytes per parameter more.
     """
+
+    whole: bool = False
+    """Whether a step looks at a tensor as a whole, so that a shard of it is not enough."""
 
     counts: ClassVar[bool] = True
     """Whether a tensor's state has its own step number."""
 
-    shaped: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq", "momentum_buffer", "z")
+    shaped: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq", "momentum_buffer", "z", REST)
     """States that have the shape of their parameter, where an optimizer has them."""
 
     def __init__(
@@ -119,11 +138,13 @@ class NumericOptimizer(Optimizer):
         *,
         maximize: bool = False,
         nonfinite: str = "allow",
+        rounding: str = "nearest",
     ) -> None:
         if nonfinite not in NONFINITE:
             raise ValueError(f"nonfinite={nonfinite!r} is unknown; use one of {NONFINITE}")
         check_rate(defaults["lr"])
         self.nonfinite = nonfinite
+        self.rounding = rounding_named(rounding).name
         self.skipped = 0
         self.__dict__.update(self._fresh())
         params, self._bindings = adapt(params, type(self).__name__)
@@ -173,7 +194,9 @@ class NumericOptimizer(Optimizer):
                 if known[k]:
                     self.replay(k, hyper, grads)
                 else:
-                    self.update(hyper, self._members(k, hyper, params, grads))
+                    members = self._members(k, hyper, params, grads)
+                    self._update(k, hyper, members)
+                    self._round(members)
         self._tell(work)
         return loss
 
@@ -237,16 +260,62 @@ class NumericOptimizer(Optimizer):
             for i, step in zip(fresh, steps.unbind(), strict=True):
                 if self.counts:
                     states[i].setdefault("step", step)
-                self.begin(states[i], params[i], group)
+                if not (self.whole and is_sharded(params[i])):  # `_update` begins at the owner
+                    self.begin(states[i], params[i], group)
         if self.counts:
             numbers = self._advance(k, params, states, len(fresh) == len(params))
         else:  # all that matters is whether this step is the first
             new = set(fresh)
             numbers = [1 if i in new else 2 for i in range(len(params))]
         return [
-            Member(p, real(p), real(g), state, t)
+            Member(p, self._wide(p, state), real(g), state, t)
             for p, g, state, t in zip(params, grads, states, numbers, strict=True)
         ]
+
+    def _update(self, k: int, group: Group, members: list[Member]) -> None:
+        """`update`, with shards made whole where the optimizer needs that."""
+        shards = [m for m in members if self.whole and is_sharded(m.tensor)]
+        if not shards:
+            self.update(group, members)
+            return
+        from optimizers.numeric.whole import gathered  # what it imports is slow, and seldom needed
+
+        places = {id(p): i for i, p in enumerate(self.param_groups[k]["params"])}
+        mine, wholes = [m for m in members if not is_sharded(m.tensor)], []
+        for m in shards:
+            tensor: Any = m.tensor
+            found = gathered(tensor, local(m.p), m.g, places[id(tensor)])
+            wholes.append(found)
+            if found.mine:
+                if not self.begun(m.state, group):
+                    self.begin(m.state, found.p, group)
+                mine.append(Member(found.p, found.p, found.g, m.state, m.t))
+        if mine:
+            self.update(group, mine)
+        for m, found in zip(shards, wholes, strict=True):
+            found.spread(local(m.p))
+
+    def _wide(self, p: Tensor, state: dict[str, Any]) -> Tensor:
+        """What a step changes for `p`: itself, or a wide copy that `_round` writes back."""
+        way = rounding_named(self.rounding)
+        if way.name == "nearest" or p.dtype != torch.bfloat16:
+            return real(p)
+        if way.rest is None:
+            state["roundings"] = state.get("roundings", 0) + 1
+        elif REST not in state:
+            state[REST] = torch.zeros_like(p, dtype=way.rest)
+        return way.widened(local(p), local(state[REST]) if way.rest else None)
+
+    def _round(self, members: list[Member]) -> None:
+        """Write wide copies back to their parameters."""
+        way = rounding_named(self.rounding)
+        if way.name == "nearest":
+            return
+        for i, m in enumerate(members):
+            if m.tensor.dtype == torch.bfloat16:
+                rest = local(m.state[REST]) if way.rest else None
+                seed = ~((m.state.get("roundings", 0) << 20) + i)  # not one that a codec uses
+                way.write(m.p, local(m.tensor), rest, seed=seed)
 
     def _advance(
         self, k: int, params: list[Tensor], states: list[dict[str, Any]], fresh: bool
@@ -370,6 +439,29 @@ class NumericOptimizer(Optimizer):
             param_group = adapted[0]
             self._bindings += bindings
         super().add_param_group(param_group)
+        if self.whole:
+            self._check_shards(self.param_groups[-1]["params"])
+        half = [p for p in self.param_groups[-1]["params"] if p.dtype == torch.float16]
+        if half and self.rounding != "nearest":
+            del self.param_groups[-1]
+            raise ValueError(
+                f"{type(self).__name__}: rounding={self.rounding!r} is for bfloat16 parameters, and "
+                f"one of shape {tuple(half[0].shape)} is float16; use bfloat16, or leave rounding out"
+            )
+
+    def _check_shards(self, params: list[Tensor]) -> None:
+        """Refuse DTensors that cannot be made whole, and the group with them."""
+        shards: list[Any] = [p for p in params if is_sharded(p)]
+        if not shards:
+            return
+        from optimizers.numeric.whole import check_sharding
+
+        try:
+            for p in shards:
+                check_sharding(p, type(self).__name__, f"one of shape {tuple(p.shape)}")
+        except ValueError:
+            del self.param_groups[-1]
+            raise
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict of this optimizer, or of torch's optimizer of the same name."""
@@ -388,11 +480,23 @@ class NumericOptimizer(Optimizer):
                 group.setdefault(key, value)
         for key, p in zip(ids, mine, strict=True):
             if key in saved:
-                self.state[p] = self.restored(saved[key], p, self._group_of(p))
+                group = self._group_of(p)
+                if self.whole and is_sharded(p):  # its state is that of the whole
+                    like = torch.empty(p.shape, dtype=p.dtype, device=p.device)
+                    self.state[p] = self.restored(saved[key], like, group)
+                else:
+                    self.state[p] = self.restored(saved[key], p, group)
 
     def restored(self, saved: dict[str, Any], p: Tensor, group: Group) -> dict[str, Any]:
         """A saved state of `p` as this optimizer keeps it; tensors keep their own dtype."""
-        return {key: _copied(key, value, p) for key, value in saved.items() if value is not None}
+        state = {key: _copied(key, value, p) for key, value in saved.items() if value is not None}
+        way = rounding_named(self.rounding)
+        if REST in state:
+            if way.rest is None:
+                del state[REST]
+            else:
+                state[REST] = way.converted(state[REST])
+        return state
 
     def needed(self, group: Group) -> Iterable[str]:
         """The names that a saved state must have."""
@@ -407,7 +511,7 @@ class NumericOptimizer(Optimizer):
     def _check_state(self, state: dict[str, Any], p: Tensor) -> None:
         held = {key for key, value in state.items() if value is not None}
         missing = [name for name in self.needed(self._group_of(p)) if name not in held]
-        if held - {"step"} and missing:
+        if held - BOOKKEEPING and missing:
             raise ValueError(
                 f"{type(self).__name__} cannot load this state: for {self.name_of(p)} it has "
                 f"{sorted(held)} and lacks {missing}; it was saved by another optimizer or with "

@@ -45,6 +45,8 @@ def projected(
 class _Projected(RuleOptimizer):
     """A rule whose step is projected before it is applied."""
 
+    whole: bool = True
+
     def update(self, group: Group, members: list[Member]) -> None:
         plain = {**group, "weight_decay": 0.0, "lr": 1.0}
         for m in members:

@@ -19,7 +19,7 @@ from optimizers.numeric.codecs.table import codec_for, codec_named
 from optimizers.numeric.control.clipping import clip_factor
 from optimizers.numeric.executors.batch import Batch
 from optimizers.numeric.executors.choice import check_backend, choose
-from optimizers.numeric.optimizer import Group, Member, NumericOptimizer, real
+from optimizers.numeric.optimizer import Group, Member, NumericOptimizer, local, real
 from optimizers.numeric.rules.rule import Rule, State
 
 __all__ = ["Options", "RuleOptimizer", "direction"]
@@ -36,6 +36,7 @@ class Options(TypedDict, total=False):
     backend: str
     state: str
     nonfinite: str
+    rounding: str
     clip_norm: float | None
 
 
@@ -99,6 +100,7 @@ class RuleOptimizer(NumericOptimizer):
         backend: str = "auto",
         state: str = "fp32",
         nonfinite: str = "allow",
+        rounding: str = "nearest",
         clip_norm: float | None = None,
     ) -> None:
         if clip_norm is not None:
@@ -117,7 +119,9 @@ class RuleOptimizer(NumericOptimizer):
         self.codec = codec_named(state).name
         self.clip_norm = clip_norm
         self.ran: tuple[str, ...] = ()
-        super().__init__(params, defaults, maximize=maximize, nonfinite=nonfinite)
+        super().__init__(
+            params, defaults, maximize=maximize, nonfinite=nonfinite, rounding=rounding
+        )
 
     def _check_clipping(self, clip_norm: float) -> None:
         if not clip_norm > 0:
@@ -205,7 +209,7 @@ class RuleOptimizer(NumericOptimizer):
         for k, group in enumerate(self.param_groups):
             if any(p is params[0] for p in group["params"]):
                 real_and_dense = all(
-                    p.is_contiguous() and not p.is_complex() and local(p) is p for p in params
+                    m.p is m.tensor and local(m.p) is m.p and m.p.is_contiguous() for m in bucket
                 )
                 if batch.addresses is not None and real_and_dense:
                     self._plans[k] = _Plan(params, [m.state for m in bucket], batch)
@@ -237,10 +241,10 @@ class RuleOptimizer(NumericOptimizer):
         batch.scale, batch.seed = self._scale(group, grads), t << 20
         choose(self.backend, batch).run(batch)
 
-    def decoded(self, m: Member, name: str) -> Tensor:
+    def decoded(self, m: Member, name: str, group: Group) -> Tensor:
         """The state `name` of a member as numbers of the computing dtype."""
         codec = codec_for(self.codec, m.tensor)
-        (kind,) = (k for k in self.rule(self._group_of(m.tensor)).states if k.name == name)
+        (kind,) = (k for k in self.rule(group).states if k.name == name)
         parts = tuple(real(m.state[name + suffix]) for suffix in codec.suffixes)
         return codec.decode(parts, kind, computing_dtype(m.p.dtype))
 
@@ -256,12 +260,6 @@ class RuleOptimizer(NumericOptimizer):
         ran = f", ran by {' and '.join(self.ran)}" if self.ran else ""
         head = f"{type(self).__name__}[backend={self.backend!r}{ran}, state={self.codec!r}]"
         return head + super().__repr__().removeprefix(type(self).__name__)
-
-
-def local(x: Tensor) -> Tensor:
-    """The part of a DTensor that this process holds, which an element-wise rule steps alone."""
-    to_local = getattr(x, "to_local", None)
-    return x if to_local is None else to_local()
 
 
 def _translate(state: dict[str, Any], kind: State, p: Tensor, name: str) -> None:

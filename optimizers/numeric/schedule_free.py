@@ -40,6 +40,11 @@ class ScheduleFreeAdamW(RuleOptimizer):
             raise ValueError(f"betas[0]={betas[0]} must be more than 0: it mixes in the average")
         if options.get("state", "fp32") != "fp32":
             raise ValueError("ScheduleFreeAdamW keeps a copy of the parameter; use state='fp32'")
+        if options.get("rounding", "nearest") != "nearest":
+            raise ValueError(
+                "ScheduleFreeAdamW keeps z in float32 beside the parameter, which is made from it; "
+                "leave rounding out"
+            )
         defaults = {
             "lr": lr,
             "betas": betas,

@@ -99,6 +99,8 @@ class StableSPAM(RuleOptimizer):
     sets back, which lets spikes through just after one.
     """
 
+    whole: bool = True
+
     def __init__(
         self,
         params: Any,

@@ -1,10 +1,12 @@
 """Optimizers that need no model: they try candidates and learn from scores."""
 
 from optimizers.candidate import Candidate, Trial
+from optimizers.localisation import ochiai, suspects
 from optimizers.search.evolve import Evolve
 from optimizers.search.mutate import Mutator, Variation, register
 from optimizers.search.random_search import RandomSearch
 from optimizers.search.search import Search
+from optimizers.search.synthesis import expression_for, synthesized
 
 __all__ = [
     "Candidate",
@@ -14,5 +16,9 @@ __all__ = [
     "Search",
     "Trial",
     "Variation",
+    "expression_for",
+    "ochiai",
     "register",
+    "suspects",
+    "synthesized",
 ]

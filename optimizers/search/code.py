@@ -14,6 +14,7 @@ import ast
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 from typing import Any, Final
 
@@ -40,7 +41,12 @@ _TRIES: Final = 20
 
 
 def varied_code(
-    text: str, random: Random, expressions: Sequence[str] = (), *, limit: int = 400
+    text: str,
+    random: Random,
+    expressions: Sequence[str] = (),
+    *,
+    suspects: Mapping[int, float] | None = None,
+    limit: int = 400,
 ) -> str:
     """Another text of the same functions, which compiles; `text` itself where none was found.
 
@@ -48,6 +54,8 @@ def varied_code(
         text: Python that defines one or more functions.
         random: the source of chance.
         expressions: Python expressions that may be used besides the ingredients of `text`.
+        suspects: how suspicious lines of `text` are; nine edits in ten begin at one of them, drawn in
+            proportion. Without, edits begin anywhere.
         limit: the most nodes that the syntax tree may grow to.
 
     Raises:
@@ -63,7 +71,7 @@ def varied_code(
         tree = ast.parse(text)
         room = max(limit, _size(tree))
         for _ in range(1 + (random.random() < 0.3) + (random.random() < 0.1)):
-            _edit(tree, random, given)
+            _edit(tree, random, given, _drawn(suspects, random))
         _drop_dead_statements(tree)
         ast.fix_missing_locations(tree)
         varied = ast.unparse(tree)
@@ -81,11 +89,22 @@ def _expression(piece: str) -> ast.expr:
         ) from error
 
 
-def _edit(tree: ast.Module, random: Random, given: list[ast.expr]) -> None:
+def _drawn(suspects: Mapping[int, float] | None, random: Random) -> int | None:
+    """The line at which an edit begins; None for any."""
+    weights = {line: share for line, share in (suspects or {}).items() if share > 0}
+    if not weights or random.random() < 0.1:
+        return None
+    return random.choices(list(weights), list(weights.values()))[0]
+
+
+def _edit(tree: ast.Module, random: Random, given: list[ast.expr], line: int | None) -> None:
     functions = [item for item in tree.body if isinstance(item, _Function)]
+    if line is not None:
+        around = [item for item in functions if item.lineno <= line <= (item.end_lineno or 0)]
+        functions = around or functions
     if not functions:
         return
-    body = _Body(random.choice(functions), given)
+    body = _Body(random.choice(functions), given, line)
     edits = [edit for edit, weight in _EDITS.items() for _ in range(weight)]
     random.shuffle(edits)
     for edit in edits:
@@ -144,8 +163,9 @@ class _Slot:
 class _Body:
     """What one function offers to an edit: slots, blocks of statements, and ingredients."""
 
-    def __init__(self, function: _Function, given: list[ast.expr]) -> None:
+    def __init__(self, function: _Function, given: list[ast.expr], line: int | None) -> None:
         self.function = function
+        self.line = line
         self.slots = [slot for item in function.body for slot in _slots(item, frozenset())]
         self.slots = [slot for slot in self.slots if not _documentation(slot.owner)]
         self.blocks = list(_blocks(function))
@@ -157,6 +177,16 @@ class _Body:
         own = dict.fromkeys([*names, *(name.id for name in stored)])
         known = [ast.Name(name, ast.Load()) for name in own]
         self.ingredients = [*(slot.held for slot in self.slots), *known, *given]
+        self.slots = [slot for slot in self.slots if self.near(slot.held)]
+        self.nodes = [node for node in self.nodes if self.near(node)]
+
+    def near(self, node: ast.AST) -> bool:
+        """Whether an edit may begin at `node`: it stands on the line that was asked for, if any."""
+        return self.line is None or getattr(node, "lineno", None) in (self.line, None)
+
+    def movable(self, block: list[ast.stmt]) -> list[int]:
+        """The places of the statements of a block that may be moved or deleted."""
+        return [i for i, item in enumerate(block) if not _documentation(item) and self.near(item)]
 
     def holding(self, *kinds: type) -> list[_Slot]:
         return [slot for slot in self.slots if isinstance(slot.held, kinds)]
@@ -449,19 +479,21 @@ def _swap_arguments(body: _Body, random: Random) -> bool:
 
 
 def _swap_statements(body: _Body, random: Random) -> bool:
-    blocks = [block for block in body.blocks if len(_movable(block)) > 1]
-    if not blocks:
+    places = [
+        (block, first, second)
+        for block in body.blocks
+        for first, second in pairwise(_movable(block))
+        if body.near(block[first]) or body.near(block[second])
+    ]
+    if not places:
         return False
-    block = random.choice(blocks)
-    places = _movable(block)
-    place = random.randrange(len(places) - 1)
-    first, second = places[place], places[place + 1]
+    block, first, second = random.choice(places)
     block[first], block[second] = block[second], block[first]
     return True
 
 
 def _delete_statement(body: _Body, random: Random) -> bool:
-    places = [(block, place) for block in body.blocks for place in _movable(block)]
+    places = [(block, place) for block in body.blocks for place in body.movable(block)]
     if not places:
         return False
     block, place = random.choice(places)
@@ -475,7 +507,7 @@ def _delete_statement(body: _Body, random: Random) -> bool:
 
 
 def _copy_statement(body: _Body, random: Random) -> bool:
-    found = [block[place] for block in body.blocks for place in _movable(block)]
+    found = [block[place] for block in body.blocks for place in body.movable(block)]
     if not found:
         return False
     block = random.choice(body.blocks)
@@ -486,7 +518,7 @@ def _copy_statement(body: _Body, random: Random) -> bool:
 
 def _guard_statement(body: _Body, random: Random) -> bool:
     """A statement becomes ``if condition: statement``."""
-    places = [(block, place) for block in body.blocks for place in _movable(block)]
+    places = [(block, place) for block in body.blocks for place in body.movable(block)]
     if not places:
         return False
     block, place = random.choice(places)

@@ -15,6 +15,7 @@ from random import Random
 from typing import Any, Final, final
 
 from optimizers.candidate import Candidate, Trial
+from optimizers.localisation import Suspects
 from optimizers.search.search import Search
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
@@ -107,10 +108,13 @@ class Evolve(Search):
         for name, parameter in self.named_parameters.items():
             if not parameter.trainable:
                 values[name] = present[name]
-        step = self._mutate(values, step, random, effort)
+        blamed = self._trials[mother.id].suspects if len(parentage) == 1 else {}
+        step = self._mutate(values, step, random, effort, blamed)
         return Candidate("", values, parentage, step)
 
-    def _mutate(self, values: dict[str, Any], step: float, random: Random, effort: int) -> float:
+    def _mutate(
+        self, values: dict[str, Any], step: float, random: Random, effort: int, blamed: Suspects
+    ) -> float:
         """Change some of the values in place; gives the step size that was used."""
         moving, edited = self._free()
         if (
@@ -128,5 +132,7 @@ class Evolve(Search):
             for name in edited:
                 if name == certain or random.random() < 1 / len(edited):
                     times = 1 + effort // 10
-                    values[name] = self._varied(name, values[name], random, times=times)
+                    values[name] = self._varied(
+                        name, values[name], random, times=times, suspects=blamed.get(name)
+                    )
         return step

@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
 from typing import Any, Final
@@ -37,6 +37,7 @@ class Variation:
         logarithmic: whether a number moves by factors; ``None`` where nobody said.
         phrases: sentences for texts.
         expressions: Python expressions for code.
+        suspects: how suspicious each line of a code is, by its number; see `suspects`.
     """
 
     random: Random
@@ -44,6 +45,7 @@ class Variation:
     logarithmic: bool | None = None
     phrases: Sequence[str] = ()
     expressions: Sequence[str] = ()
+    suspects: Mapping[int, float] = field(default_factory=dict)
 
 
 Mutator = Callable[[Parameter[Any], Any, Variation], Any]
@@ -98,7 +100,7 @@ def moves(parameter: Parameter[Any]) -> bool:
 
 def _number(parameter: Parameter[Any], value: Any, variation: Variation) -> Any:
     low, high = parameter.constraint.bounds
-    grid = _grid(parameter)
+    grid = parameter.constraint.multiple_of
     whole = isinstance(parameter.initial, int)
     logarithmic = variation.logarithmic
     if logarithmic is None:
@@ -141,14 +143,6 @@ def _reflected(value: float, low: float, high: float) -> float:
     elif value > high:
         value = 2 * high - value
     return min(max(value, low), high)
-
-
-def _grid(parameter: Parameter[Any]) -> float | None:
-    """The number that every value is a multiple of, where the constraint names one."""
-    if parameter.constraint.annotation is None:
-        return None
-    found = (parameter.constraint.schema() or {}).get("multipleOf")
-    return found if isinstance(found, (int, float)) and found > 0 else None
 
 
 def _tensor(parameter: Parameter[Any], value: Any, variation: Variation) -> Any:
@@ -198,7 +192,7 @@ def _text(parameter: Parameter[Any], value: Any, variation: Variation) -> Any:
 
 
 def _code(parameter: Parameter[Any], value: Any, variation: Variation) -> Any:
-    return varied_code(value, variation.random, variation.expressions)
+    return varied_code(value, variation.random, variation.expressions, suspects=variation.suspects)
 
 
 def _json(parameter: Parameter[Any], value: Any, variation: Variation) -> Any:

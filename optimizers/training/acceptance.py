@@ -11,11 +11,11 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, Protocol, final
 
 from tracegraph.errors import OptimizerError
 
-__all__ = ["Decision", "Paired", "p_value"]
+__all__ = ["Acceptance", "Decision", "Paired", "p_value"]
 
 Decision = Literal["accept", "reject", "undecided"]
 _EXACT = 12
@@ -75,3 +75,11 @@ class Paired:
         if not math.fsum(differences) > 0:
             return "reject"
         return "accept" if p_value(differences) <= self.alpha else "undecided"
+
+
+class Acceptance(Protocol):
+    """Decides whether a candidate takes the place of another; `Paired` is one."""
+
+    def decide(self, before: Sequence[float], after: Sequence[float]) -> Decision:
+        """Compare scores on the same examples, in the same order."""
+        ...

@@ -47,8 +47,8 @@ class Budget:
     """How much a training may spend at most; ``None`` is no limit.
 
     `runs` (of the workflow) is never exceeded. The others are looked at before each step, so the last
-    step may go beyond them by its own cost; for a limit on calls, tokens or dollars that no call
-    exceeds, wrap the model: ``tracegraph.llm.Budgeted``.
+    step may go beyond them by its own cost; `seconds` are those of this process. For a limit on calls,
+    tokens or dollars that no call exceeds, wrap the model: ``tracegraph.llm.Budgeted``.
 
     Raises:
         OptimizerError: a limit is no positive number; nothing could be done with it.
@@ -79,6 +79,19 @@ class Budget:
             if limit is not None and used >= limit:
                 return f"the budget of {limit:g} {field.name} is spent"
         return ""
+
+    def share(self, spend: Spend) -> float:
+        """How much of the limit that is nearest is used, from 0 to 1; 0 without limits.
+
+        >>> Budget(steps=4, runs=100).share(Spend(steps=1, runs=50))
+        0.5
+        """
+        used = [
+            getattr(spend, field.name) / limit
+            for field in fields(self)
+            if (limit := getattr(self, field.name)) is not None
+        ]
+        return min(1.0, max(used, default=0.0))
 
 
 def as_budget(given: Any) -> Budget:

@@ -74,7 +74,8 @@ class Ours:
         return self._optimizers.OptoPrime(parameters, llm=_unasked)
 
     def problem(self, optimizer: Any) -> str:
-        return str(optimizer.problem())
+        messages = optimizer.messages(optimizer.problem(), ())
+        return "\n".join(message.text for message in messages)
 
     def forget(self) -> None:
         """Nothing is kept."""

@@ -20,6 +20,7 @@ class Scale:
     chain: int = 10_000
     layers: int = 500
     parameters: int = 1_000
+    steps: int = 2_000
     forwards: int = 10_000
     long_chain: int = 1_000_000
     repeats: int = 5
@@ -31,6 +32,7 @@ QUICK = Scale(
     chain=500,
     layers=50,
     parameters=50,
+    steps=100,
     forwards=500,
     long_chain=20_000,
     repeats=3,
@@ -141,6 +143,32 @@ def problem_of_many_parameters(contender: Contender, scale: Scale) -> float:
     return seconds(prepare, repeats=scale.walks)
 
 
+def problem_of_many_operations(contender: Contender, scale: Scale) -> float:
+    return 1e3 * seconds(_asking(contender, scale), repeats=scale.repeats)
+
+
+def prompt_of_many_operations(contender: Contender, scale: Scale) -> float:
+    """How many characters the model would be asked."""
+    prompt = _asking(contender, scale)()()
+    return float(len(str(prompt)))
+
+
+def _asking(contender: Contender, scale: Scale) -> Callable[[], Callable[[], object]]:
+    step = contender.bundle(increment)
+
+    def prepare() -> Callable[[], object]:
+        contender.forget()
+        parameter = contender.node(1, trainable=True)
+        optimizer = contender.optimizer([parameter])
+        end = parameter
+        for _ in range(scale.steps):
+            end = step(end)
+        contender.backward(end, "too small")
+        return lambda: contender.problem(optimizer)
+
+    return prepare
+
+
 def import_recording(contender: Contender, scale: Scale) -> float:
     return 1e3 * import_seconds(contender.packages[0], repeats=scale.repeats)
 
@@ -202,6 +230,8 @@ ROWS = (
         fraction=300,
         peer_once=True,
     ),
+    Row("prompt from a graph of {steps:,} calls", "ms", problem_of_many_operations, limit=20),
+    Row("... its length", "characters", prompt_of_many_operations, limit=4 * 4_000),
     Row("import of the recorder", "ms", import_recording, limit=150),
     Row("import of the optimizers", "ms", import_optimizers, limit=150),
     Row("growth per dropped forward, of {forwards:,}", "bytes", dropped_forwards, limit=1),

@@ -14,8 +14,10 @@ import pytest
 import torch
 from pydantic import Field
 
+import optimizers
 import tracegraph as tg
 from optimizers import Evolve
+from tests.optimizers.numeric.family import FAMILY, named
 from tracegraph.errors import CheckpointError
 from tracegraph.history import HistoryWarning
 from tracegraph.history.checkpoint import checkpoints, load, save
@@ -112,6 +114,37 @@ def test_training_goes_on_as_if_nothing_had_stopped(tmp_path: Path, make: Any) -
     random.seed(99)
     load(tmp_path, parameters=[tg.node(again, trainable=True, name="w")], optimizers=other)
     steps(again, other, 3)
+    assert bits(again) == bits(weight)
+
+
+MATRIX = ["COSMOS", "FRUGAL", "SOAP", "Adafactor", "DCTAdamW", "Fira", "GaLore", "Muon",
+          "NaturalGaLore", "ScheduleFreeAdamW", "Shampoo"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [row.name for row in FAMILY] + MATRIX)
+def test_every_numeric_optimizer_goes_on_bit_by_bit(tmp_path: Path, name: str) -> None:
+    make = getattr(optimizers, name) if name in MATRIX else named(name)
+
+    def start() -> tuple[torch.Tensor, Any]:
+        generator = torch.Generator().manual_seed(0)
+        weight = torch.randn(6, 4, generator=generator).requires_grad_()
+        return weight, make([weight], lr=0.01)
+
+    def steps(weight: torch.Tensor, optimizer: Any, count: int) -> None:
+        for _ in range(count):
+            optimizer.zero_grad()
+            ((weight - torch.randn(6, 4)) ** 2).sum().backward()
+            optimizer.step()
+
+    torch.manual_seed(1)
+    weight, optimizer = start()
+    steps(weight, optimizer, 5)
+    parameter = tg.node(weight, trainable=True, name="w")
+    save(tmp_path, step=5, parameters=[parameter], optimizers=optimizer)
+    steps(weight, optimizer, 8)
+    again, other = start()
+    load(tmp_path, parameters=[tg.node(again, trainable=True, name="w")], optimizers=other)
+    steps(again, other, 8)
     assert bits(again) == bits(weight)
 
 

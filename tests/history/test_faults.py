@@ -16,7 +16,7 @@ import pytest
 
 import tracegraph as tg
 from tracegraph.errors import HistoryError
-from tracegraph.history import HistoryWarning, store, writer
+from tracegraph.history import Facts, HistoryWarning, State, store, writer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -103,13 +103,43 @@ def test_an_old_file_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.M
     first, _ = keep(tmp_path)
     further = (*store.MIGRATIONS, ("ALTER TABLE runs ADD COLUMN extra TEXT DEFAULT 'new'",))
     monkeypatch.setattr(store, "MIGRATIONS", further)
-    with pytest.raises(HistoryError, match="schema version 1 and this is 2"):
-        tg.History(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_writable", lambda path: False)
+        with pytest.raises(HistoryError, match=r"schema version \d and this tracegraph reads"):
+            tg.History(tmp_path)
+    assert numbers(first) == [1, 2, 3]
     keep(tmp_path)
     assert numbers(first) == [1, 2, 3]
     connection = sqlite3.connect(tmp_path / "history.sqlite")
     assert connection.execute("SELECT extra FROM runs").fetchall() == [("new",)] * 2
     connection.close()
+
+
+def test_a_file_of_version_1_is_read_and_written_on(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    dump = (Path(__file__).parent / "files" / "version1.sql").read_text(encoding="utf-8")
+    connection = sqlite3.connect(path)
+    connection.executescript(dump)
+    connection.close()
+    old = tg.History(tmp_path).run("of version 1")
+    assert [(s.score, s.note) for s in old.steps] == [(0.25, ""), (0.5, "by hand")]
+    assert old.details(1)["reasoning"] == "It was long."
+    assert [v.value for v in old.versions("prompt")] == ["Say hello.", "Say hi."]
+    assert [n.op for n in old.graph(1).nodes] == [None, "upper", None, "add"]
+    assert old.events[0].facts == {"size": 12}
+    assert (old.candidates[0].id, old.candidates[0].parents) == ("c1", ("c0",))
+    assert old.replies == []
+    with Facts("cache", tmp_path) as facts:
+        assert facts["a"] == {"score": 0.5}
+    assert State("loop", tmp_path).load() == {"position": 3}
+    run, said = keep(tmp_path)
+    assert (said, run.path) == ([], path)
+    assert len(tg.History(tmp_path).runs()) == 2
+    fresh, migrated = (store.open_store(p) for p in (tmp_path / "fresh.sqlite", path))
+    tables = "SELECT name, sql FROM sqlite_master ORDER BY name"
+    assert migrated.execute(tables).fetchall() == fresh.execute(tables).fetchall()
+    fresh.close()
+    migrated.close()
 
 
 def test_a_migration_that_fails_changes_nothing(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sqlite3
 import zlib
 from pathlib import Path
@@ -14,7 +15,7 @@ import tracegraph as tg
 from optimizers import OptoPrime
 from tracegraph.history import Facts
 from tracegraph.history.redact import Redactor
-from tracegraph.llm import Scripted
+from tracegraph.llm import Request, Scripted, as_language_model
 
 SECRET = "correct-horse-battery-staple-4711"
 HELD = "0f3a9c77e1b24d55aa10"
@@ -57,7 +58,9 @@ def test_no_secret_reaches_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def call(prompt: str, key: dict[str, Any]) -> str:
         return f"{prompt} {LOOKS}"
 
+    own = as_language_model(Client())  # asked by the program, not by an optimizer
     with tg.run("planted", store=tmp_path, config={"api_key": SECRET, "note": LOOKS}) as run:
+        assert HELD in own.ask(Request.of(f"say {SECRET}")).text
         for pad in range(160, 200, 3):  # values are cut at about 200 characters
             run.step(call("x" * pad + SECRET, {"Authorization": f"Bearer {HEADER}abc"}))
         answer = call(prompt, {"api_key": "hunter2hunter2"})
@@ -96,6 +99,37 @@ def test_a_scripted_model_has_no_secrets() -> None:
 )
 def test_a_secret_never_survives(secret: str, before: str, after: str) -> None:
     assert secret not in Redactor({"SOME_TOKEN": secret}).clean(f"{before} {secret} {after}")
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["password", "api_key", "x"]) | st.text(), inner, max_size=3
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(_JSON, st.sampled_from([123456789, 1.5e300, "hunter2hunter2", "Bearer abcdefgh", [1234567]]))
+def test_what_was_json_stays_json(data: Any, secret: Any) -> None:
+    whole = {"first": data, "password": secret, "text": json.dumps({"api_key": secret, "d": data})}
+    clean = json.loads(Redactor({}).clean(json.dumps(whole)))
+    inner = json.loads(clean["text"])
+    assert clean.keys() == whole.keys()
+    assert inner.keys() == {"api_key", "d"}
+    if not isinstance(secret, list):
+        assert "[secret]" in clean["password"]
+        assert "[secret]" in inner["api_key"]
+
+
+def test_a_setting_that_is_a_number_and_a_secret_can_be_read_back(tmp_path: Path) -> None:
+    with tg.run("numbers", store=tmp_path, config={"password": 123456789, "rate": 2}):
+        pass
+    kept = tg.History(tmp_path).run().about
+    assert kept["config"] == {"password": "[secret]", "rate": 2}
 
 
 @given(st.text(alphabet="abcdefgh ,.\n", max_size=300))

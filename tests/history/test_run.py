@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy
@@ -267,9 +268,35 @@ def test_candidates_and_events_are_kept(tmp_path: Path) -> None:
     assert (a.id, b.parents, b.score, b.status, b.details) == (
         "a", ("a",), 0.9, "best", {"values": {"x": 1}},
     )  # fmt: skip
+    with tg.run("later", store=tmp_path) as run:
+        run.candidate("a", score=0.5, scores={"right": 1, "short": 0.25}, status="new", note="x")
+        run.candidate("a", parents=["z"], status="tried")
+    (a,) = tg.History(tmp_path).run().candidates
+    assert (a.parents, a.score, a.status) == (("z",), 0.5, "tried")
+    assert (a.details["note"], a.scores) == ("x", {"right": 1.0, "short": 0.25})
     assert [(e.kind, dict(e.facts)) for e in kept.events] == [
         ("paused", {"why": "night"}), ("note", {"error": "ValueError: x"}),
     ]  # fmt: skip
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 4)] * 2), max_size=12))
+@settings(max_examples=25)
+def test_the_front_is_what_nothing_is_better_than(points: list[tuple[int, int]]) -> None:
+    with TemporaryDirectory() as folder:
+        with tg.run("front", store=folder) as run:
+            for number, (right, short) in enumerate(points):
+                run.candidate(str(number), scores={"right": right, "short": short})
+            run.candidate("unknown", scores={"right": 9})
+        front = [int(c.id) for c in tg.History(folder).run().front(["right", "short"])]
+    better = [
+        {
+            i
+            for i, (right, short) in enumerate(points)
+            if (right >= own[0] and short >= own[1]) and (right, short) != own
+        }
+        for own in points
+    ]
+    assert front == [i for i in range(len(points)) if not better[i]]
 
 
 def test_two_runs_in_two_threads_do_not_mix(tmp_path: Path) -> None:

@@ -6,15 +6,19 @@ import asyncio
 import logging
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from tracegraph.errors import MissingExtra, MissingKey, ModelFailed, WrongModel
-from tracegraph.llm import LiteLLM, Price, Reply, Request, Retrying, Usage, backend
+from tracegraph.errors import BudgetExceeded, MissingExtra, MissingKey, ModelFailed, WrongModel
+from tracegraph.llm import Budgeted, LiteLLM, Price, Reply, Request, Retrying, Usage, backend
 
 SECRET = "sk-planted-secret-0123456789"
 
@@ -189,3 +193,53 @@ def test_importing_and_making_a_model_loads_nothing_heavy() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_retry_after_may_be_a_date(server: Any, answer: Callable[..., Any], model: LiteLLM) -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
+    past = format_datetime(datetime.now(UTC) - timedelta(seconds=40), usegmt=True)
+    for written, least, most in ((soon, 20.0, 41.0), (past, 0.0, 0.0)):
+        server.answers = [answer(status=429, headers={"Retry-After": written})]
+        with pytest.raises(ModelFailed) as caught:
+            model("Hi")
+        assert caught.value.retry_after is not None
+        assert least <= caught.value.retry_after <= most
+    server.answers = [answer(status=429, headers={"Retry-After": "tomorrow"})]
+    with pytest.raises(ModelFailed) as caught:
+        model("Hi")
+    assert caught.value.retry_after is None
+
+
+def test_a_budget_holds_over_http_with_faults_and_loses_no_reply(
+    server: Any, answer: Callable[..., Any], model: LiteLLM
+) -> None:
+    """32 callers, a budget of 40 requests, and every third one refused, failed or cut off."""
+    lock, count = threading.Lock(), iter(range(10_000))
+    good = []
+
+    def respond(request: dict[str, Any]) -> Any:
+        with lock:
+            number = next(count)
+        if number % 3 == 1:
+            return answer(status=429, headers={"Retry-After": "0"})
+        if number % 9 == 2:
+            return answer(status=500)
+        with lock:
+            good.append(number)
+        return answer(content=str(number))
+
+    server.respond = respond
+    budgeted = Budgeted(model, calls=40)
+    retried = Retrying(budgeted, attempts=10, wait=0.0)
+
+    def ask(number: int) -> str | None:
+        try:
+            return retried(f"question {number}").text
+        except (BudgetExceeded, ModelFailed):
+            return None
+
+    with ThreadPoolExecutor(32) as pool:
+        said = [text for text in pool.map(ask, range(60)) if text is not None]
+    assert len(server.requests) == budgeted.spent.calls == 40
+    assert sorted(map(int, said)) == sorted(good)
+    assert budgeted.spent.tokens == 10 * len(good)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tracegraph.errors import NotRecorded, WrongModel
+from tracegraph.history import Facts
 from tracegraph.llm import Cached, LiteLLM, Recorded, Replay, Reply, Request, Scripted, Tape, Usage
 
 
@@ -101,3 +102,17 @@ def test_two_requests_have_one_key_only_if_they_are_equal(one: Request, other: R
 def test_a_timeout_is_no_part_of_the_key_and_the_order_of_options_neither() -> None:
     assert Request.of("Go", timeout=1.0).key("m") == Request.of("Go").key("m")
     assert Request.of("Go", a=1, b=2).key("m") == Request.of("Go", b=2, a=1).key("m")
+
+
+def test_replies_lie_in_the_file_of_the_history_by_request_and_attempt(tmp_path: Path) -> None:
+    with Facts("replies", tmp_path) as replies:
+        model = Cached(Scripted(["bad", "good"], name="m"), replies)
+        assert (model("Go").text, model("Go", attempt=1).text) == ("bad", "good")
+    with Facts("replies", tmp_path) as replies:
+        again = Cached(Scripted([], name="m"), replies)
+        assert (again("Go").text, again("Go").cost, again("Go", attempt=1).text) == (
+            "bad", 0.0, "good",
+        )  # fmt: skip
+        assert Replay(replies)("Go", attempt=1).text == "good"
+        with pytest.raises(NotRecorded, match="attempt 2"):
+            Replay(replies)("Go", attempt=2)

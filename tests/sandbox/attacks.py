@@ -1,7 +1,8 @@
 """What hostile code tries, each as a source whose `attack(world)` is called in the sandbox.
 
-`world` is a dict: `secret`, a file with a password; `scratch`, an empty folder; `host`, the number of the
-test's process; `tcp` and `abstract`, addresses on which the test listens.
+`world` is a dict: `secret`, a file with a password; `scratch`, an empty folder; `home`, the user's; `host`,
+the number of the test's process; `tcp` and `abstract`, addresses on which the test listens; `held`, what a
+parameter of the test's holds.
 
 `error` is what the host must see; None: the call returns, and `value` is what it may return. Whether the
 attack reached anything is judged from outside, by the test.
@@ -28,6 +29,10 @@ class Attack:
     alone: tuple[str, ...] = ()
     """Layers each of which stops it even where all the others are missing."""
 
+    def through(self, door: str) -> str:
+        """The source with what it writes to the channel given to `door` instead."""
+        return self.source.replace("os.write(3, ", f"{door}(")
+
 
 _FAILS = (Forbidden, OSError, SandboxError)
 
@@ -44,6 +49,13 @@ ATTACKS = [
         "write to shared memory",
         "landlock, seccomp",
         "def attack(w):\n    open('/dev/shm/tracegraph-attack', 'w').write('x')",
+        Forbidden,
+        alone=("landlock", "seccomp"),
+    ),
+    Attack(
+        "write to the home folder",
+        "landlock, seccomp",
+        "def attack(w):\n    open(w['home'] + '/tracegraph-attack', 'w').write('x')",
         Forbidden,
         alone=("landlock", "seccomp"),
     ),
@@ -208,6 +220,18 @@ def attack(w):
         "the clock",
         "import os, signal\ndef attack(w):\n    os.kill(os.getpid(), signal.SIGSTOP)",
         TimedOut,
+    ),
+    Attack(
+        "end itself by a signal",
+        "a process apart",
+        "import os\ndef attack(w):\n    os.kill(os.getpid(), 15)",
+        SandboxError,
+    ),
+    Attack(
+        "change an argument in place",
+        "values as data",
+        "def attack(w):\n    w['held'].append('changed')",
+        None,
     ),
     Attack(
         "change a module of the host",
@@ -602,6 +626,12 @@ def attack(w):
     return {i * step: 0 for i in range(2000)}
 """,
         (SandboxError, TimedOut),
+    ),
+    Attack(
+        "return a dict of many keys that are NaN",
+        "values as data",
+        "def attack(w):\n    return {float('nan'): i for i in range(100_000)}",
+        SandboxError,
     ),
     Attack(
         "say that it is in a place that makes no sense",

@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["descendants", "running"]
+from tracegraph.sandbox import Sandbox
+
+__all__ = ["descendants", "eventually", "idle", "running"]
+
+
+def eventually(condition: Callable[[], bool], *, seconds: float = 20.0) -> bool:
+    """Whether `condition` comes true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def idle(box: Sandbox) -> int:
+    """How many processes a sandbox has while nothing runs in it: the zygote, a spare child, and the
+    one outside its process namespace, where it has one.
+    """
+    return 3 if "namespaces" in box.layers else 2
 
 
 def descendants(root: int) -> set[int]:

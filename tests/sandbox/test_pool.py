@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import importlib.metadata
 import os
 import shutil
 import sys
@@ -141,7 +142,11 @@ def test_your_own_object_is_taken_as_it_is_and_nothing_starts() -> None:
 
 
 def test_names_that_lead_nowhere_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
     monkeypatch.setattr(runners.shutil, "which", lambda name: None)
+    monkeypatch.setattr(importlib.metadata, "version", absent)
     for name in ("bwrap", "wasm"):
         with pytest.raises(MissingExtra):
             open_sandbox(name)

@@ -18,15 +18,20 @@ from tracegraph.errors import PictureError
 from tracegraph.view import (
     Arrow,
     Box,
+    Candidate,
+    Curve,
     Entry,
     Exchange,
     Frame,
+    Front,
     Histogram,
     Page,
     Picture,
     Rejection,
     Version,
     html,
+    lineage,
+    png,
     tree,
     write_html,
 )
@@ -85,6 +90,7 @@ def _everywhere(words: str) -> Page:
                 *forms,
                 Entry(words, "tree", tree({words: [words]}, repr)),
                 Entry(words, "facts", {words: words}),
+                Entry(words, "diff", (words, words)),
             )
         },
         parameters={words: Version(number=1, text=words, kind=words, origin=words)},
@@ -92,7 +98,16 @@ def _everywhere(words: str) -> Page:
         exchanges=(Exchange(prompt=words, reply=words, model=words),),
         facts={words: words},
     )
-    return Page(words, (frame, Frame(picture=TWO)))
+    tried = Candidate(
+        id=words, score=1.0, status=words, note=words, scores={words: 1.0}, values={words: words}
+    )
+    return Page(
+        words,
+        (frame, Frame(picture=TWO)),
+        lineage([tried, Candidate(id=f"{words} again", parents=(words,))]),
+        (Curve(words, ((0, 1), (1, 2)), words),),
+        (Front(x=words, y=words, points=((words, 0.0, 1.0),), best=frozenset((words,))),),
+    )
 
 
 @calm
@@ -105,9 +120,10 @@ def test_whatever_is_said_the_elements_stay_the_same(words: str) -> None:
     text = html(_everywhere(words))
     text.encode()  # no half characters
     kinds = [(tag, given.get("type")) for tag, given in _Elements(text).tags if tag == "script"]
-    assert kinds == [("script", "application/json")] * 2 + [("script", None)]
-    blocks = re.findall(r'<script type="application/json"[^<>]*>([^<>]*)</script>', text)
-    assert [type(json.loads(block)) for block in blocks] == [dict, str]
+    data, drawing = ("script", "application/json"), ("script", "text/plain")
+    assert kinds == [data, drawing, drawing, drawing, ("script", None)]
+    blocks = re.findall(r'<script type="application/json"[^<>]*>([^<]*)</script>', text)
+    assert [type(json.loads(block)) for block in blocks] == [dict]
     tags = {tag for tag, _ in _Elements(text).tags}
     assert not tags & {"b", "img", "i", "iframe", "link", "a", "object", "base"}
     assert not any(name.startswith("on") for _, given in _Elements(text).tags for name in given)
@@ -162,8 +178,8 @@ def test_details_of_a_stranger_are_refused() -> None:
 
 
 def test_an_unknown_form_is_refused() -> None:
-    with pytest.raises(PictureError, match="'picture'"):
-        Entry("Value", "picture", "")  # type: ignore[arg-type]
+    with pytest.raises(PictureError, match="'film'"):
+        Entry("Value", "film", "")  # type: ignore[arg-type]
 
 
 def test_an_endless_histogram_is_refused() -> None:
@@ -193,3 +209,20 @@ def test_not_a_number_is_left_out_of_the_curves() -> None:
     frame = Frame(picture=TWO, score=float("nan"), cost=float("inf"))
     told = _data(html(Page("", (frame,))))["frames"][0]  # type: ignore[index]
     assert (told["score"], told["cost"]) == (None, None)
+
+
+def test_a_picture_of_values_is_a_png_inside_the_file() -> None:
+    frame = Frame(picture=TWO, details={1: (Entry("Value", "image", png(b"\0\xff", 2, 1, 1)),)})
+    ((_, form, source),) = _data(html(Page("", (frame,))))["entries"]  # type: ignore[misc]
+    assert form == "image"
+    assert source.startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "shape"), [(b"", (0, 1, 1)), (b"abc", (2, 1, 1)), (b"ab", (1, 1, 2))]
+)
+def test_pixels_that_make_no_picture_are_refused(
+    pixels: bytes, shape: tuple[int, int, int]
+) -> None:
+    with pytest.raises(PictureError, match="pixels"):
+        png(pixels, *shape)

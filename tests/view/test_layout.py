@@ -136,7 +136,8 @@ def test_arrows_between_the_same_boxes_end_apart() -> None:
 
 def test_many_leaves_stand_in_several_rows() -> None:
     found = layered([Size(80, 30)] * 101, [(v, 100) for v in range(100)])
-    assert found.width < 100 * 80 / 3
+    assert len({place.y for place in found.places}) > 4
+    assert found.width < 100 * 80 / 2
 
 
 def test_parts_fill_shelves() -> None:

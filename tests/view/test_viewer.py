@@ -14,12 +14,16 @@ import pytest
 
 import tracegraph as tg
 from tracegraph.view import (
+    Candidate,
+    Curve,
     Exchange,
     Frame,
+    Front,
     Page,
     Rejection,
     Version,
     html,
+    lineage,
     write_html,
 )
 
@@ -293,6 +297,56 @@ def test_a_notebook_shows_it_in_a_frame_of_its_own(browser: Any, tmp_path: Path)
     tab.close()
 
 
+def test_candidates_are_a_tree_with_curves_and_a_front(browser: Any, tmp_path: Path) -> None:
+    tried = (
+        Candidate(id="start", score=0.1, values={"prompt": "Be kind."}, scores={"a": 0.1, "b": 0.5}),
+        Candidate(id="worse", parents=("start",), status="rejected", note=f"0 < 0.1 {HOSTILE}"),
+        Candidate(
+            id="best", parents=("start",), score=0.9, step=1, status="accepted",
+            values={"prompt": f"Be brief.\n{HOSTILE}"}, scores={"a": 0.9, "b": 0.4},
+        ),
+    )  # fmt: skip
+    points = (("start", 0.1, 0.5), ("best", 0.9, 0.4))
+    page = Page(
+        "a search", (Frame(picture=traced().picture(), title="step 1"),), lineage(tried),
+        (Curve("Spend", ((0, 0.1), (1, 0.4)), "$"),),
+        (Front(x="a", y="b", points=points, best=frozenset(("start", "best"))),),
+    )  # fmt: skip
+    opened = Opened(browser, write_html(page, tmp_path / "page.html"))
+    tab = opened.tab
+    assert opened.box("prompt").count() == 1  # the page begins with its steps
+    tab.keyboard.press("c")
+    assert opened.box("prompt").count() == 0
+    assert "$0.1 … $0.4" in opened.side.inner_text()
+    assert opened.side.locator(".chart .front").count() == 2
+    opened.side.locator(".chart .front").last.click()
+    assert opened.picked == ["best"]
+    assert opened.side.locator(".diff .add").all_text_contents() == ["+ Be brief.", f"+ {HOSTILE}"]
+    assert "Made from (1)".upper() in opened.side.inner_text().upper()
+    opened.box("worse").click()
+    assert f"0 < 0.1 {HOSTILE}" in opened.side.inner_text()
+    label = opened.tab.locator('[data-key="2"]').get_attribute("aria-label")
+    assert label.startswith("worse, rejected")
+    tab.get_by_role("button", name="Candidates and curves").click()
+    assert opened.box("prompt").count() == 1
+    assert tab.evaluate("window.hacked") is None
+    assert opened.wrong == []
+    tab.close()
+
+
+def test_an_array_is_shown_as_a_picture(browser: Any, tmp_path: Path) -> None:
+    import numpy
+
+    photo = tg.node(numpy.arange(16 * 24 * 3, dtype=numpy.uint8).reshape(16, 24, 3), name="photo")
+    opened = Opened(browser, Path(tg.Graph.of(photo).to_html(tmp_path / "page.html")))
+    opened.box("photo").click()
+    size = "document.querySelector('img.picture')"
+    opened.tab.wait_for_function(f"{size}.complete")
+    assert opened.tab.evaluate(f"[{size}.naturalWidth, {size}.naturalHeight]") == [24, 16]
+    assert opened.wrong == []
+    opened.tab.close()
+
+
 def test_an_entry_of_every_form_is_shown(browser: Any, tmp_path: Path) -> None:
     import numpy
 
@@ -307,11 +361,50 @@ def test_an_entry_of_every_form_is_shown(browser: Any, tmp_path: Path) -> None:
     opened.tab.close()
 
 
+def test_a_loop_is_one_box_that_opens(browser: Any, tmp_path: Path) -> None:
+    rule = tg.node("be kind", trainable=True, name="rule")
+    value: Any = tg.node("start", name="first")
+    for number in range(60):
+        value = (value.upper() + rule)[:9] + tg.node(f"note {number}", name="note")
+    opened = Opened(browser, Path(tg.Graph.of(value).to_html(tmp_path / "page.html")))
+    tab = opened.tab
+
+    def titles() -> list[str]:
+        found: list[str] = tab.locator(".tg-box > .tg-title").all_text_contents()
+        return found
+
+    crumbs = tab.get_by_role("navigation", name="Opened boxes")
+    whole = titles()
+    assert len(whole) < 10
+    assert "rule" in whole  # a parameter is never hidden
+    opened.box("loop of 59").dblclick()
+    assert "1 to 24" in titles()
+    opened.box("1 to 24").click()
+    opened.side.get_by_role("button", name="Open: ").click()
+    assert "3 of 59" in titles()
+    tab.keyboard.press("Enter")  # the first box with inputs has the focus
+    assert "upper" in titles()
+    assert crumbs.locator("button").all_text_contents() == ["whole graph", "loop of 59", "1 to 24"]
+    tab.keyboard.press("Backspace")
+    assert "3 of 59" in titles()
+    crumbs.get_by_role("button", name="whole graph").click()
+    assert titles() == whole
+    assert opened.picked == ["loop of 59"]
+    tab.keyboard.press("/")
+    tab.keyboard.type("note 41")
+    tab.keyboard.press("Enter")
+    assert crumbs.is_visible()
+    assert "note 41" in opened.side.inner_text()
+    assert opened.wrong == []
+    tab.close()
+
+
 def test_of_a_large_graph_only_what_is_near_is_drawn(browser: Any, tmp_path: Path) -> None:
     value = tg.node(0, name="start")
     for _ in range(300):
         value = -value
-    opened = Opened(browser, Path(tg.Graph.of(value).to_html(tmp_path / "page.html")))
+    frame = Frame(picture=tg.Graph.of(value).picture())  # not folded
+    opened = Opened(browser, write_html(Page("", (frame,)), tmp_path / "page.html"))
 
     def drawn() -> list[str]:
         found: list[str] = opened.tab.evaluate(

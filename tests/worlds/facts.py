@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Fact", "between_in", "facts_in", "variables_in"]
 
@@ -23,8 +23,7 @@ _REMARK = re.compile(r"^(\w+)(?: \(weight [^)]*\))?: (.*)$", re.M)
 _VARIABLE = re.compile(r"^\(text\) (\w+) =[ \n](.*?)(?=\n\n|\n\(\w+\) \w+ =|\n#|\Z)", re.M | re.S)
 
 
-@dataclass(frozen=True)
-class Fact:
+class Fact(NamedTuple):
     """A text and the answer that was wanted for it."""
 
     text: str

@@ -11,47 +11,22 @@ What a world measures is the flow of information, robustness and economy, not ho
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-import threading
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 import tracegraph as tg
-from tests.worlds.facts import Fact, facts_in, variables_in
-from tests.worlds.server import Answer
+from optimizers import OptoPrime, fit
+from optimizers.demo.learning import followed, induced, refuted, rules_of, written
+from tests.worlds.facts import facts_in, variables_in
+from tests.worlds.world import Case, World, case_of, task, words_of
 
-__all__ = [
-    "NOTHING",
-    "START",
-    "Case",
-    "HiddenRules",
-    "followed",
-    "induced",
-    "proposal",
-    "rules_of",
-    "words_of",
-    "written",
-]
+__all__ = ["START", "HiddenRules"]
 
-_RULE = re.compile(r'"([a-z]+)" means "([a-z]+)"')
 START = "Answer with one word."
-NOTHING = "unknown"
 
 
-@dataclass(frozen=True)
-class Case:
-    """One text and the answer that is wanted."""
-
-    text: str
-    answer: str
-
-
-class HiddenRules:
+class HiddenRules(World):
     """A task, a model that does it and one that improves its prompt; see the module.
 
     Args:
@@ -60,6 +35,7 @@ class HiddenRules:
         masked: the feedback says only that an answer is wrong.
         sabotage: the share of the optimizer model's replies that are malformed or harmful.
         bound: how many rules the optimizer model adds at a time.
+        tells: the feedback repeats the text, so that the words alone are the whole fact.
     """
 
     def __init__(
@@ -73,29 +49,24 @@ class HiddenRules:
         sabotage: float = 0.0,
         bound: int = 2,
         sizes: tuple[int, int, int] = (40, 30, 200),
+        tells: bool = False,
     ) -> None:
+        super().__init__(seed, masked=masked, sabotage=sabotage)
         random = Random(f"hidden rules {seed}")
         words = words_of(random, 2 * rules + fillers)
-        self.seed = seed
         self.rules = dict(zip(words[:rules], words[rules : 2 * rules], strict=True))
         self._fillers = words[2 * rules :]
-        self.masked, self.sabotage, self.bound = masked, sabotage, bound
+        self.bound, self.tells = bound, tells
         self.train, self.validation, self.test = (
             self._cases(random, size, length) for size in sizes
         )
-        self.calls: Counter[str] = Counter()
-        self.longest = 0
-        self._asked: Counter[str] = Counter()
-        self._lock = threading.Lock()
 
     def _cases(self, random: Random, count: int, length: int) -> list[Case]:
         cues = list(self.rules)
         cases = []
         for number in range(count):
             cue = cues[number % len(cues)]
-            text = [cue, *random.sample(self._fillers, length - 1)]
-            random.shuffle(text)
-            cases.append(Case(" ".join(text), self.rules[cue]))
+            cases.append(case_of(random, cue, self.rules[cue], self._fillers, length))
         random.shuffle(cases)
         return cases
 
@@ -109,11 +80,7 @@ class HiddenRules:
         @tg.bundle
         def respond(prompt: str, text: str) -> str:
             """Ask a model for the answer to a text."""
-            messages = [
-                {"role": "system", "content": prompt},
-                {"role": "user", "content": f"Text: {text}"},
-            ]
-            return str(ask(messages=messages))
+            return task(ask, prompt, text)
 
         def run(case: Case) -> Any:
             return respond(prompt, case.text)
@@ -127,51 +94,38 @@ class HiddenRules:
             return 1.0, ""
         if self.masked:
             return 0.0, "The answer is wrong."
-        return 0.0, f'The answer is "{case.answer}", not "{output}".'
+        told = f"For the text '{case.text}' the" if self.tells else "The"
+        return 0.0, f'{told} answer is "{case.answer}", not "{output}".'
 
     def accuracy(self, prompt: str) -> float:
         """The share of the test cases that are answered right with a prompt."""
         right = [followed(prompt, case.text) == case.answer for case in self.test]
-        return sum(right) / len(right)
+        return float(sum(right) / len(right))
+
+    def learn(self, model: Any = None, task_model: Any = None) -> float:
+        """Train the prompt with OptoPrime, by `model`, and say how accurate it has become."""
+        run, prompt = self.workflow(task_model)
+        fit(
+            run, self.train, self.guide, validation=self.validation, budget=400, seed=self.seed,
+            optimizer=OptoPrime([prompt], llm=model or self.ask, budget=1_250),
+            validate_every=5, perfect=1.0, workers=1,
+        )  # fmt: skip
+        return self.accuracy(prompt.data)
 
     # The models
 
-    def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """What the model answers: the task, a proposal, or a critique."""
-        text = "\n\n".join(message["content"] for message in messages)
-        if messages[-1]["content"].startswith("Text: "):
-            self._count("task", 0)
-            return followed(messages[0]["content"], messages[-1]["content"])
-        self._count("optimizer", len(text))
-        random = Random(f"{self.seed} {self._occurrence(text)} {text}")
-        if '"suggestion"' not in text:
-            reply = self._criticism(text)
-            return _spoiled_words(reply, random) if random.random() < self.sabotage else reply
-        if random.random() < self.sabotage:
-            return self._sabotaged(text, random)
-        return proposal({name: self._improved(old, text) for name, old in variables_in(text)})
+    def performed(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """What follows from the rules of the prompt."""
+        return followed(messages[0]["content"], messages[-1]["content"])
 
-    def answer(self, request: dict[str, Any]) -> Answer:
-        """The same for a `Server`."""
-        return Answer(content=self.ask(request["messages"]))
-
-    def _count(self, kind: str, characters: int) -> None:
-        with self._lock:
-            self.calls[kind] += 1
-            self.longest = max(self.longest, characters)
-
-    def _occurrence(self, text: str) -> int:
-        """How often the same was asked before: a model's second answer may be another one."""
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        with self._lock:
-            self._asked[digest] += 1
-            return self._asked[digest]
+    def improved(self, request: str, random: Random) -> dict[str, Any]:
+        """Each prompt with the rules that the facts in the request support."""
+        return {name: self._improved(old, request) for name, old in variables_in(request)}
 
     def _improved(self, prompt: str, request: str) -> str:
-        """A prompt with the rules that the facts in a request support."""
         facts = facts_in(request)
         rules = rules_of(prompt)
-        kept = {word: label for word, label in rules.items() if not _refuted(word, label, facts)}
+        kept = {word: label for word, label in rules.items() if not refuted(word, label, facts)}
         added = 0
         for word, label in induced(facts):
             if added == self.bound:
@@ -179,94 +133,22 @@ class HiddenRules:
             if kept.get(word) != label and label not in kept.values():
                 kept[word] = label
                 added += 1
-        return written(kept)
+        return written(START, kept)
 
-    def _criticism(self, request: str) -> str:
+    def harmful(self, request: str, good: Mapping[str, Any], random: Random) -> dict[str, Any]:
+        """All rules dropped, or all answers turned."""
+        if random.random() < 0.5:
+            return dict.fromkeys(good, START)
+        return {name: written(START, _turned(rules_of(old))) for name, old in variables_in(request)}
+
+    def criticism(self, request: str) -> str:
         """What is wrong, fact by fact: what a reader of this alone could learn from it."""
         facts = facts_in(request)
-        said = [f"For the text '{fact.text}' the answer is \"{fact.label}\"." for fact in facts]
-        return "\n".join(said) or "Nothing can be said of what is wrong."
-
-    def _sabotaged(self, request: str, random: Random) -> str:
-        """A reply that is malformed, or reads well and does harm."""
-        named = variables_in(request)
-        good = {name: self._improved(old, request) for name, old in named}
-        whole = proposal(good)
-        rules = {name: rules_of(old) for name, old in named}
-        turned = {
-            name: written(dict(zip(old, [*old.values()][1:] + [*old.values()][:1], strict=True)))
-            for name, old in rules.items()
-        }
-        return random.choice(
-            [
-                whole[: len(whole) * 2 // 3],
-                "I am sorry, I cannot see what to change here.",
-                "",
-                proposal(dict.fromkeys(good, START)),
-                proposal(turned),
-                proposal({name + "_x": text for name, text in good.items()}),
-                proposal({name: [1, 2] for name in good}),
-                "{'reasoning': 'because', 'suggestion': " + repr(good)[:-3],
-            ]
-        )
+        found = [f"For the text '{fact.text}' the answer is \"{fact.label}\"." for fact in facts]
+        return "\n".join(found) or super().criticism(request)
 
 
-def words_of(random: Random, count: int) -> list[str]:
-    """So many words that nobody has seen before."""
-    found: dict[str, None] = {}
-    while len(found) < count:
-        syllables = (
-            random.choice("bdfgklmnprstvz") + random.choice("aeiou")
-            for _ in range(random.choice((2, 3)))
-        )
-        word = "".join(syllables) + random.choice(("", "k", "n", "r", "s"))
-        if word != NOTHING:
-            found[word] = None
-    return list(found)
-
-
-def rules_of(prompt: str) -> dict[str, str]:
-    """The rules that stand in a prompt."""
-    return dict(_RULE.findall(prompt))
-
-
-def written(rules: Mapping[str, str]) -> str:
-    """A prompt with rules."""
-    return "\n".join([START, *(f'"{word}" means "{label}"' for word, label in rules.items())])
-
-
-def followed(prompt: str, text: str) -> str:
-    """What follows from the rules of a prompt: the first rule whose word stands in the text."""
-    words = set(re.findall(r"[a-z]+", text))
-    return next((label for word, label in rules_of(prompt).items() if word in words), NOTHING)
-
-
-def _refuted(word: str, label: str, facts: Sequence[Fact]) -> bool:
-    return any(word in fact.text.split() and fact.label != label for fact in facts)
-
-
-def induced(facts: Sequence[Fact]) -> list[tuple[str, str]]:
-    """Rules that explain the facts: the certain ones first, then in the order of the facts."""
-    labels: dict[str, set[str]] = defaultdict(set)
-    texts: dict[str, list[set[str]]] = defaultdict(list)
-    for fact in facts:
-        texts[fact.label].append(set(fact.text.split()))
-        for word in fact.text.split():
-            labels[word].add(fact.label)
-    found: list[tuple[int, int, str, str]] = []
-    for label, of_label in texts.items():
-        shared = set.intersection(*of_label)
-        possible = sorted(word for word in shared if labels[word] == {label})
-        if possible:
-            guess = Random(f"{label} {possible}").choice(possible)
-            found.append((len(possible), len(found), guess, label))
-    return [(word, label) for _, _, word, label in sorted(found)]
-
-
-def proposal(values: Mapping[str, Any]) -> str:
-    """The reply that suggests values."""
-    return json.dumps({"reasoning": "by the facts", "suggestion": dict(values)})
-
-
-def _spoiled_words(text: str, random: Random) -> str:
-    return random.choice(["", text[: len(text) // 2], "All is well."])
+def _turned(rules: Mapping[str, str]) -> dict[str, str]:
+    """The same words, each with the next one's answer."""
+    labels = list(rules.values())
+    return dict(zip(rules, labels[1:] + labels[:1], strict=True))

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from optimizers import OptoPrime, Reflect, fit
+from optimizers import OptoPrime, Reflect
 from tests.worlds.two_stages import TwoStages
-
-
-def trained(world: TwoStages, optimizer: Any) -> float:
-    fit(
-        world.run,
-        world.train,
-        world.guide,
-        optimizer=optimizer,
-        budget=200,
-        batch_size=8,
-        workers=1,
-    )
-    return world.accuracy
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -29,7 +14,7 @@ def test_the_stage_to_blame_is_found_and_the_other_stays(seed: int) -> None:
     innocent = (world.two, world.one)[world.blamed]
     before = innocent.data
     assert world.accuracy == 0.0
-    assert trained(world, OptoPrime([world.one, world.two], llm=world.ask)) >= 0.9
+    assert world.learn() >= 0.9
     assert innocent.data == before
 
 
@@ -37,7 +22,7 @@ def test_the_stage_to_blame_is_found_and_the_other_stays(seed: int) -> None:
 def test_without_the_values_between_nobody_can_be_blamed(seed: int) -> None:
     world = TwoStages(seed)
     optimizer = OptoPrime([world.one, world.two], llm=world.ask, mask=["Others"])
-    assert trained(world, optimizer) == 0.0
+    assert world.learn(optimizer=optimizer) == 0.0
 
 
 def test_both_stages_are_to_blame_in_turn() -> None:

@@ -14,32 +14,36 @@ from random import Random
 from typing import Any
 
 import tracegraph as tg
+from optimizers import OptoPrime, fit
+from optimizers.demo.learning import NOTHING, followed, induced, rules_of, written
 from tests.worlds.facts import Fact, between_in, facts_in, variables_in
-from tests.worlds.hidden_rules import (
-    NOTHING,
-    START,
-    Case,
-    followed,
-    induced,
-    proposal,
-    rules_of,
-    words_of,
-    written,
-)
+from tests.worlds.hidden_rules import START
+from tests.worlds.world import Case, World, case_of, task, words_of
 
 __all__ = ["TwoStages"]
 
 
-class TwoStages:
+class TwoStages(World):
     """A workflow of two prompts, a model that runs it and one that improves it; see the module.
 
     Args:
         seed: of every word, every case and who is to blame.
+        masked: the feedback says only that an answer is wrong.
+        sabotage: the share of the proposals that are spoiled.
         rules: how many rules each stage has.
         bound: how many rules the optimizer model adds at a time.
     """
 
-    def __init__(self, seed: int, *, rules: int = 8, bound: int = 3) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        masked: bool = False,
+        sabotage: float = 0.0,
+        rules: int = 8,
+        bound: int = 3,
+    ) -> None:
+        super().__init__(seed, masked=masked, sabotage=sabotage)
         random = Random(f"two stages {seed}")
         words = words_of(random, 3 * rules + 8)
         cues, between, answers = (words[n * rules : (n + 1) * rules] for n in range(3))
@@ -53,37 +57,62 @@ class TwoStages:
         self.train, self.test = (
             [self._case(random, cues[n % rules], fillers) for n in range(size)] for size in (16, 40)
         )
-        prompts = [written(self.stages[0]), written(self.stages[1])]
+        prompts = [written(START, self.stages[0]), written(START, self.stages[1])]
         prompts[self.blamed] = START
         self.one, self.two = (
             tg.node(prompt, trainable=True, name=name)
             for prompt, name in zip(prompts, ("one", "two"), strict=True)
         )
+        self._performer: Any = self.ask
 
     def _case(self, random: Random, cue: str, fillers: list[str]) -> Case:
-        text = [cue, *random.sample(fillers, 4)]
-        random.shuffle(text)
-        return Case(" ".join(text), self.stages[1][self.stages[0][cue]])
+        return case_of(random, cue, self.stages[1][self.stages[0][cue]], fillers)
 
     def run(self, case: Case) -> Any:
         """The workflow."""
+        ask = self._performer
+
+        @tg.bundle
+        def first(prompt: str, text: str) -> str:
+            """Name what the text is about, by the prompt."""
+            return task(ask, prompt, text)
+
+        @tg.bundle
+        def second(prompt: str, word: str) -> str:
+            """Answer for the word, by the prompt."""
+            return task(ask, prompt, word)
+
         return second(self.two, first(self.one, case.text))
 
     def guide(self, case: Case, output: str) -> tuple[float, str]:
         """Whether the answer is right, and what it should have been."""
-        right = output == case.answer
-        return float(right), "" if right else f'The answer is "{case.answer}", not "{output}".'
+        if output == case.answer:
+            return 1.0, ""
+        return 0.0, "Wrong." if self.masked else f'The answer is "{case.answer}", not "{output}".'
 
     @property
     def accuracy(self) -> float:
         """The share of the test cases that the present prompts answer right."""
         with tg.stop_tracing():
             right = [self.run(case).data == case.answer for case in self.test]
-        return sum(right) / len(right)
+        return float(sum(right) / len(right))
 
-    def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """What the optimizer model proposes."""
-        request = "\n\n".join(message["content"] for message in messages)
+    def learn(self, model: Any = None, task_model: Any = None, *, optimizer: Any = None) -> float:
+        """Train both prompts, with OptoPrime unless another optimizer is given."""
+        self._performer = task_model or self.ask
+        optimizer = optimizer or OptoPrime([self.one, self.two], llm=model or self.ask)
+        fit(
+            self.run, self.train, self.guide, optimizer=optimizer, budget=200, batch_size=8,
+            workers=1,
+        )  # fmt: skip
+        return self.accuracy
+
+    def performed(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """What follows from the rules of the prompt."""
+        return followed(messages[0]["content"], messages[-1]["content"])
+
+    def improved(self, request: str, random: Random) -> dict[str, Any]:
+        """The prompt of the stage that the words in between blame, with a few rules more."""
         prompts = dict(variables_in(request))
         one, two = (rules_of(prompts.get(name, "")) for name in ("one", "two"))
         word_for = {label: word for word, label in two.items()}
@@ -97,19 +126,11 @@ class TwoStages:
                 for_two.append((str(word), fact.label))
         found = [rule for rule in induced(for_one) if rule[1] not in one.values()]
         changed = {
-            "one": written({**one, **dict(found[: self.bound])}),
-            "two": written({**two, **dict(for_two[: self.bound])}),
+            "one": written(START, {**one, **dict(found[: self.bound])}),
+            "two": written(START, {**two, **dict(for_two[: self.bound])}),
         }
-        return proposal({name: changed[name] for name in prompts})
+        return {name: changed[name] for name in prompts}
 
-
-@tg.bundle
-def first(prompt: str, text: str) -> str:
-    """Name what the text is about, by the prompt."""
-    return followed(prompt, text)
-
-
-@tg.bundle
-def second(prompt: str, word: str) -> str:
-    """Answer for the word, by the prompt."""
-    return followed(prompt, word)
+    def harmful(self, request: str, good: Mapping[str, Any], random: Random) -> dict[str, Any]:
+        """All rules dropped in one stage."""
+        return {random.choice(sorted(good)): START} if good else {}

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tracegraph.errors import CheckpointError, HistoryError
+from tracegraph.events import observe
 from tracegraph.history.store import HistoryWarning
 from tracegraph.history.tensors import tensor_bytes, tensors_in
 from tracegraph.history.values import pack, unpack
@@ -105,6 +106,7 @@ def save(
     if keep is not None:
         for old in checkpoints(home)[:-keep]:
             _discard(old)
+    observe("checkpoint", path=str(target.absolute()), step=step)
     return target
 
 

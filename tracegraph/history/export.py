@@ -7,13 +7,19 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, Final
 
 from tracegraph.errors import MissingExtra
 from tracegraph.history.reading import KeptRun, KeptStep, KeptValue
 from tracegraph.kinds import show
 
-__all__ = ["csv_text", "json_lines", "run_facts", "steps_frame", "value_facts"]
+__all__ = ["STEP_NUMBERS", "csv_text", "json_lines", "run_facts", "steps_frame", "value_facts"]
+
+
+STEP_NUMBERS: Final = (
+    "score", "seconds", "changes", "rejections", "calls", "tokens_in", "tokens_out", "cost",
+)  # fmt: skip
+"""The numbers of a `KeptStep` that tools draw as curves."""
 
 
 def run_facts(run: KeptRun) -> dict[str, Any]:
@@ -30,7 +36,8 @@ def value_facts(value: KeptValue) -> dict[str, Any]:
 
 
 def json_lines(run: KeptRun, *, graphs: bool = False) -> Iterator[str]:
-    """The run as lines of JSON, each with a ``type``: run, parameter, step, candidate, event.
+    """The run as lines of JSON, each with a ``type``: run, parameter, step, reply, candidate,
+    event.
 
     Args:
         run: a run of a `History`.
@@ -45,6 +52,8 @@ def json_lines(run: KeptRun, *, graphs: bool = False) -> Iterator[str]:
         if graphs and step.nodes:
             facts["graph"] = asdict(run.graph(step.number))
         yield _line("step", facts)
+    for reply in run.replies:
+        yield _line("reply", asdict(reply))
     for candidate in run.candidates:
         yield _line("candidate", asdict(candidate))
     for event in run.events:

@@ -5,25 +5,30 @@ They lie in the same file as the runs, each in a named space. What is kept survi
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
+from tracegraph.again import REPLAY
 from tracegraph.errors import HistoryError
+from tracegraph.events import observe
 from tracegraph.history.redact import Redactor
 from tracegraph.history.store import keep_text, kept_text, open_store, store_path, transaction
 from tracegraph.history.values import pack, unpack
 
-__all__ = ["Facts"]
+__all__ = ["Facts", "State", "forget_states"]
 
 
 @final
-class Facts:
+class Facts(MutableMapping[str, Any]):
     """A dict on disk, from texts to values that JSON can hold; several processes may share it.
 
     Args:
@@ -104,6 +109,12 @@ class Facts:
             ).fetchone()
         return int(count)
 
+    def __delitem__(self, key: str) -> None:
+        with self._lock, transaction(self._connection):
+            row = "DELETE FROM facts WHERE space=? AND key=?"
+            if not self._connection.execute(row, (self.space, key)).rowcount:
+                raise KeyError(key)
+
     def clear(self) -> None:
         """Forget everything in this space."""
         with self._lock, transaction(self._connection):
@@ -148,11 +159,12 @@ class State:
     """
 
     def __init__(self, name: str, store: str | Path | None = None) -> None:
-        self.name = name
+        tape = os.environ.get(REPLAY)
+        self.name = f"{name}{_mark(tape)}" if tape else name  # a replay begins at the beginning
         self._store = store
 
     def load(self) -> Any:
-        """The state that was saved last, or ``None``."""
+        """The state that was saved last, or ``None``; in a replay, only what it saved itself."""
         with Facts("state", self._store) as facts:
             return facts.get(self.name)
 
@@ -160,3 +172,49 @@ class State:
         """Keep a state, all of it or none; it is on disk when this returns."""
         with Facts("state", self._store) as facts:
             facts[self.name] = state
+            observe("state", name=self.name, store=str(facts.path.absolute()))
+
+    def journal(self, about: str) -> Facts:
+        """Facts that belong to this state, each on disk at once: what was paid for since the last save."""
+        return Facts(f"{about} of {self.name}", self._store)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """A block in which no other process or thread may hold this state.
+
+        The system lets go of it when the process ends, however it ends.
+
+        Raises:
+            HistoryError: another one holds it.
+        """
+        history = store_path(self._store)
+        history.parent.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(self.name.encode()).hexdigest()[:12]
+        lock = sqlite3.connect(
+            history.with_name(f"{history.stem}-{digest}.lock"), isolation_level=None, timeout=0
+        )
+        try:
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                raise HistoryError(
+                    f"the state {self.name!r} in {history} is in use by another run; wait for its "
+                    "end, or give this one another name or place"
+                ) from error
+            yield
+        finally:
+            lock.close()
+
+
+def forget_states(store: str | Path, tape: Path) -> None:
+    """Forget the states of the replay with this tape, and all that is kept under their names."""
+    mark = _mark(str(tape))
+    with Facts("state", store) as facts, facts._lock, transaction(facts._connection):
+        facts._connection.execute(
+            "DELETE FROM facts WHERE substr(key, -?) = ? OR substr(space, -?) = ?",
+            (len(mark), mark, len(mark), mark),
+        )
+
+
+def _mark(tape: str) -> str:
+    return f" (replay {hashlib.sha256(tape.encode()).hexdigest()[:12]})"

@@ -72,6 +72,27 @@ class KeptGraph:
             self.title,
         )
 
+    def details(self) -> dict[int, tuple[view.Entry, ...]]:
+        """What there is to say of each node, by its number."""
+        from tracegraph import view  # drawing is loaded when something is drawn
+
+        told = {}
+        for node in self.nodes:
+            facts = {
+                "operation": node.op or "", "kind": node.kind or "",
+                "version": "" if node.version is None else str(node.version),
+            }  # fmt: skip
+            entries = [view.Entry("About", "facts", {k: said for k, said in facts.items() if said})]
+            if node.failure is None:
+                entries.append(view.Entry("Value", "text", node.value))
+            else:
+                entries.append(view.Entry("Error", "error", node.failure))
+            said = self.documentation.get(node.op or "")
+            if said:
+                entries.append(view.Entry("Documentation", "text", said))
+            told[node.number] = tuple(entries)
+        return told
+
     def to_svg(self) -> str:
         """The graph as one self-contained SVG."""
         from tracegraph import view  # drawing is loaded when something is drawn

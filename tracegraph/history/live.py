@@ -24,11 +24,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
+from tracegraph.again import REPLAY
 from tracegraph.errors import HistoryError
 from tracegraph.events import watching
 from tracegraph.history.capture import Captured, capture, cut, feedback_on, mean_score, text_of
 from tracegraph.history.parameters import Taken, take
 from tracegraph.history.redact import Redactor
+from tracegraph.history.started import again_of
 from tracegraph.history.store import HistoryWarning, keep_text, kept_text, store_path
 from tracegraph.history.surroundings import surroundings
 from tracegraph.history.writer import Job, Writer
@@ -79,6 +81,7 @@ class Run:
         self._versions: dict[int, int] = {}
         self._learned: set[int] = set()
         self._said = False
+        self._states: list[dict[str, Any]] = []
         self._id: int | None = None
         self._stack = ExitStack()
         self._writer: Writer | None = None
@@ -214,17 +217,40 @@ class Run:
         *,
         parents: Iterable[str] = (),
         score: float | None = None,
+        scores: Mapping[str, float] | None = None,
         status: str = "",
         **details: Any,
     ) -> None:
-        """Keep a candidate of a search, or what became of it: the later call counts."""
+        """Keep a candidate of a search, or what became of it.
+
+        A later call with the same `id` adds to it: what it leaves out stays as it was.
+
+        Args:
+            id: its name within the run.
+            parents: the ids of those that it was made from.
+            score: how good it is; larger is better.
+            scores: the same for each objective, by name.
+            status: what became of it, in a word.
+            **details: anything else, bounded.
+        """
+        if scores:
+            details["scores"] = {name: float(value) for name, value in scores.items()}
         row = (id, json.dumps(list(parents)), self._number, time.time(), score, status)
         text = json.dumps({key: _plain(value, 10_000) for key, value in details.items()})
 
         def job(connection: sqlite3.Connection, path: Path) -> None:
-            sha = keep_text(connection, self._redactor.clean(text))
+            known = connection.execute(
+                "SELECT details FROM candidates WHERE run=? AND id=?", (self._id, id)
+            ).fetchone()
+            before = json.loads(kept_text(connection, known[0]) or "{}") if known else {}
+            merged = {**before, **json.loads(self._redactor.clean(text))}
+            sha = keep_text(connection, json.dumps(merged))
             connection.execute(
-                "INSERT OR REPLACE INTO candidates VALUES (?,?,?,?,?,?,?,?)", (self._id, *row, sha)
+                "INSERT INTO candidates VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (run, id) DO UPDATE SET "
+                "parents=iif(excluded.parents='[]', parents, excluded.parents), "
+                "score=coalesce(excluded.score, score), details=excluded.details, "
+                "status=iif(excluded.status='', status, excluded.status)",
+                (self._id, *row, sha),
             )
 
         self._put(job)
@@ -288,6 +314,34 @@ class Run:
 
     def _candidate(self, facts: dict[str, Any]) -> None:
         self.candidate(**facts)
+
+    def _reply(self, facts: dict[str, Any]) -> None:
+        """Keep a question to a model and its reply, whoever asked."""
+        from tracegraph.llm.tape import plain_reply  # loaded already by whoever asked
+
+        request, reply, model = facts["request"], facts["reply"], facts["model"].name
+        self._learn(facts["model"])
+        usage = (
+            (None, None) if reply.usage is None else (reply.usage.prompt, reply.usage.completion)
+        )
+        row = (self._number, time.time(), request.key(model), model, *usage, reply.cost)
+        asked, said = request.canonical(model), json.dumps(plain_reply(reply))
+
+        def job(connection: sqlite3.Connection, path: Path) -> None:
+            texts = [keep_text(connection, self._redactor.clean(text)) for text in (asked, said)]
+            connection.execute(
+                "INSERT INTO replies (run, step, time, key, model, tokens_in, tokens_out, cost, "
+                "request, reply) VALUES (?,?,?,?,?,?,?,?,?,?)",
+                (self._id, *row, *texts),
+            )
+
+        self._put(job)
+
+    def _state(self, facts: dict[str, Any]) -> None:
+        """Keep once that a loop's state is kept under a name."""
+        if facts not in self._states:
+            self._states.append(facts)
+            self.log("state", **facts)
 
     def _finish(self, draft: _Draft) -> int:
         with self._lock:
@@ -393,12 +447,15 @@ class Run:
 
     def _opening(self) -> Job:
         created = time.time()
+        replayed = " (replay)" if REPLAY in os.environ else ""
 
         def job(connection: sqlite3.Connection, path: Path) -> None:
-            about = {"config": self._config, **surroundings(self._seed)}
+            about = {
+                "config": self._config, **surroundings(self._seed), **again_of(self.name)
+            }  # fmt: skip
             self._id = connection.execute(
                 "INSERT INTO runs (name, created, status, host, pid, about) VALUES (?,?,?,?,?,?)",
-                (self._redactor.clean(self.name), created, "running", socket.gethostname(),
+                (self._redactor.clean(self.name) + replayed, created, "running", socket.gethostname(),
                  os.getpid(), self._keep_json(connection, about)),
             ).lastrowid  # fmt: skip
 
@@ -435,6 +492,8 @@ _RULES: dict[str, Any] = {
     "step": Run._step_ended,
     "step_failed": Run._step_ended,
     "candidate": Run._candidate,
+    "reply": Run._reply,
+    "state": Run._state,
 }
 
 

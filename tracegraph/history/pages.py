@@ -1,31 +1,141 @@
-"""A kept run as a page to click through: one frame for each step that was kept with a graph."""
+"""A kept run as a page to click through: its steps, and the candidates and curves of the whole run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from tracegraph.errors import HistoryError
-from tracegraph.history.reading import KeptRun, KeptStep
+from tracegraph.history.kept_graph import KeptGraph
+from tracegraph.history.reading import KeptCandidate, KeptRun, KeptStep
 from tracegraph.kinds import show
-from tracegraph.view import Exchange, Frame, Page, Rejection, Version
+from tracegraph.view import (
+    Candidate,
+    Curve,
+    Entry,
+    Exchange,
+    Frame,
+    Page,
+    Picture,
+    Rejection,
+    Version,
+    fold,
+    fronts,
+    lineage,
+    write_html,
+)
 
-__all__ = ["page"]
+__all__ = ["page", "report"]
+
+_STEPS = 400  # of a longer run, so many are shown, evenly taken
+_CANDIDATES = 2_000  # and so many candidates: the best
+_REASONS = ("reason", "note", "error", "why")
+
+
+def report(run: KeptRun, path: str | Path) -> Path:
+    """Write `page` to a file that ends in .html, whole or not at all; gives its path."""
+    return write_html(page(run), path)
 
 
 def page(run: KeptRun, step: int | None = None) -> Page:
     """The steps of a run in order, or one of them, for `tracegraph.view.write_html`.
 
+    With the steps come the candidates of its searches, if any: who descends from whom, the Pareto
+    front where they have several scores, and curves of scores and spend. Of a run of more than 400
+    steps, 400 are shown, the first and the last among them.
+
     Raises:
-        HistoryError: no step was kept with a graph, or the run has no such step.
+        HistoryError: neither a step nor a candidate was kept, or the run has no such step.
     """
-    steps = [s for s in run.steps if (s.nodes if step is None else s.number == step)]
-    if step is not None and not steps:
+    every = run.steps
+    if step is not None:
+        chosen = [s for s in every if s.number == step]
+        if not chosen:
+            raise HistoryError(
+                f"run {run.id} ({run.name!r}) has no step {step}; it has {len(every)} steps"
+            )
+        return Page(run.name, tuple(_frame(run, kept) for kept in chosen))
+    candidates = run.candidates
+    if not every and not candidates:
         raise HistoryError(
-            f"run {run.id} ({run.name!r}) has no step {step}; it has {len(run.steps)} steps"
+            f"run {run.id} ({run.name!r}) kept neither a step nor a candidate, so there is nothing "
+            "to show"
         )
-    if not steps:
-        raise HistoryError(f"no step of run {run.id} ({run.name!r}) was kept with a graph")
-    return Page(run.name, tuple(_frame(run, kept) for kept in steps))
+    frames = tuple(_frame(run, kept) for kept in _evenly(every))
+    if not candidates:
+        return Page(run.name, frames)
+    made = [_candidate(kept) for kept in _best(candidates)]
+    return Page(
+        run.name, frames, lineage(made), tuple(_curves(every, candidates)), tuple(fronts(made))
+    )
+
+
+def _evenly(steps: Sequence[KeptStep]) -> list[KeptStep]:
+    """Steps with a graph, or all where none has one; of many, some, the first and the last with them."""
+    chosen = [step for step in steps if step.nodes] or list(steps)
+    if len(chosen) <= _STEPS:
+        return chosen
+    last = len(chosen) - 1
+    return [chosen[round(at * last / (_STEPS - 1))] for at in range(_STEPS)]
+
+
+def _best(candidates: Sequence[KeptCandidate]) -> list[KeptCandidate]:
+    if len(candidates) <= _CANDIDATES:
+        return list(candidates)
+    ranked = sorted(candidates, key=lambda c: float("-inf") if c.score is None else c.score)
+    kept = {c.id for c in ranked[-_CANDIDATES:]}
+    return [c for c in candidates if c.id in kept]
+
+
+def _candidate(kept: KeptCandidate) -> Candidate:
+    said = kept.details
+    values = said.get("values")
+    return Candidate(
+        id=kept.id,
+        parents=kept.parents,
+        step=kept.step or 0,
+        score=kept.score,
+        status=kept.status or "",
+        note=next((str(said[name]) for name in _REASONS if said.get(name)), ""),
+        scores=_scores(said),
+        values={
+            str(name): value if isinstance(value, str) else show(value)
+            for name, value in (values.items() if isinstance(values, Mapping) else ())
+        },
+    )
+
+
+def _scores(said: Mapping[str, Any]) -> dict[str, float]:
+    """Scores by name: those of objectives, else those of examples, in their order."""
+    found = said.get("scores") or {}
+    if not found and isinstance(said.get("examples"), (list, tuple)):
+        found = {f"example {number}": score for number, score in enumerate(said["examples"], 1)}
+    if not isinstance(found, Mapping):
+        return {}
+    return {
+        str(name): float(score)
+        for name, score in found.items()
+        if isinstance(score, (int, float)) and not isinstance(score, bool)
+    }
+
+
+def _curves(steps: Sequence[KeptStep], candidates: Sequence[KeptCandidate]) -> list[Curve]:
+    met = [(float(number), c.score) for number, c in enumerate(candidates) if c.score is not None]
+    best = accumulate((score for _, score in met), max)
+    dollars = accumulate(step.cost or 0.0 for step in steps)
+    tokens = accumulate(float((s.tokens_in or 0) + (s.tokens_out or 0)) for s in steps)
+    numbers = [float(step.number) for step in steps]
+    curves = [
+        Curve(
+            "Best score by candidate", tuple((at, b) for (at, _), b in zip(met, best, strict=True))
+        ),
+        Curve("Score", tuple((float(s.number), s.score) for s in steps if s.score is not None)),
+        Curve("Spend", tuple(zip(numbers, dollars, strict=True)), "$"),
+        Curve("Tokens", tuple(zip(numbers, tokens, strict=True))),
+    ]
+    return [curve for curve in curves if any(y for _, y in curve.points)]
 
 
 def _frame(run: KeptRun, step: KeptStep) -> Frame:
@@ -37,8 +147,10 @@ def _frame(run: KeptRun, step: KeptStep) -> Frame:
         "time": "" if step.seconds is None else f"{step.seconds:.3g} s",
         "tokens": f"{tokens:,}" if tokens else "",
     }
+    graph = run.graph(step.number) if step.nodes else None
     return Frame(
-        picture=run.graph(step.number).picture(),
+        picture=Picture(()) if graph is None else fold(graph.picture()),
+        details={} if graph is None else _details(graph, said),
         title=f"step {step.number}",
         note="\n".join(filter(None, (step.note, said.get("reasoning"), said.get("error")))),
         parameters={
@@ -60,6 +172,18 @@ def _frame(run: KeptRun, step: KeptStep) -> Frame:
         cost=step.cost,
         facts={name: fact for name, fact in facts.items() if fact},
     )
+
+
+def _details(graph: KeptGraph, said: Mapping[str, Any]) -> dict[int, tuple[Entry, ...]]:
+    """What there is to say of each node, and the feedback that was given at it."""
+    told = graph.details()
+    given: dict[int, dict[str, None]] = {}
+    for entry in said.get("feedback") or ():
+        if isinstance(entry, Mapping) and entry.get("output") in told:
+            given.setdefault(entry["output"], {})[str(entry.get("text", ""))] = None
+    for number, texts in given.items():
+        told[number] += (Entry("Feedback given here", "text", "\n".join(texts)),)
+    return told
 
 
 def _exchange(kept: dict[str, Any]) -> Exchange:

@@ -15,18 +15,20 @@ from pathlib import Path
 from typing import Any, final
 
 from tracegraph.errors import HistoryError, NoSuchRun
+from tracegraph.history.display import html_table, rich_table, runs_rows, sparkline, steps_rows
 from tracegraph.history.kept_graph import KeptGraph
 from tracegraph.history.parameters import read_value, tensor_file
 from tracegraph.history.store import collect_garbage, kept_text, open_store, store_path, transaction
 from tracegraph.kinds import show
 
-__all__ = ["Difference", "Event", "History", "KeptCandidate", "KeptRun", "KeptStep", "KeptValue",
-           "differences"]  # fmt: skip
+__all__ = ["Difference", "Event", "History", "KeptCandidate", "KeptReply", "KeptRun", "KeptStep",
+           "KeptValue", "differences"]  # fmt: skip
 
 _STEP = (
     "number, started, seconds, status, optimizer, note, score, changes, rejections, calls, "
     "tokens_in, tokens_out, cost, nodes"
 )
+_SHOWN = 50  # rows of a table that is displayed: the latest
 _RUN = "id, name, created, ended, status, error, host, pid, about"
 
 
@@ -79,6 +81,30 @@ class KeptCandidate:
     status: str
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """Its score for each objective, by name; larger is better."""
+        return dict(self.details.get("scores", {}))
+
+
+@dataclass(frozen=True, slots=True)
+class KeptReply:
+    """A question to a model and its reply, whoever asked; in order of time.
+
+    `request` and `reply` are plain data, as a tape holds them (`tracegraph.llm.Tape`); `key` is that
+    of the request. `cost` is in dollars.
+    """
+
+    step: int
+    time: float
+    key: str
+    model: str
+    tokens_in: int | None
+    tokens_out: int | None
+    cost: float | None
+    request: Mapping[str, Any]
+    reply: Mapping[str, Any]
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -127,6 +153,12 @@ class History:
     def __repr__(self) -> str:
         return f"History({str(self.path)!r})"
 
+    def __rich__(self) -> Any:
+        return rich_table(str(self.path), runs_rows(self.runs()[-_SHOWN:]))
+
+    def _repr_html_(self) -> str:
+        return html_table(str(self.path), runs_rows(self.runs()[-_SHOWN:]))
+
     def runs(self) -> list[KeptRun]:
         """Every run, the oldest first."""
         with self._reading() as connection:
@@ -171,7 +203,7 @@ class History:
         if dry or not gone:
             return len(gone), 0
         before = self._size()
-        with self._guarded():
+        with self._guarded("changed"):
             connection = open_store(self.path)
             try:
                 with transaction(connection):
@@ -205,6 +237,9 @@ class History:
             return f"no run is kept in {self.path} yet"
         with self._reading() as connection:
             names = [n for (n,) in connection.execute("SELECT DISTINCT name FROM runs LIMIT 10000")]
+            (last,) = connection.execute("SELECT max(id) FROM runs").fetchone()
+        if str(name).isdecimal() and last:
+            return f"{self.path} has no run {name}; the latest is run {last}"
         near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
         hint = (
             f"did you mean {near[0]!r}?" if near else "`tracegraph runs list` shows what there is"
@@ -215,7 +250,7 @@ class History:
         number, name, created, ended, status, error, host, pid, about = row
         if status == "running" and host == socket.gethostname() and not _alive(pid):
             status = "killed"
-        return KeptRun(self, number, name, created, ended, status, error, about)
+        return KeptRun(self, number, name, created, ended, status, error, about, host)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -227,12 +262,13 @@ class History:
                 connection.close()
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _guarded(self, done: str = "read") -> Iterator[None]:
         try:
             yield
         except sqlite3.OperationalError as error:
             raise HistoryError(
-                f"{self.path} cannot be read now ({error}): is it locked, or its disk full or gone?"
+                f"{self.path} cannot be {done} now ({error}): is it locked or read-only, or its disk "
+                "full or gone?"
             ) from error
         except sqlite3.DatabaseError as error:
             raise HistoryError(
@@ -245,12 +281,13 @@ class History:
 class KeptRun:
     """One kept run.
 
-    `status` is running, done, failed, interrupted, or killed (its process is gone).
+    `status` is running, done, failed, interrupted, or killed (its process is gone); `host` is the name
+    of its machine.
     """
 
     def __init__(
         self, history: History, id: int, name: str, created: float, ended: float | None,
-        status: str, error: str | None, about: bytes | None,
+        status: str, error: str | None, about: bytes | None, host: str | None,
     ) -> None:  # fmt: skip
         self._history = history
         self.id = id
@@ -259,14 +296,25 @@ class KeptRun:
         self.ended = ended
         self.status = status
         self.error = error
+        self.host = host
         self._about = about
 
     def __repr__(self) -> str:
         return f"<kept run {self.id} {self.name!r}, {self.status}>"
 
+    def __rich__(self) -> Any:
+        return rich_table(self._title(), steps_rows(self.steps[-_SHOWN:]))
+
+    def _repr_html_(self) -> str:
+        return html_table(self._title(), steps_rows(self.steps[-_SHOWN:]))
+
+    def _title(self) -> str:
+        scores = sparkline([step.score for step in self.steps])
+        return f"run {self.id} {self.name}: {self.status} {scores}".rstrip()
+
     @property
     def about(self) -> dict[str, Any]:
-        """Its ``config``, ``versions``, ``commit``, ``machine``, ``program`` and ``seeds``."""
+        """Its ``config``, ``versions``, ``commit``, ``machine``, ``program``, ``seeds``, ``started``."""
         with self._history._reading() as connection:
             return dict(json.loads(kept_text(connection, self._about) or "{}"))
 
@@ -281,12 +329,19 @@ class KeptRun:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """How many steps, the best and last score, tokens, calls, dollars and seconds."""
+        """How many steps, the best and last score, and what the steps took: tokens, calls, dollars.
+
+        ``replies`` and ``paid`` (dollars) count every reply of a model, those that the program asked
+        for itself too; ``seconds`` is the time of the whole run.
+        """
         with self._history._reading() as connection:
             row = connection.execute(
                 "SELECT count(*), max(score), sum(calls), sum(tokens_in), sum(tokens_out), sum(cost),"
                 " max(started + coalesce(seconds, 0)) FROM steps WHERE run=?",
                 (self.id,),
+            ).fetchone()
+            replies, paid = connection.execute(
+                "SELECT count(*), sum(cost) FROM replies WHERE run=?", (self.id,)
             ).fetchone()
             last = connection.execute(
                 "SELECT score FROM steps WHERE run=? AND score IS NOT NULL "
@@ -297,6 +352,7 @@ class KeptRun:
         return {
             "steps": steps, "best_score": best, "last_score": last[0] if last else None,
             "calls": calls, "tokens_in": tokens_in, "tokens_out": tokens_out, "cost": cost,
+            "replies": replies, "paid": paid,
             "seconds": (self.ended or until or self.created) - self.created,
         }  # fmt: skip
 
@@ -358,8 +414,24 @@ class KeptRun:
         return differences(self.parameters(before), self.parameters(after))
 
     @property
+    def replies(self) -> list[KeptReply]:
+        """Every question to a model and its reply: those of optimizers, and those of the program."""
+        with self._history._reading() as connection:
+            rows = connection.execute(
+                "SELECT step, time, key, model, tokens_in, tokens_out, cost, request, reply "
+                "FROM replies WHERE run=? ORDER BY id",
+                (self.id,),
+            ).fetchall()
+            return [
+                KeptReply(
+                    *row[:7], *(json.loads(kept_text(connection, sha) or "{}") for sha in row[7:])
+                )
+                for row in rows
+            ]
+
+    @property
     def candidates(self) -> list[KeptCandidate]:
-        """The candidates of its searches, in order."""
+        """The candidates of its searches, in the order in which they were met."""
         with self._history._reading() as connection:
             rows = connection.execute(
                 "SELECT id, parents, step, time, score, status, details FROM candidates "
@@ -373,6 +445,27 @@ class KeptRun:
                 )
                 for id, parents, step, when, score, status, sha in rows
             ]  # fmt: skip
+
+    def front(self, objectives: Iterable[str] | None = None) -> list[KeptCandidate]:
+        """The Pareto front: the candidates that no other one is at least as good as in every
+        objective and better than in one; larger is better.
+
+        Args:
+            objectives: names of `KeptCandidate.scores`; by default all that any candidate has. A
+                candidate without a score for each of them is left out.
+        """
+        found = self.candidates
+        names = (
+            sorted({n for c in found for n in c.scores}) if objectives is None else [*objectives]
+        )
+        points = [(c, tuple(c.scores[n] for n in names)) for c in found if {*names} <= {*c.scores}]
+        return [
+            c for c, own in points
+            if names and not any(
+                other != own and all(a >= b for a, b in zip(other, own, strict=True))
+                for _, other in points
+            )
+        ]  # fmt: skip
 
     @property
     def events(self) -> list[Event]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
 from typing import Any
 
-__all__ = ["Redactor"]
+__all__ = ["Redactor", "says_secret"]
 
 _NAMES = frozenset(
     ("KEY", "KEYS", "APIKEY", "TOKEN", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASSPHRASE",
@@ -36,9 +36,10 @@ _KNOWN = re.compile(
 _MARKS = ("sk-", "pk-", "rk-", "AKIA", "ASIA", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_",
           "hf_", "gsk_", "xox", "AIza", "eyJ", "-----BEGIN")  # fmt: skip
 _NAMED = re.compile(
-    r"""(?i)((?:api[_-]?key|x-api-key|authorization|proxy-authorization|cookie|access[_-]?token|"""
-    r"""client[_-]?secret|password|passwd)\\?["']?\s*[:=]\s*\\?["']?(?:(?:bearer|basic)\s+)?)"""
-    r"""(?!None\b|null\b|\[secret)([^\s"'\\,})\]]{6,})"""
+    r"""(?i)(?P<name>api[_-]?key|x-api-key|authorization|proxy-authorization|cookie|"""
+    r"""access[_-]?token|client[_-]?secret|password|passwd)(?P<quote>\\*["'])?(?P<is>\s*[:=]\s*)"""
+    r"""(?P<open>\\*["'])?(?P<scheme>(?:bearer|basic)\s+)?"""
+    r"""(?!None\b|null\b|\[secret|[\[{(])[^\s"'\\,})\]]{6,}"""
 )
 _NAMES_IN_TEXT = ("key", "authorization", "cookie", "token", "secret", "passw")
 
@@ -56,7 +57,7 @@ class Redactor:
         self._secrets: set[str] = set()
         self._heads: re.Pattern[str] | None = None
         found = os.environ if environment is None else environment
-        self._add(value for name, value in found.items() if _says_secret(name))
+        self._add(value for name, value in found.items() if says_secret(name))
 
     def learn(self, holder: Any) -> None:
         """Remember the secrets that a language model's object holds."""
@@ -70,7 +71,7 @@ class Redactor:
             text = _KNOWN.sub("[secret]", text)
         lower = text.lower()
         if any(name in lower for name in _NAMES_IN_TEXT):
-            text = _NAMED.sub(r"\1[secret]", text)
+            text = _NAMED.sub(_hidden, text)
         return text
 
     def _replaced(self, text: str, heads: re.Pattern[str]) -> str:
@@ -108,7 +109,15 @@ class Redactor:
                 self._heads = re.compile("|".join(starts))
 
 
-def _says_secret(name: str) -> bool:
+def _hidden(found: re.Match[str]) -> str:
+    """A named value, hidden; one without quotes in JSON gets some, so that it stays JSON."""
+    name, quote, sign, opened, scheme = (part or "" for part in found.groups())
+    value = f"{opened}{scheme}[secret]" if opened else f"{quote}{scheme}[secret]{quote}"
+    return f"{name}{quote}{sign}{value}"
+
+
+def says_secret(name: str) -> bool:
+    """Whether what has this name is a secret: one of its words is KEY, TOKEN, PASSWORD, ..."""
     return not _NAMES.isdisjoint(re.split(r"[^A-Z]+", name.upper()))
 
 
@@ -142,7 +151,7 @@ def _held(holder: Any, depth: int, secret: bool, seen: set[int]) -> Iterator[str
         items = [*getattr(holder, "__dict__", {}).items()]
         items += [(name, getattr(holder, name)) for name in slots if hasattr(holder, name)]
     for name, item in items:
-        yield from _held(item, depth + 1, secret or _says_secret(str(name)), seen)
+        yield from _held(item, depth + 1, secret or says_secret(str(name)), seen)
 
 
 def _slots(kind: type) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tracegraph.errors import HistoryError
+from tracegraph.errors import HistoryError, NoSuchRun
 
 __all__ = [
     "DIRECTORY",
@@ -75,12 +75,21 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             space TEXT NOT NULL, key TEXT NOT NULL, time REAL NOT NULL,
             value BLOB NOT NULL REFERENCES blobs(sha), PRIMARY KEY (space, key)) WITHOUT ROWID""",
     ),
+    (
+        """CREATE TABLE replies (
+            id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES runs(id) ON DELETE CASCADE,
+            step INTEGER NOT NULL, time REAL NOT NULL, key TEXT NOT NULL, model TEXT NOT NULL,
+            tokens_in INTEGER, tokens_out INTEGER, cost REAL,
+            request BLOB NOT NULL REFERENCES blobs(sha), reply BLOB NOT NULL REFERENCES blobs(sha))""",
+        "CREATE INDEX replies_by_run ON replies(run)",
+    ),
 )
 """The statements that bring a file from each schema version to the next."""
 
 _REFERENCES = (
     ("runs", "about"), ("steps", "details"), ("steps", "graph"), ("steps", "shown"),
-    ("params", "value"), ("candidates", "details"), ("facts", "value"),
+    ("params", "value"), ("candidates", "details"), ("facts", "value"), ("replies", "request"),
+    ("replies", "reply"),
 )  # fmt: skip
 
 
@@ -125,7 +134,7 @@ def open_store(
         )
     else:
         if not path.is_file():
-            raise HistoryError(
+            raise NoSuchRun(
                 f"there is no history at {path}; runs are kept by `with tracegraph.run(name):`, or "
                 f"where a directory {DIRECTORY} exists"
             )
@@ -140,13 +149,16 @@ def open_store(
             _set_journal(connection, path, warn or _warn)
             if version < len(MIGRATIONS):
                 _migrate(connection, path)
+        elif not version:
+            raise HistoryError(f"{path} holds no history: it is empty")
         elif version < len(MIGRATIONS):
-            raise HistoryError(
-                f"{path} has schema version {version} and this is {len(MIGRATIONS)}; open it once "
-                "for writing (`tracegraph runs list` in a directory that can be written)"
-                if version
-                else f"{path} holds no history: it is empty"
-            )
+            if not _writable(path):
+                raise HistoryError(
+                    f"{path} has schema version {version} and this tracegraph reads "
+                    f"{len(MIGRATIONS)}, and it cannot be brought up to date where it cannot be "
+                    "written: copy it, with the directory tensors beside it, to where it can"
+                )
+            _migrate(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -155,10 +167,14 @@ def open_store(
 
 def _mode(path: Path) -> str:
     """How to open a file for reading: one in use shares memory with its writers, beside it."""
-    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+    if _writable(path):
         return "mode=rw"
     log = path.with_name(path.name + "-wal")
     return "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+
+
+def _writable(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:

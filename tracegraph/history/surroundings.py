@@ -1,4 +1,7 @@
-"""What a run ran with: versions, the commit, the machine, seeds. Nothing of the environment's values."""
+"""What a run ran with: versions, the commit, the machine, seeds, how it was started.
+
+Nothing of the environment's values.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,11 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from typing import Any
+
+from tracegraph.history.started import started
 
 __all__ = ["surroundings"]
 
@@ -18,24 +24,26 @@ _PACKAGES = (
 
 
 def surroundings(seed: int | None) -> dict[str, Any]:
-    """Versions of what is loaded, the git commit, the machine and known seeds."""
+    """Versions of what is installed, the git commit, the machine, known seeds, how it was started."""
     return {
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(),
         "machine": f"{platform.system()} {platform.machine()}",
         "program": sys.argv[0] if sys.argv else "",
         "seeds": _seeds(seed),
+        "started": started(),
     }
 
 
+@cache
 def _versions() -> dict[str, str]:
+    """Of what is installed: a package may be imported long after the run began."""
     found = {}
     for name in _PACKAGES:
-        if name in sys.modules:
-            try:
-                found[name] = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                found[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    if "tracegraph" not in found:  # it runs from its source
+        found["tracegraph"] = str(getattr(sys.modules.get("tracegraph"), "__version__", "unknown"))
     return found
 
 

@@ -17,6 +17,7 @@ from tracegraph.llm.model import Ask, LanguageModel, ModelBase, Pause, Steps, Wr
 from tracegraph.llm.ratelimited import RateLimited
 from tracegraph.llm.retrying import Retrying, worth_retrying
 from tracegraph.llm.scripted import Scripted
+from tracegraph.llm.structured import Structured
 from tracegraph.llm.tape import Cached, Recorded, Replay, Tape
 from tracegraph.llm.tokens import bound_tokens, count_tokens, truncate
 
@@ -45,6 +46,7 @@ __all__ = [
     "Scripted",
     "Spent",
     "Steps",
+    "Structured",
     "Tape",
     "Usage",
     "Wrapper",

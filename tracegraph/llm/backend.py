@@ -14,6 +14,8 @@ import traceback
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any, final
 from urllib.parse import urlsplit
@@ -23,6 +25,7 @@ from pydantic import SecretStr
 from tracegraph.errors import MissingExtra, MissingKey, ModelFailed, WrongModel
 from tracegraph.llm.messages import Price, Reply, Request, Usage
 from tracegraph.llm.model import ModelBase
+from tracegraph.llm.passing import apassed, passed
 
 __all__ = ["LiteLLM"]
 
@@ -135,6 +138,13 @@ class LiteLLM(ModelBase):
 
     def ask(self, request: Request) -> Reply:
         """One request to the provider."""
+        return passed(self, request, self._ask)
+
+    async def aask(self, request: Request) -> Reply:
+        """One request to the provider, awaited."""
+        return await apassed(self, request, self._aask)
+
+    def _ask(self, request: Request) -> Reply:
         litellm = _litellm()
         arguments = self._arguments(litellm, request)
         try:
@@ -145,8 +155,7 @@ class LiteLLM(ModelBase):
             return self._reply(litellm, answer, request)
         raise failure
 
-    async def aask(self, request: Request) -> Reply:
-        """One request to the provider, awaited."""
+    async def _aask(self, request: Request) -> Reply:
         litellm = _litellm()
         arguments = self._arguments(litellm, request)
         try:
@@ -287,7 +296,7 @@ def _host(api_base: str) -> str:
 
 
 def _retry_after(error: Exception) -> float | None:
-    """Seconds of the Retry-After header; None where there is none, or where it is a date."""
+    """Seconds of the Retry-After header, which may be a date (RFC 9110, 10.2.3); None without one."""
     answered = getattr(error, "response", None)
     for headers in (
         getattr(error, "litellm_response_headers", None),
@@ -295,10 +304,15 @@ def _retry_after(error: Exception) -> float | None:
     ):
         if not isinstance(headers, Mapping):
             continue
+        written = str(headers.get("retry-after", ""))
         with suppress(ValueError):
-            seconds = float(headers.get("retry-after", ""))
+            seconds = float(written)
             if 0 <= seconds < math.inf:
                 return seconds
+        with suppress(ValueError, TypeError):
+            until = parsedate_to_datetime(written)
+            until = until if until.tzinfo else until.replace(tzinfo=UTC)
+            return max(0.0, (until - datetime.now(UTC)).total_seconds())
     return None
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, final
 from tracegraph.errors import WrongModel
 from tracegraph.llm.messages import Message, Reply, Request, Usage
 from tracegraph.llm.model import ModelBase
+from tracegraph.llm.passing import apassed, passed
 
 __all__ = ["FromCallable"]
 
@@ -55,13 +56,19 @@ class FromCallable(ModelBase):
 
     def ask(self, request: Request) -> Reply:
         """Call the function; an async one is run to its end where no event loop is running."""
+        return passed(self, request, self._ask)
+
+    async def aask(self, request: Request) -> Reply:
+        """Call the function; a sync one runs in a thread so that the event loop goes on."""
+        return await apassed(self, request, self._aask)
+
+    def _ask(self, request: Request) -> Reply:
         said = self._call(request)
         if inspect.isawaitable(said):
             said = asyncio.run(_awaited(said))
         return self._reply(said, request)
 
-    async def aask(self, request: Request) -> Reply:
-        """Call the function; a sync one runs in a thread so that the event loop goes on."""
+    async def _aask(self, request: Request) -> Reply:
         if inspect.iscoroutinefunction(inspect.unwrap(self._function)):
             said = self._call(request)
         else:

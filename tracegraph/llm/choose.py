@@ -10,6 +10,7 @@ from tracegraph.errors import WrongModel
 from tracegraph.llm.backend import LiteLLM
 from tracegraph.llm.calling import FromCallable
 from tracegraph.llm.model import LanguageModel
+from tracegraph.llm.passing import Played, playing
 from tracegraph.llm.retrying import Retrying
 
 __all__ = ["DEFAULT_MODEL", "LanguageModelLike", "as_language_model"]
@@ -38,7 +39,8 @@ def as_language_model(llm: LanguageModelLike = None) -> LanguageModel:
     if isinstance(llm, str):
         return Retrying(LiteLLM(llm))
     if isinstance(llm, LanguageModel) and not isinstance(llm, type):
-        return llm
+        ours = type(llm).__module__.startswith("tracegraph.llm.")
+        return llm if ours or playing() is None else Played(llm)
     if callable(llm) and not isinstance(llm, type):
         return FromCallable(llm)
     raise WrongModel(

@@ -68,7 +68,9 @@ class RateLimited(Wrapper):
 
     def _estimate(self, request: Request) -> int:
         prompt = sum(count_tokens(message.text) for message in request.messages)
-        tokens = prompt + int(request.options.get("max_tokens") or self._reply_tokens)
+        options = request.options
+        answer = options.get("max_tokens") or options.get("max_completion_tokens")
+        tokens = prompt + int(answer or self._reply_tokens)
         if self._tokens is not None and tokens > self._tokens:
             raise WrongModel(
                 f"a request of about {tokens:,} tokens can never start under a limit of "

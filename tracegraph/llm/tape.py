@@ -1,22 +1,23 @@
 """Keep replies by request and attempt: record them, replay them, or use them as a cache.
 
-A tape is a text file of JSON lines that a person can read and a version control system can keep.
-It holds requests and replies, never keys. A line that was cut off by a crash is passed over.
+A tape lies in the file of the run history (``tracegraph.history.Facts("replies")``), or is a text file
+of JSON lines that a person can read and a version control system can keep. It holds requests and
+replies, never keys. A line that was cut off by a crash is passed over.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 from tracegraph.errors import NotRecorded, WrongModel
 from tracegraph.llm.messages import Price, Reply, Request, Usage
 from tracegraph.llm.model import Ask, LanguageModel, ModelBase, Steps, Wrapper
 
-__all__ = ["Cached", "Recorded", "Replay", "Tape"]
+__all__ = ["Cached", "Recorded", "Replay", "Tape", "plain_reply", "reply_of"]
 
 _FORMAT = 1
 
@@ -25,13 +26,25 @@ _FORMAT = 1
 class Tape:
     """Replies by canonical request and attempt, in memory and, with a path, in a file.
 
-    Reads the whole file when made; appends one line per new reply. Of two lines for one request
-    the later counts.
+    A text file is read whole when the tape is made, and one line is appended for each new reply. Of two
+    lines for one request the later counts.
+
+    Args:
+        kept: the path of a text file, or a dict of lines by key, which may lie on disk: with
+            `tracegraph.history.Facts` replies are kept in a run history, and several processes share them.
+
+    >>> import tempfile
+    >>> from tracegraph.history import Facts
+    >>> from tracegraph.llm import Scripted
+    >>> with Facts("replies", tempfile.mkdtemp()) as replies:
+    ...     model = Cached(Scripted(["four"]), replies)
+    ...     model("2 + 2?").text, model("2 + 2?").text, len(replies)
+    ('four', 'four', 1)
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
-        self.path = None if path is None else Path(path)
-        self._lines: dict[str, dict[str, Any]] = {}
+    def __init__(self, kept: str | Path | MutableMapping[str, Any] | None = None) -> None:
+        self.path = Path(kept) if isinstance(kept, str | Path) else None
+        self._lines = kept if isinstance(kept, MutableMapping) else {}
         self._lock = threading.Lock()
         self._torn = False
         if self.path is not None and self.path.exists():
@@ -43,12 +56,12 @@ class Tape:
     @property
     def models(self) -> frozenset[str]:
         """The names of the models whose replies are here."""
-        return frozenset(line["request"]["model"] for line in self._lines.values())
+        return frozenset(self._lines[key]["request"]["model"] for key in self._lines)
 
     def find(self, request: Request, model: str) -> Reply | None:
         """The reply kept for this request to `model`, or None."""
         line = self._lines.get(request.key(model))
-        return None if line is None else _reply_of(line["reply"], request)
+        return None if line is None else reply_of(line["reply"], request)
 
     def keep(self, request: Request, model: str, reply: Reply) -> None:
         """Keep a reply; in the file too, before this returns."""
@@ -56,7 +69,7 @@ class Tape:
             "format": _FORMAT,
             "key": request.key(model),
             "request": json.loads(request.canonical(model)),
-            "reply": _plain(reply),
+            "reply": plain_reply(reply),
         }
         with self._lock:
             self._lines[line["key"]] = line
@@ -90,7 +103,8 @@ class Tape:
                 ) from error
 
 
-def _plain(reply: Reply) -> dict[str, Any]:
+def plain_reply(reply: Reply) -> dict[str, Any]:
+    """A reply as JSON-able data; what its schema made of it is read again when it is needed."""
     usage = reply.usage
     return {
         "text": reply.text,
@@ -101,7 +115,8 @@ def _plain(reply: Reply) -> dict[str, Any]:
     }
 
 
-def _reply_of(plain: dict[str, Any], request: Request) -> Reply:
+def reply_of(plain: dict[str, Any], request: Request) -> Reply:
+    """The reply to `request` that `plain_reply` wrote."""
     usage = plain["usage"]
     return Reply.to(
         request,
@@ -113,7 +128,10 @@ def _reply_of(plain: dict[str, Any], request: Request) -> Reply:
     )
 
 
-def _tape(given: Tape | str | Path | None) -> Tape:
+TapeLike: TypeAlias = Tape | MutableMapping[str, Any] | str | Path
+
+
+def _tape(given: TapeLike | None) -> Tape:
     return given if isinstance(given, Tape) else Tape(given)
 
 
@@ -127,7 +145,7 @@ class Recorded(Wrapper):
     ('four', 'four')
     """
 
-    def __init__(self, inner: LanguageModel, tape: Tape | str | Path) -> None:
+    def __init__(self, inner: LanguageModel, tape: TapeLike) -> None:
         super().__init__(inner)
         self._tape = _tape(tape)
 
@@ -153,7 +171,7 @@ class Cached(Wrapper):
     ('first', 'first', 'second')
     """
 
-    def __init__(self, inner: LanguageModel, tape: Tape | str | Path | None = None) -> None:
+    def __init__(self, inner: LanguageModel, tape: TapeLike | None = None) -> None:
         super().__init__(inner)
         self._tape = _tape(tape)
 
@@ -176,7 +194,7 @@ class Replay(ModelBase):
     holds those of one model only. Replies have the usage and the cost that were recorded.
     """
 
-    def __init__(self, tape: Tape | str | Path, *, model: str | None = None) -> None:
+    def __init__(self, tape: TapeLike, *, model: str | None = None) -> None:
         self._tape = _tape(tape)
         path = self._tape.path
         if path is not None and not path.exists():

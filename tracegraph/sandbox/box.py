@@ -7,6 +7,7 @@ stealing enters it.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
@@ -18,7 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from tracegraph.errors import OutOfMemory, SandboxError, TimedOut
-from tracegraph.sandbox.frames import ANSWER, ASK, CALL, OUTPUT, RAISED, RESULT, WHERE, write
+from tracegraph.sandbox.frames import ANSWER, ASK, CALL, LOAD, OUTPUT, RAISED, RESULT, WHERE, write
 from tracegraph.sandbox.launch import Child, Fate, Gone, Launcher, Plain, Zygote
 from tracegraph.sandbox.policy import Policy
 from tracegraph.sandbox.result import Failure, Result, failure_from, rebuilt
@@ -27,7 +28,10 @@ from tracegraph.sandbox.serve import OUT_OF_MEMORY
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Host", "Sandbox"]
+    from tracegraph.sandbox.frames import Channel, Link
+    from tracegraph.sandbox.values import Buffer
+
+__all__ = ["Call", "Exchange", "Host", "Sandbox"]
 
 Host = Mapping[str, Callable[..., Any]]
 
@@ -90,8 +94,8 @@ class Sandbox:
             SandboxError: where an argument cannot pass (see `values.pack`), or the sandbox does not
                 start.
         """
-        call = _Call(source, entry, host or {}, self.policy)
-        request = call.request(args, kwargs or {})
+        call = Call(source, entry, host or {}, self.policy)
+        request = call.request(args, kwargs or {}, last=fresh)
         if fresh:
             with self._lent(call, calls=1, keep=False) as kept:
                 return kept.serve(call, request, last=True)
@@ -115,8 +119,12 @@ class Sandbox:
         Raises:
             SandboxError: as `call`, before anything ran.
         """
-        call = _Call(source, entry, host or {}, self.policy)
-        requests = [call.request(args, {}) for args in many]
+        call = Call(source, entry, host or {}, self.policy)
+        given = list(many)
+        requests = [
+            call.request(args, {}, last=fresh or at == len(given))
+            for at, args in enumerate(given, start=1)
+        ]
         results: list[Result] = []
         while len(results) < len(requests):
             left = requests[len(results) :]
@@ -200,10 +208,10 @@ class Sandbox:
                 self._launcher = None
         launcher.close()
 
-    def _lent(self, call: _Call, *, calls: int, keep: bool) -> _Lent:
+    def _lent(self, call: Call, *, calls: int, keep: bool) -> _Lent:
         return _Lent(self, call, calls, keep)
 
-    def _take(self, call: _Call, calls: int, keep: bool) -> _Kept:
+    def _take(self, call: Call, calls: int, keep: bool) -> _Kept:
         found = None
         if keep:
             with self._lock:
@@ -261,7 +269,7 @@ os.register_at_fork(after_in_child=_forget_all)
 class _Lent:
     """A child for the length of a `with`, and what becomes of it afterwards."""
 
-    def __init__(self, box: Sandbox, call: _Call, calls: int, keep: bool) -> None:
+    def __init__(self, box: Sandbox, call: Call, calls: int, keep: bool) -> None:
         self._box, self._keep = box, keep
         self._kept = box._take(call, calls, keep)
 
@@ -274,7 +282,7 @@ class _Lent:
         self._box._give_back(self._kept, self._keep)
 
 
-class _Call:
+class Call:
     """What is the same for every item of one `call` or `map`."""
 
     def __init__(self, source: str, entry: str, host: Host, policy: Policy) -> None:
@@ -287,8 +295,24 @@ class _Call:
         self.source, self.entry, self.host, self.policy = source, entry, dict(host), policy
         self.key = (source, entry, tuple(sorted(host)))
 
-    def request(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-        """The frame's buffers, so that what cannot pass is refused before anything starts."""
+    @functools.cached_property
+    def code(self) -> list[Buffer]:
+        """The frame that tells a new child what it is to run."""
+        code = {
+            "source": self.source,
+            "entry": self.entry,
+            "host": self.key[2],
+            "timeout": self.policy.timeout,
+        }
+        return write(LOAD, code, limit=self.policy.max_value, name="the code")
+
+    def request(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], *, last: bool
+    ) -> list[Buffer]:
+        """The frame's buffers, so that what cannot pass is refused before anything starts.
+
+        After the `last` call a child ends by itself.
+        """
         if not isinstance(
             args, (tuple, list)
         ):  # a text, too, is a sequence, and never meant as one
@@ -299,14 +323,7 @@ class _Call:
             raise SandboxError(
                 f"keyword arguments must be a mapping of names, got {repr(kwargs)[:100]}"
             )
-        call = {
-            "source": self.source,
-            "entry": self.entry,
-            "args": tuple(args),
-            "kwargs": dict(kwargs),
-            "host": self.key[2],
-            "timeout": self.policy.timeout,
-        }
+        call = {"args": tuple(args), "kwargs": dict(kwargs), "last": last}
         return write(CALL, call, limit=self.policy.max_value, name="call")
 
 
@@ -318,17 +335,20 @@ class _Kept:
         self.seconds = 0.0
         self.ended = False
         self.lost = False
+        self._loaded = False
         self._key = key
 
-    def suits(self, call: _Call) -> bool:
+    def suits(self, call: Call) -> bool:
         """Whether it serves this source already."""
         return self._key == call.key
 
-    def serve(self, call: _Call, request: list[Any], *, last: bool) -> Result:
+    def serve(self, call: Call, request: list[Buffer], *, last: bool) -> Result:
         """One call; the child is ended after the last, and after any that went wrong."""
-        exchange = _Exchange(self.child, call)
+        channel = self.child.channel
+        exchange = Exchange(channel, call)
         began = time.monotonic()
-        error = exchange.run(request)
+        error = exchange.run(channel, request if self._loaded else [*call.code, *request])
+        self._loaded = True
         seconds = time.monotonic() - began - exchange.in_host
         self.seconds += seconds
         fate = None
@@ -339,11 +359,11 @@ class _Kept:
         return exchange.result(error, fate, seconds)
 
 
-class _Exchange:
+class Exchange:
     """One call's frames, back and forth, until the reply or the end."""
 
-    def __init__(self, child: Child, call: _Call) -> None:
-        self._channel, self._call, self._policy = child.channel, call, call.policy
+    def __init__(self, link: Link, call: Call) -> None:
+        self._link, self._call, self._policy = link, call, call.policy
         self._printed: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._room = dict.fromkeys(self._printed, self._policy.max_output)
         self._reply: dict[str, Any] = {}
@@ -352,20 +372,25 @@ class _Exchange:
         self._asked = 0
         self.in_host = 0.0
 
-    def run(self, request: list[Any]) -> Exception | None:
+    def run(self, channel: Channel, request: list[Buffer]) -> Exception | None:
         """Send the request and take frames until the reply; what went wrong on the way, or None."""
-        self._channel.deadline = time.monotonic() + self._policy.timeout + _GRACE
+        channel.deadline = time.monotonic() + self._policy.timeout + _GRACE
         try:
-            self._channel.send_buffers(request)
+            channel.send_buffers(request)
             while not self._reply:
-                if time.monotonic() > self._channel.deadline:
+                if time.monotonic() > channel.deadline:
                     raise TimeoutError
-                self._take(*self._channel.receive())
+                self.take(*channel.receive())
         except (TimeoutError, EOFError, ConnectionError, SandboxError) as error:
             return error
         return None
 
-    def _take(self, kind: bytes, value: Any) -> None:
+    def take(self, kind: bytes, value: Any) -> None:
+        """Take one frame of the child's.
+
+        Raises:
+            SandboxError: it is none that could come now.
+        """
         if kind == OUTPUT:
             self._print(value)
         elif kind == ASK:
@@ -405,13 +430,13 @@ class _Exchange:
         kind, answer = self._ask(function, args, kwargs)
         waited = time.monotonic() - began
         self.in_host += waited
-        if self._channel.deadline is not None:
-            self._channel.deadline += waited
+        if self._link.deadline is not None:
+            self._link.deadline += waited
         try:
-            self._channel.send(kind, answer, name=f"what {name} returned")
+            self._link.send(kind, answer, name=f"what {name} returned")
         except SandboxError as error:
             self._raised.append(error)
-            self._channel.send(RAISED, {"type": "TypeError", "message": str(error)})
+            self._link.send(RAISED, {"type": "TypeError", "message": str(error)})
 
     def _ask(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -476,7 +501,8 @@ def _explained(error: Exception, fate: Fate | None, policy: Policy) -> Exception
         return TimedOut(f"the code used more than {policy.cpu:g} s of processor (Policy.cpu)")
     if fate.status == OUT_OF_MEMORY:
         return OutOfMemory(
-            f"the arguments do not fit into {policy.memory_mb} MiB (Policy.memory_mb)"
+            f"the arguments, beside the modules in Policy.preload, do not fit into "
+            f"{policy.memory_mb} MiB (Policy.memory_mb)"
         )
     if fate.status < 0:
         return SandboxError(f"the code's process was ended by signal {-fate.status}")

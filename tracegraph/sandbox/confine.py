@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Unavailable", "capabilities", "landlock", "libc", "namespaces", "rlimits", "undumpable"]
+__all__ = [
+    "Unavailable",
+    "capabilities",
+    "landlock",
+    "libc",
+    "limit_cpu",
+    "namespaces",
+    "rlimits",
+    "undumpable",
+]
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -122,8 +131,8 @@ def _allow(ruleset: int, path: str) -> None:
         os.close(fd)
 
 
-def rlimits(*, cpu_seconds: int | None, memory_bytes: int) -> str:
-    """Bounds on time, memory, open files; no writing of files, no core files, no locked memory."""
+def rlimits(*, memory_bytes: int) -> str:
+    """Bounds on memory and open files; no writing of files, no core files, no locked memory."""
     limits = {
         resource.RLIMIT_AS: memory_bytes,
         resource.RLIMIT_CORE: 0,
@@ -133,16 +142,21 @@ def rlimits(*, cpu_seconds: int | None, memory_bytes: int) -> str:
     }
     try:
         for kind, most in limits.items():
-            _limit(kind, most, most)
-        if cpu_seconds is not None:  # first SIGXCPU, which says why; a second later SIGKILL
-            _limit(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
+            hard = resource.getrlimit(kind)[1]
+            least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(kind, (least, least))
     except (ValueError, OSError) as error:
         raise Unavailable(f"setrlimit: {error}") from None
     return "memory,cpu,files"
 
 
-def _limit(kind: int, soft: int, hard: int) -> None:
-    most = resource.getrlimit(kind)[1]
-    if most != resource.RLIM_INFINITY:
-        soft, hard = min(soft, most), min(hard, most)
-    resource.setrlimit(kind, (soft, hard))
+def limit_cpu(seconds: int, *, pid: int | None = None) -> None:
+    """Bound the processor time of this or another process: first SIGXCPU, then SIGKILL."""
+    kind = resource.RLIMIT_CPU
+    hard = (resource.getrlimit(kind) if pid is None else resource.prlimit(pid, kind))[1]
+    most = seconds + 1 if hard == resource.RLIM_INFINITY else min(seconds + 1, hard)
+    limits = (min(seconds, most), most)
+    if pid is None:
+        resource.setrlimit(kind, limits)
+    else:
+        resource.prlimit(pid, kind, limits)

@@ -10,8 +10,9 @@ import json
 import os
 import select
 import struct
+import sys
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tracegraph.errors import SandboxError
 from tracegraph.sandbox.values import ALIGN, pack, padding, unpack
@@ -25,17 +26,21 @@ __all__ = [
     "ANSWER",
     "ASK",
     "CALL",
+    "LOAD",
     "OUTPUT",
     "RAISED",
     "RESULT",
     "WHERE",
     "Channel",
     "Frame",
+    "Line",
+    "Link",
     "read",
     "write",
 ]
 
-CALL = b"C"  # host to child: run this
+LOAD = b"L"  # host to child: this is the code
+CALL = b"C"  # host to child: run it on these arguments
 RESULT = b"R"  # child to host: it returned, or raised
 OUTPUT = b"O"  # child to host: it printed
 ASK = b"A"  # child to host: call this host function
@@ -43,12 +48,13 @@ ANSWER = b"V"  # host to child: what the host function returned
 RAISED = b"E"  # host to child: what the host function raised
 WHERE = b"W"  # child to host: time is nearly up, and this is where the code is
 
-_KINDS = frozenset((CALL, RESULT, OUTPUT, ASK, ANSWER, RAISED, WHERE))
+_KINDS = frozenset((LOAD, CALL, RESULT, OUTPUT, ASK, ANSWER, RAISED, WHERE))
 _from_json = json.JSONDecoder().decode  # both made once: making one costs more than its use
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 _HEADER = struct.Struct("<cIQ")
 _TREE_SHARE = 4  # JSON grows when read, about 25-fold at worst, so it gets a quarter of the limit
 _FEWEST_BYTES = 1 << 16  # so that a failure can always be told
+_MANY_BYTES = 1 << 20  # from here on numpy gives the room: not zeroed, and in large pages
 
 
 class Frame(NamedTuple):
@@ -81,8 +87,8 @@ def write(kind: bytes, value: object, *, limit: int, name: str = "value") -> lis
     return buffers
 
 
-def read(take: Callable[[int], bytearray], *, limit: int) -> Frame:
-    """The next frame; `take(n)` gives exactly n bytes.
+def read(take: Callable[[int], Buffer], *, limit: int) -> Frame:
+    """The next frame; `take(n)` gives exactly n bytes, which nobody else holds.
 
     Raises:
         SandboxError: for anything that `write` does not make.
@@ -101,10 +107,34 @@ def read(take: Callable[[int], bytearray], *, limit: int) -> Frame:
             f"a frame that claims {text_size:,} + {size:,} bytes; {limit:,} is the most"
         )
     try:
-        tree = _from_json(take(text_size).decode("ascii"))
+        tree = _from_json(str(take(text_size), "ascii"))
     except (ValueError, RecursionError) as error:
         raise SandboxError(f"a frame that is not JSON: {type(error).__name__}: {error}") from None
     return Frame(kind, unpack(tree, memoryview(take(size)) if size else memoryview(b"")))
+
+
+class Link(Protocol):
+    """Where frames of ours go: what both sides need of a channel."""
+
+    deadline: float | None
+
+    def send(self, kind: bytes, value: object, *, name: str = "value") -> None:
+        """Send one frame."""
+        ...
+
+
+class Line(Protocol):
+    """A link that is read as well, as the confined side does."""
+
+    busy: bool
+
+    def send(self, kind: bytes, value: object, *, name: str = "value") -> None:
+        """Send one frame."""
+        ...
+
+    def receive(self) -> Frame:
+        """The next frame."""
+        ...
 
 
 class Channel:
@@ -121,6 +151,9 @@ class Channel:
         self.deadline: float | None = None
         self.busy = False
         self._unread = b""
+        self._waits = not os.get_blocking(fd)
+        self._poller = select.poll()
+        self._poller.register(fd, select.POLLIN)
 
     def send(self, kind: bytes, value: object, *, name: str = "value") -> None:
         """Send one frame.
@@ -157,7 +190,7 @@ class Channel:
         """
         return read(self._take, limit=self.limit)
 
-    def _take(self, size: int) -> bytearray:
+    def _take(self, size: int) -> Buffer:
         if size <= len(self._unread):
             head, self._unread = self._unread[:size], self._unread[size:]
             return bytearray(head)
@@ -166,21 +199,21 @@ class Channel:
             while len(chunks) < size:
                 chunks += self._read_some(4096)
             head, self._unread = chunks[:size], chunks[size:]
-            return bytearray(head)
-        whole = bytearray(size)
-        view, at = memoryview(whole), len(self._unread)
+            return head
+        view, at = _room(size), len(self._unread)
         view[:at] = self._unread
         self._unread = b""
         while at < size:
             at += self._read_into(view[at:])
-        return whole
+        return view
 
     def _read_some(self, most: int) -> bytes:
         while True:
+            if self._waits:
+                self._wait(select.POLLIN)  # at the start of a frame, nothing is there yet
             try:
                 chunk = os.read(self.fd, most)
             except BlockingIOError:
-                self._wait(select.POLLIN)
                 continue
             if not chunk:
                 raise EOFError
@@ -198,11 +231,20 @@ class Channel:
             return count
 
     def _wait(self, event: int) -> None:
-        poller = select.poll()
-        poller.register(self.fd, event)
+        self._poller.modify(self.fd, event)
         if self.deadline is None:
-            poller.poll()
+            self._poller.poll()
             return
         left = self.deadline - time.monotonic()
-        if left <= 0 or not poller.poll(left * 1000):
+        if left <= 0 or not self._poller.poll(left * 1000):
             raise TimeoutError
+
+
+def _room(size: int) -> memoryview:
+    numpy: Any = sys.modules.get("numpy") if size >= _MANY_BYTES else None
+    if numpy is None:
+        return memoryview(bytearray(size))
+    try:
+        return memoryview(numpy.empty(size, dtype=numpy.uint8))
+    except AttributeError:  # another thread is still importing it
+        return memoryview(bytearray(size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -14,7 +15,7 @@ import sysconfig
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tracegraph.errors import SandboxError
 from tracegraph.sandbox.frames import Channel
@@ -24,7 +25,17 @@ if TYPE_CHECKING:
 
     from tracegraph.sandbox.policy import Policy
 
-__all__ = ["Child", "Fate", "Gone", "Launcher", "Plain", "Zygote", "visible"]
+__all__ = [
+    "BOOTSTRAP",
+    "Child",
+    "Fate",
+    "Gone",
+    "Launcher",
+    "Plain",
+    "Zygote",
+    "packages_under",
+    "visible",
+]
 
 _START_SECONDS, _END_SECONDS = 60.0, 5.0
 _FATE_BYTES = 4096
@@ -51,7 +62,7 @@ _SYSTEM_LIBRARIES = (
 )
 # Run by `python -I -S`: packages by path and without their __init__, so that nothing else is
 # loaded.
-_BOOTSTRAP = """
+BOOTSTRAP = """
 import json, sys, types
 from importlib import import_module
 program, settings = sys.argv[1], json.loads(sys.argv[2])
@@ -150,9 +161,15 @@ class Zygote:
             raise
         finally:
             inside.close()
-        self._finalizer = weakref.finalize(self, _shut, self._control, process)
+        self._numbers = itertools.count()
+        self._spare: list[tuple[int, Child]] = []
+        self._finalizer = weakref.finalize(self, _shut, self._control, process, self._spare)
         try:
             self.layers, self.missing = self._introduce()
+            self._spare.append(self._forked({}))
+        except Gone as error:
+            self.close()
+            raise SandboxError("the sandbox ended as soon as it had started") from error
         except BaseException:
             self.close()
             raise
@@ -179,24 +196,38 @@ class Zygote:
         return told["layers"], told["missing"]
 
     def spawn(self, *, lifetime: float | None, cpu: float | None) -> Child:
-        """Fork a child.
+        """A child that nobody has used: the spare one, in whose place another is forked.
 
         Raises:
             Gone: where the zygote has ended.
         """
+        try:
+            number, child = self._spare.pop()
+        except IndexError:  # another thread took it
+            number, child = self._forked({})
+        try:
+            self._spare.append(self._forked({"begin": number, "lifetime": lifetime, "cpu": cpu}))
+        except Gone:
+            child.close()
+            raise
+        return child
+
+    def _forked(self, request: dict[str, Any]) -> tuple[int, Child]:
+        """Have a child forked, in one message with what else the zygote shall do."""
+        number = next(self._numbers)
         ours, theirs = socket.socketpair()
         lifeline, its_end = socket.socketpair()
         child = Child(ours, lifeline, limit=self._policy.max_value)
-        request = json.dumps({"lifetime": lifetime, "cpu": cpu}).encode()
+        message = json.dumps({**request, "fork": number}).encode()
         try:
-            socket.send_fds(self._control, [request], [theirs.fileno(), its_end.fileno()])
+            socket.send_fds(self._control, [message], [theirs.fileno(), its_end.fileno()])
         except OSError as error:
             child.close()
             raise Gone from error
         finally:
             theirs.close()
             its_end.close()
-        return child
+        return number, child
 
     def is_alive(self) -> bool:
         """Whether the zygote still listens."""
@@ -210,12 +241,21 @@ class Zygote:
         """In a process forked from the owner: close the copy, so that the owner's end is seen."""
         detached = self._finalizer.detach()
         if detached is not None:
-            control, process = detached[2]
+            control, process, spare = detached[2]
             control.close()
+            _close(spare)
             process.returncode = 0  # it is the owner's to wait for
 
 
-def _shut(control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+def _close(spare: list[tuple[int, Child]]) -> None:
+    while spare:
+        spare.pop()[1].close()
+
+
+def _shut(
+    control: socket.socket, process: subprocess.Popen[bytes], spare: list[tuple[int, Child]]
+) -> None:
+    _close(spare)
     control.close()  # the zygote sees it, and ends itself and all its children
     try:
         process.wait(_END_SECONDS)
@@ -283,11 +323,11 @@ def _start(
     settings = policy.as_dict() | {
         "fd": fd,
         "environment": list(_ENVIRONMENT),
-        "search": list(dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))),
-        "packages": {"tracegraph": str(_PACKAGE), "tracegraph.sandbox": str(_PACKAGE / "sandbox")},
+        "search": _packages(),
+        "packages": packages_under(),
         "readable": _readable(policy),
     }
-    python = [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, program, json.dumps(settings)]
+    python = [sys.executable, "-I", "-S", "-c", BOOTSTRAP, program, json.dumps(settings)]
     try:
         return subprocess.Popen(
             [*prefix, *python],
@@ -301,6 +341,11 @@ def _start(
         )
     except OSError as error:
         raise SandboxError(f"the sandbox's interpreter did not start: {error}") from error
+
+
+def packages_under(folder: str = str(_PACKAGE)) -> dict[str, str]:
+    """The packages that the programs behind the wall are made of, by name, where `folder` is ours."""
+    return {"tracegraph": folder, "tracegraph.sandbox": f"{folder}/sandbox"}
 
 
 def _environment() -> dict[str, str]:
@@ -317,7 +362,15 @@ def visible(policy: Policy) -> list[str]:
 
 def _readable(policy: Policy) -> list[str]:
     """Python's own files, and what the policy names."""
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    paths = [sysconfig.get_path(name) for name in names]
-    paths += [os.path.join(sys.base_prefix, "lib"), *_SYSTEM_LIBRARIES]
+    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
+    paths += [*_packages(), os.path.join(sys.base_prefix, "lib"), *_SYSTEM_LIBRARIES]
     return list(dict.fromkeys([*paths, *map(os.path.abspath, policy.read)]))
+
+
+def _packages() -> list[str]:
+    """The folders of installed packages that this process imports from; never a project's own."""
+    found = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+    for path in sys.path:  # more where an environment stands on another one
+        if os.path.basename(path) in ("site-packages", "dist-packages") and os.path.isdir(path):
+            found.append(os.path.abspath(path))
+    return list(dict.fromkeys(found))

@@ -16,7 +16,7 @@ __all__ = ["main"]
 def main(policy: dict[str, Any]) -> None:
     """Serve calls until the owner closes the channel, within what limits the system knows."""
     with contextlib.suppress(confine.Unavailable):  # macOS refuses a limit on address space
-        confine.rlimits(
-            cpu_seconds=math.ceil(policy["cpu"]), memory_bytes=policy["memory_mb"] << 20
-        )
+        confine.rlimits(memory_bytes=policy["memory_mb"] << 20)
+    with contextlib.suppress(ValueError, OSError):
+        confine.limit_cpu(math.ceil(policy["cpu"]))
     serve(Channel(policy["fd"], limit=policy["max_value"]), max_output=policy["max_output"])

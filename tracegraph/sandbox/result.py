@@ -54,8 +54,8 @@ class Result:
         failure: the same for a reader: line, excerpt, variables. None where nothing is known.
         stdout, stderr: what was printed, up to `Policy.max_output` characters each.
         seconds: wall clock of the call as the host saw it.
-        cpu_seconds: processor time; the kernel's count for a fresh child, the child's own word
-        else.
+        cpu_seconds: processor time; the kernel's count for a fresh child, its start of a few
+            milliseconds included; the child's own word else.
         max_rss: most memory that the process ever had, in bytes; None for a child that lives on.
 
     >>> Result(value=3).unwrap()

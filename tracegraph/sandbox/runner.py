@@ -15,6 +15,7 @@ from tracegraph.sandbox.inplace import InPlace
 from tracegraph.sandbox.launch import visible
 from tracegraph.sandbox.policy import Policy
 from tracegraph.sandbox.result import Result
+from tracegraph.sandbox.wasm import Wasm
 
 __all__ = ["Runner", "open_sandbox"]
 
@@ -67,7 +68,10 @@ class Runner(Protocol):
 
 
 def open_sandbox(which: str | Runner = "isolated", policy: Policy | None = None) -> Runner:
-    """The sandbox of a name, "isolated", "bwrap" (bubblewrap around it) or "none"; or your own.
+    """The sandbox of a name, or your own.
+
+    "isolated" is the one to use; "bwrap" has bubblewrap around it; "wasm" is an interpreter in
+    WebAssembly, for any system; "none" runs code in this process.
 
     Where the system has no walls, "isolated" is a plain process, with a RuntimeWarning.
 
@@ -116,13 +120,9 @@ def _bubblewrapped(policy: Policy | None) -> Sandbox:
     return Sandbox(policy, prefix=outer)
 
 
-def _wasm(policy: Policy | None) -> Runner:
-    raise MissingExtra("there is no WebAssembly runner in this version; use 'isolated'")
-
-
 _BY_NAME: dict[str, Callable[[Policy | None], Runner]] = {
     "isolated": _isolated,
     "bwrap": _bubblewrapped,
-    "wasm": _wasm,
+    "wasm": Wasm,
     "none": InPlace,
 }

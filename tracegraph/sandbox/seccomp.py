@@ -24,6 +24,7 @@ __all__ = [
     "assemble",
     "available",
     "install",
+    "packed",
     "program",
 ]
 
@@ -42,8 +43,6 @@ class Architecture(NamedTuple):
 
     audit: int
     numbers: dict[str, int]
-    highest: int | None
-    """Numbers from here on belong to another calling convention (x32), and are refused."""
 
 
 def _numbers(text: str) -> dict[str, int]:
@@ -93,8 +92,8 @@ _AARCH64 = _numbers(
 )
 
 ARCHITECTURES = {
-    "x86_64": Architecture(0xC000003E, _X86_64, 0x40000000),
-    "aarch64": Architecture(0xC00000B7, _AARCH64, None),
+    "x86_64": Architecture(0xC000003E, _X86_64),
+    "aarch64": Architecture(0xC00000B7, _AARCH64),
 }
 
 _UNKNOWN_TO_FILTERS = ("clone3", "openat2")
@@ -102,7 +101,8 @@ _UNKNOWN_TO_FILTERS = ("clone3", "openat2")
 # Where in `struct seccomp_data` things lie; an argument's low half comes first on both machines.
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _LOAD, _AND, _RETURN = 0x20, 0x54, 0x06
-_EQUAL, _AT_LEAST = 0x15, 0x35
+_EQUAL, _AT_LEAST, _JUMP = 0x15, 0x35, 0x05
+_FARTHEST = 255  # how many instructions a comparison can skip
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 
 _WRITING = 0o3 | 0o100 | 0o1000 | 0o20000000  # access mode, O_CREAT, O_TRUNC, O_TMPFILE's own bit
@@ -164,22 +164,37 @@ def _conditions(pid: int) -> dict[str, list[Instruction]]:
 
 def program(machine: Architecture, *, pid: int) -> list[Instruction]:
     """The filter for the process `pid`, which may send signals to itself alone."""
-    code = [
+    conditions = _conditions(pid)
+    bodies = {number: conditions.get(name, [_PASS]) for name, number in machine.numbers.items()}
+    for name in _UNKNOWN_TO_FILTERS:
+        bodies[machine.numbers[name]] = [_give(_ERROR | errno.ENOSYS)]
+    starts: list[int] = []  # each body holds from its start to the next one
+    held: list[list[Instruction]] = []
+    for number in sorted({0, *bodies, *(number + 1 for number in bodies)}):
+        body = bodies.get(number, [_REFUSE])
+        if not held or held[-1] != body:
+            starts.append(number)
+            held.append(body)
+    return [
         Instruction(_LOAD, 0, 0, _ARCHITECTURE),
         Instruction(_EQUAL, 1, 0, machine.audit),
         _give(_KILL),
         Instruction(_LOAD, 0, 0, _NUMBER),
+        *_chosen(starts, held),
     ]
-    if machine.highest is not None:
-        code += [Instruction(_AT_LEAST, 0, 1, machine.highest), _REFUSE]
-    conditions = _conditions(pid)
-    for name, number in machine.numbers.items():
-        if name in _UNKNOWN_TO_FILTERS:
-            body = [_give(_ERROR | errno.ENOSYS)]
-        else:
-            body = conditions.get(name, [_PASS])
-        code += [Instruction(_EQUAL, 0, len(body), number), *body]
-    return [*code, _REFUSE]
+
+
+def _chosen(starts: list[int], held: list[list[Instruction]]) -> list[Instruction]:
+    """Find a number's body in halves: the kernel tries a new filter on every number there is."""
+    if len(held) == 1:
+        return held[0]
+    middle = len(held) // 2
+    below = _chosen(starts[:middle], held[:middle])
+    above = _chosen(starts[middle:], held[middle:])
+    if len(below) <= _FARTHEST:
+        return [Instruction(_AT_LEAST, len(below), 0, starts[middle]), *below, *above]
+    skip = Instruction(_JUMP, 0, 0, len(below))
+    return [Instruction(_AT_LEAST, 0, 1, starts[middle]), skip, *below, *above]
 
 
 class _Program(ctypes.Structure):
@@ -203,7 +218,11 @@ def available(libc: ctypes.CDLL) -> str | None:
 
 def assemble() -> bytes:
     """The filter for this machine, as the kernel takes it, for a process yet to be named."""
-    code = program(ARCHITECTURES[os.uname().machine], pid=_NOBODY)
+    return packed(program(ARCHITECTURES[os.uname().machine], pid=_NOBODY))
+
+
+def packed(code: list[Instruction]) -> bytes:
+    """A filter as the kernel takes it."""
     return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
 
 

@@ -7,8 +7,10 @@ trustworthy as the code it runs: that code owns the process and can forge every 
 from __future__ import annotations
 
 import builtins
+import errno
 import io
 import linecache
+import mmap
 import reprlib
 import signal
 import sys
@@ -21,11 +23,14 @@ from tracegraph.sandbox.frames import (
     ANSWER,
     ASK,
     CALL,
+    LOAD,
     OUTPUT,
     RAISED,
     RESULT,
     WHERE,
-    Channel,
+    Line,
+    read,
+    write,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +43,8 @@ _EAGER_FLUSHES, _FLUSH_EVERY, _CHUNK = 64, 0.005, 8192
 _RESERVE = 1 << 20
 _PREFIX = "<tracegraph:"
 OUT_OF_MEMORY = 71  # the exit code of a child whose memory does not hold what it was sent
+_REHEARSAL = "def rehearsal(x):\n    return [x]\n"
+_HAS_TIMER = hasattr(signal, "setitimer")  # WebAssembly has none
 _WATCH_FROM, _WATCH_EVERY = 0.8, 0.1  # shares of the time limit
 
 
@@ -111,7 +118,7 @@ class Printed(io.TextIOBase):
 class _Host:
     """The functions of the host, seen from inside: each call asks and waits for the answer."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Line) -> None:
         self._channel = channel
         self.raised: list[BaseException] = []
 
@@ -142,13 +149,28 @@ class _Host:
 class _Server:
     """What one child keeps between calls."""
 
-    def __init__(self, channel: Channel, *, max_output: int) -> None:
+    def __init__(self, channel: Line, *, max_output: int) -> None:
         self._channel, self._max_output = channel, max_output
         self._host = _Host(channel)
-        self._key: object = None
-        self._reserve: bytearray | None = None  # room to tell of a lack of memory
+        self._code: dict[str, Any] = {}
         self._function: Callable[..., Any] | None = None
+        self._reserve: mmap.mmap | None = None  # room to tell of a lack of memory
         signal.signal(signal.SIGALRM, self._tell_where)
+
+    def take(self, code: dict[str, Any]) -> None:
+        """Keep the code that the calls to come are for; it is loaded by the first of them."""
+        self._code, self._function = code, None
+
+    def rehearse(self) -> None:
+        """Do once what every call does, so that a child which waits for its call has done it before.
+
+        A forked process shares its memory until it writes to it: the pages that a call writes to are
+        copied here instead of during the call.
+        """
+        self.take({"source": _REHEARSAL, "entry": "rehearsal", "host": (), "timeout": 1.0})
+        sent = write(RESULT, self.run({"args": (1,), "kwargs": {}}), limit=0)
+        read(io.BytesIO(b"".join(sent)).read, limit=0)
+        linecache.cache.pop(filename("rehearsal"), None)
 
     def run(self, call: dict[str, Any]) -> dict[str, Any]:
         """Run one call; a dict of `value` or `failure`, and of what it cost."""
@@ -157,14 +179,16 @@ class _Server:
         self._host.raised.clear()
         reply: dict[str, Any] = {}
         if self._reserve is None:
-            self._reserve = bytearray(_RESERVE)
+            self._reserve = _addresses(_RESERVE)
         started = time.process_time()
-        self._watch(call["timeout"])
+        self._watch(self._code["timeout"])
         try:
             reply["value"] = self._result(call)
             self._watch(0.0)
         except BaseException as error:  # SystemExit and KeyboardInterrupt are the code's doing too
-            self._reserve = None
+            if self._reserve is not None:
+                self._reserve.close()
+                self._reserve = None
             self._watch(0.0)
             reply["failure"] = describe(error, self._host.raised)
         for stream in streams:
@@ -176,11 +200,9 @@ class _Server:
         return Printed(lambda text: self._channel.send(OUTPUT, (name, text)), most=self._max_output)
 
     def _result(self, call: dict[str, Any]) -> Any:
-        key = (call["source"], call["entry"], call["host"])
-        if self._function is None or self._key != key:
-            self._function = None
-            given = {name: self._host.stub(name) for name in call["host"]}
-            self._function, self._key = load(call["source"], call["entry"], given), key
+        if self._function is None:
+            given = {name: self._host.stub(name) for name in self._code["host"]}
+            self._function = load(self._code["source"], self._code["entry"], given)
         value = self._function(*call["args"], **call["kwargs"])
         if type(value) is not types.CoroutineType:
             return value
@@ -190,6 +212,8 @@ class _Server:
 
     def _watch(self, timeout: float) -> None:
         """From shortly before the time is up, tell now and then where the code is; 0 stops it."""
+        if not _HAS_TIMER:
+            return
         signal.setitimer(signal.ITIMER_REAL, timeout * _WATCH_FROM, timeout * _WATCH_EVERY)
 
     def _tell_where(self, number: int, frame: types.FrameType | None) -> None:
@@ -204,14 +228,29 @@ class _Server:
             self._channel.send(WHERE, _place(own))
 
 
-def serve(channel: Channel, *, max_output: int) -> None:
-    """Answer calls until the host closes the channel."""
+def _addresses(size: int) -> mmap.mmap | None:
+    """Addresses without memory behind them, which count against the limit until they are closed."""
+    try:
+        return mmap.mmap(-1, size)
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError from error
+        return None  # WebAssembly has no such addresses
+
+
+def serve(channel: Line, *, max_output: int, rehearsed: bool = False) -> None:
+    """Answer calls until the one that says it is the last, or until the host closes the channel."""
     server = _Server(channel, max_output=max_output)
+    if rehearsed:
+        server.rehearse()
     while True:
         try:
             frame = channel.receive()
         except EOFError:
             return
+        if frame.kind == LOAD:
+            server.take(frame.value)
+            continue
         if frame.kind != CALL:
             raise SandboxError(f"expected a call, got a frame of kind {frame.kind!r}")
         reply = server.run(frame.value)
@@ -221,6 +260,8 @@ def serve(channel: Channel, *, max_output: int) -> None:
             why = SandboxError(str(error).replace("['value']", "", 1))
             failed = {"failure": describe(why, ()), "cpu_seconds": reply["cpu_seconds"]}
             channel.send(RESULT, failed)
+        if frame.value["last"]:
+            return
 
 
 _repr = reprlib.Repr()

@@ -50,8 +50,9 @@ def pack(value: object, *, name: str = "value") -> tuple[Any, list[Buffer]]:
     """`value` as a tree that JSON can hold, and the buffers that follow it, in order.
 
     None, bool, int (up to `MAX_BITS` bits), float, complex, str, bytes, list, tuple, dict, set,
-    frozenset, numpy arrays and scalars of numbers; a torch tensor becomes an array. Exactly these
-    types: a subclass is refused, for it could carry behaviour.
+    frozenset, numpy arrays and scalars of numbers, torch tensors. Exactly these types: a subclass is
+    refused, for it could carry behaviour; but of any tensor the numbers travel. They arrive as a
+    tensor of the processor where torch is loaded, else as an array.
 
     Raises:
         SandboxError: names the type that cannot travel and where it lies in `name`.
@@ -80,14 +81,14 @@ def _pack(value: Any, depth: int, buffers: list[Buffer]) -> Any:
     rule = _PACK.get(kind)
     if rule is not None:
         return rule(value, depth + 1, buffers)
-    array = _as_array(value)
+    tag, array = _as_array(value)
     if array is None:
         raise _Refused(
             f"is of type {kind.__qualname__}, which cannot pass the sandbox's wall; use None, "
             "bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset or an array "
             "of numbers"
         )
-    return _pack_array(array, value, buffers)
+    return _pack_array(tag, array, value, buffers)
 
 
 def _pack_items(items: Iterable[Any], depth: int, buffers: list[Buffer]) -> list[Any]:
@@ -105,8 +106,8 @@ def _pack_dict(value: dict[Any, Any], depth: int, buffers: list[Buffer]) -> Any:
     packed = []
     for key, item in value.items():
         try:
-            packed.append(_pack(key, depth, buffers))
-            packed.append(_pack(item, depth, buffers))
+            packed.append(key if type(key) is str else _pack(key, depth, buffers))
+            packed.append(item if type(item) in _PLAIN else _pack(item, depth, buffers))
         except _Refused as refused:
             label = repr(key)[:40] if type(key) in (str, int) else f"<{type(key).__name__}>"
             refused.path = f"[{label}]{refused.path}"
@@ -141,23 +142,30 @@ _PACK: dict[type, Pack] = {
 }
 
 
-def _as_array(value: Any) -> Any:
-    """`value` as a numpy array if it is a tensor, an array or a numpy scalar; else None."""
+def _as_array(value: Any) -> tuple[str, Any]:
+    """The tag of a tensor, an array or a numpy scalar, and its numbers as an array; else "", None."""
     torch: Any = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        try:
-            return value.detach().cpu().numpy()
-        except (TypeError, RuntimeError) as error:
-            raise _Refused(f"is a tensor that numpy cannot hold ({error}); convert it") from None
+        return "tensor", _numbers_of(value.detach(), torch)
     numpy: Any = sys.modules.get("numpy")
     if numpy is None:
-        return None
+        return "", None
     if type(value) is numpy.ndarray:
-        return value
-    return numpy.asarray(value) if isinstance(value, numpy.generic) else None
+        return "array", value
+    return ("scalar", numpy.asarray(value)) if isinstance(value, numpy.generic) else ("", None)
 
 
-def _pack_array(array: Any, value: Any, buffers: list[Buffer]) -> Any:
+def _numbers_of(tensor: Any, torch: Any) -> Any:
+    try:
+        plain = tensor.cpu().resolve_conj().resolve_neg()
+        if plain.dtype == torch.bfloat16:
+            return plain.contiguous().view(torch.uint16).numpy()
+        return plain.numpy()
+    except (TypeError, RuntimeError) as error:
+        raise _Refused(f"is a tensor that numpy cannot hold ({error}); convert it") from None
+
+
+def _pack_array(tag: str, array: Any, value: Any, buffers: list[Buffer]) -> Any:
     import numpy  # already loaded: the value is one of its own
 
     if array.dtype.byteorder == ">":
@@ -166,8 +174,9 @@ def _pack_array(array: Any, value: Any, buffers: list[Buffer]) -> Any:
         raise _Refused(f"is an array of {array.dtype}; only numbers and bools of a fixed size pass")
     flat = numpy.ascontiguousarray(array).reshape(-1)
     buffers.append(flat.view(numpy.uint8).data if flat.size else b"")
-    tag = "scalar" if isinstance(value, numpy.generic) else "array"
-    return {tag: [array.dtype.str, list(array.shape)]}
+    body = [array.dtype.str, list(array.shape)]
+    short = tag == "tensor" and str(value.dtype) == "torch.bfloat16"
+    return {tag: [*body, True] if short else body}
 
 
 class Blob:
@@ -232,7 +241,7 @@ def _unpack(tree: Any, depth: int, blob: Blob) -> Any:
     if depth >= MAX_DEPTH:
         raise SandboxError(f"a value is nested deeper than {MAX_DEPTH} levels")
     if kind is list:
-        return [_unpack(item, depth + 1, blob) for item in tree]
+        return _items(tree, depth + 1, blob)
     if kind is dict and len(tree) == 1:
         ((tag, body),) = tree.items()
         rule = _UNPACK.get(tag)
@@ -244,7 +253,7 @@ def _unpack(tree: Any, depth: int, blob: Blob) -> Any:
 def _items(body: Any, depth: int, blob: Blob) -> list[Any]:
     if type(body) is not list:
         raise SandboxError("a container without a list of items")
-    return [_unpack(item, depth, blob) for item in body]
+    return [item if type(item) in _PLAIN else _unpack(item, depth, blob) for item in body]
 
 
 def _spread(keys: Sequence[Any]) -> None:
@@ -315,6 +324,17 @@ def _unpack_scalar(body: Any, depth: int, blob: Blob) -> Any:
     return array[()]
 
 
+def _unpack_tensor(body: Any, depth: int, blob: Blob) -> Any:
+    short = type(body) is list and len(body) == 3 and body[0] == "<u2" and body[2] is True
+    array = _unpack_array(body[:2] if short else body, depth, blob)
+    from_numpy = getattr(sys.modules.get("torch"), "from_numpy", None)
+    if from_numpy is not None:
+        tensor = from_numpy(array)
+        return tensor.view(sys.modules["torch"].bfloat16) if short else tensor
+    # What is no tensor here can be an array; a bfloat16 is the upper half of a float32.
+    return (array.astype("<u4") << 16).view("<f4") if short else array
+
+
 _UNPACK: dict[str, Unpack] = {
     "tuple": lambda body, depth, blob: tuple(_items(body, depth, blob)),
     "set": _unpack_set,
@@ -325,4 +345,5 @@ _UNPACK: dict[str, Unpack] = {
     "complex": _unpack_complex,
     "array": _unpack_array,
     "scalar": _unpack_scalar,
+    "tensor": _unpack_tensor,
 }

@@ -6,11 +6,15 @@ lifeline. When the lifeline's other end closes, the child is killed; when the ch
 is told over the lifeline. When the control socket closes, the parent is gone, however it went,
 and everything ends.
 
+The parent asks for a child before it needs one: that child is forked, walled in and warmed while the
+parent does something else. Its clock begins when the parent says that it is in use.
+
 The zygote reads nothing that a child writes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import math
@@ -18,8 +22,10 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
-from typing import Any, NamedTuple, NoReturn
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from tracegraph.sandbox import confine, seccomp
 from tracegraph.sandbox.frames import Channel
@@ -28,15 +34,20 @@ from tracegraph.sandbox.serve import OUT_OF_MEMORY, serve
 __all__ = ["main"]
 
 _MOST = 1 << 16  # bytes of one control message
+_LOADED_LATER = {"torch": ("torch.fx.experimental.symbolic_shapes",)}
+"""Parts that a package loads at its first use, which every child would wait for: half a second for the
+first gradient of torch."""
 
 
-class _Ward(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Ward:
     """A child, and what the zygote holds of it."""
 
+    number: int  # the parent's name for it
     pid: int
     pidfd: int
     lifeline: int
-    deadline: float
+    deadline: float = math.inf
 
 
 def main(policy: dict[str, Any]) -> NoReturn:
@@ -97,6 +108,9 @@ def _preload(names: list[str]) -> str | None:
             __import__(name)
         except Exception as error:
             return f"cannot preload {name!r}: {type(error).__name__}: {error}"
+        for part in _LOADED_LATER.get(name, ()):
+            with contextlib.suppress(ImportError):
+                __import__(part)
     return None
 
 
@@ -142,6 +156,8 @@ class _Zygote:
         if not message:
             return False
         request = json.loads(message)
+        if "begin" in request:
+            self._begin(request["begin"], request["lifetime"], request["cpu"])
         channel, lifeline = fds
         try:
             pid = os.fork()
@@ -151,17 +167,25 @@ class _Zygote:
             os.close(lifeline)
             return True
         if pid == 0:
-            self._be_child(channel, request)
+            self._be_child(channel)
         os.close(channel)
-        lifetime = request["lifetime"]
-        deadline = math.inf if lifetime is None else time.monotonic() + lifetime
-        ward = _Ward(pid, os.pidfd_open(pid), lifeline, deadline)
+        ward = _Ward(request["fork"], pid, os.pidfd_open(pid), lifeline)
         for fd in (ward.pidfd, ward.lifeline):
             self._wards[fd] = ward
             self._poller.register(fd, select.POLLIN)
         return True
 
-    def _be_child(self, channel: int, request: dict[str, Any]) -> NoReturn:
+    def _begin(self, number: int, lifetime: float | None, cpu: float | None) -> None:
+        """Start the clocks of a child that is now in use."""
+        ward = next((one for one in self._wards.values() if one.number == number), None)
+        if ward is None:
+            return  # it ended before it was used
+        if lifetime is not None:
+            ward.deadline = time.monotonic() + lifetime
+        if cpu is not None and "rlimits" in self._layers:
+            confine.limit_cpu(math.ceil(cpu), pid=ward.pid)
+
+    def _be_child(self, channel: int) -> NoReturn:
         """Wall in the rest, serve, and never come back to the loop."""
         status = 70
         try:
@@ -169,16 +193,15 @@ class _Zygote:
             os.closerange(4, 1 << 16)
             self._wards.clear()
             confine.die_with_parent()
-            memory = self._policy["memory_mb"] << 20
+            _reseed()
             if "rlimits" in self._layers:
-                cpu = request["cpu"]
-                confine.rlimits(
-                    cpu_seconds=None if cpu is None else math.ceil(cpu), memory_bytes=memory
-                )
+                confine.rlimits(memory_bytes=self._policy["memory_mb"] << 20)
             if "seccomp" in self._layers:
                 seccomp.install(confine.libc, seccomp.addressed(self._filter, os.getpid()))
             serve(
-                Channel(3, limit=self._policy["max_value"]), max_output=self._policy["max_output"]
+                Channel(3, limit=self._policy["max_value"]),
+                max_output=self._policy["max_output"],
+                rehearsed=True,
             )
             status = 0
         except MemoryError:
@@ -206,6 +229,14 @@ class _Zygote:
     def _end_all(self) -> None:
         for ward in set(self._wards.values()):
             self._end(ward, timed_out=False)
+
+
+def _reseed() -> None:
+    """Let random numbers differ from child to child; Python's own do so after every fork."""
+    for name in ("numpy.random", "torch"):
+        module: Any = sys.modules.get(name)
+        if module is not None:
+            module.seed()
 
 
 def _tell(lifeline: int, message: dict[str, Any]) -> None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from hashlib import sha256
 from html import escape
@@ -21,15 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from tracegraph.errors import PictureError
-from tracegraph.view.page import Entry, Frame, Histogram, Page
+from tracegraph.view.page import Entry, Frame, Front, Histogram, Page
 from tracegraph.view.picture import Picture
 from tracegraph.view.plain import plain, shorten
 from tracegraph.view.style import STYLE
-from tracegraph.view.svg import svg
+from tracegraph.view.svg import drawing
 from tracegraph.view.words import heading, label
 
 __all__ = ["html", "write_html"]
 
+_END = re.compile(r"<(?=/?script|!)", re.IGNORECASE)
 _TITLE, _WORDS, _LONGEST = 200, 8_000, 100_000
 
 
@@ -64,26 +66,34 @@ def html(page: Page, *, words: int = _WORDS) -> str:
     if not 1 <= words <= _LONGEST:
         raise PictureError(f"words must lie between 1 and {_LONGEST:,} characters, got {words}")
     script, style = _part("viewer.js"), STYLE + _part("viewer.css")
-    pictures = {frame.picture: number for number, frame in enumerate(page.frames)}
-    pictures = {picture: number for number, picture in enumerate(pictures)}
+    frames = page.frames if page.candidates is None else (*page.frames, page.candidates)
+    roots = dict.fromkeys(frame.picture for frame in frames)
+    pictures = [picture for root in roots for picture in root.whole()]
+    numbers = {id(picture): number for number, picture in enumerate(pictures)}
+    outer = {id(root) for root in roots}
+    places = {root: numbers[id(root)] for root in roots}
     told = _Told(words)
     data = {
         "title": plain(shorten(page.title, _TITLE)),
-        "pictures": [_words_of(picture) for picture in pictures],
-        "frames": [told.frame(frame, pictures[frame.picture]) for frame in page.frames],
+        "pictures": [_words_of(picture, numbers) for picture in pictures],
+        "frames": [told.frame(frame, places[frame.picture]) for frame in frames],
+        "candidates": int(page.candidates is not None),
+        "curves": [
+            [plain(shorten(c.name, _TITLE)), plain(shorten(c.unit, 20)), _points(c.points)]
+            for c in page.curves
+        ],
+        "fronts": [_front(front) for front in page.fronts],
         "entries": told.entries,
         "texts": list(told.texts),
     }
-    drawn = [svg(picture).replace(f"<style>{STYLE}</style>\n", "") for picture in pictures]
-    last = pictures[page.frames[-1].picture]
     policy = (
-        f"default-src 'none'; script-src 'sha256-{_hash(script)}'; "
+        f"default-src 'none'; script-src 'sha256-{_hash(script)}'; img-src data:; "
         f"style-src 'sha256-{_hash(style)}'; base-uri 'none'; form-action 'none'"
     )
-    kept = "".join(
-        f'<script type="application/json" id="svg-{number}">{_json(text)}</script>\n'
-        for number, text in enumerate(drawn)
-        if number != last
+    drawn = "".join(
+        f'<script type="text/plain" id="svg-{number}">'
+        f"{_drawn(picture, legend=id(picture) in outer)}</script>\n"
+        for number, picture in enumerate(pictures)
     )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -93,9 +103,9 @@ def html(page: Page, *, words: int = _WORDS) -> str:
         '<meta name="referrer" content="no-referrer">\n'
         f"<title>{escape(plain(shorten(page.title, _TITLE)) or 'tracegraph')}</title>\n"
         f"<style>{style}</style>\n</head>\n<body>\n"
-        f'<main id="graph" data-picture="{last}">{drawn[last]}</main>\n'
+        '<main id="graph"></main>\n'
         f'<script type="application/json" id="page">{_json(data)}</script>\n'
-        f"{kept}<script>{script}</script>\n</body>\n</html>\n"
+        f"{drawn}<script>{script}</script>\n</body>\n</html>\n"
     )
 
 
@@ -111,25 +121,60 @@ def _hash(text: str) -> str:
 def _json(data: Any) -> str:
     """JSON that no word inside can end: neither as an element nor as a line of script."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return text.replace("<", "\\u003c")
 
 
-def _words_of(picture: Picture) -> dict[str, Any]:
+def _words_of(picture: Picture, numbers: Mapping[int, int]) -> dict[str, Any]:
     """What the script must know of a picture beside its drawing."""
     return {
         "heading": heading(picture),
-        "boxes": {
-            str(box.key): [
+        "words": dict(picture.words),
+        "boxes": [
+            [
+                str(box.key),
                 plain(shorten(box.title, 300)),
                 box.role,
                 plain(shorten(box.kind, 60)),
                 plain(shorten(" · ".join(box.lines), 300)),
                 int(box.on_path),
+                -1 if box.inside is None else numbers[id(box.inside)],
             ]
             for box in picture.boxes
-        },
+        ],
         "arrows": [[a.tail, a.head, label(a), int(a.captured)] for a in picture.arrows],
     }
+
+
+def _points(points: Iterable[tuple[float, float]]) -> list[list[float]]:
+    return [[float(x), float(y)] for x, y in points if math.isfinite(x) and math.isfinite(y)]
+
+
+def _front(front: Front) -> dict[str, Any]:
+    return {
+        "x": plain(shorten(front.x, _TITLE)),
+        "y": plain(shorten(front.y, _TITLE)),
+        "points": [
+            [plain(shorten(name, _TITLE)), float(x), float(y), int(name in front.best)]
+            for name, x, y in front.points
+            if math.isfinite(x) and math.isfinite(y)
+        ],
+    }
+
+
+def _drawn(picture: Picture, *, legend: bool) -> str:
+    """A drawing in lines, of which a page makes only what is seen.
+
+    First the frame around the parts; then levels and areas as JSON; then the arrows and the boxes.
+    It is our own markup, with every word escaped: it holds nothing that ends a script for a browser.
+    """
+    found = drawing(picture, alone=False, legend=legend)
+    areas = [round(edge) for part in found.parts for edge in part.area]
+    lines = [
+        (found.head + found.tail).replace("\n", ""),
+        _json([[part.level for part in found.parts], areas]),
+        *(part.text.replace("\n", "") for part in found.parts),
+    ]
+    return _END.sub("&lt;", "\n".join(lines))
 
 
 class _Told:
@@ -138,8 +183,8 @@ class _Told:
     def __init__(self, words: int) -> None:
         self.words = words
         self.texts: dict[str, int] = {}
-        self.entries: list[list[Any]] = []
-        self._known: dict[str, int] = {}
+        self.entries: list[tuple[str, str, Any]] = []
+        self._known: dict[object, int] = {}
 
     def text(self, text: str) -> int:
         """The number of a text, made plain and cut."""
@@ -175,8 +220,8 @@ class _Told:
         }  # fmt: skip
 
     def entry(self, entry: Entry) -> int:
-        made = [plain(shorten(entry.heading, _TITLE)), entry.form, self.content(entry)]
-        known = json.dumps(made, separators=(",", ":"))
+        made = (plain(shorten(entry.heading, _TITLE)), entry.form, self.content(entry))
+        known: object = made if isinstance(made[2], int) else repr(made)
         if known not in self._known:
             self._known[known] = len(self.entries)
             self.entries.append(made)
@@ -189,6 +234,10 @@ class _Told:
             return [entry.content.low, entry.content.high, list(entry.content.counts)]
         if entry.form == "facts":
             return _facts(entry.content)
+        if entry.form == "diff":
+            return [self.text(entry.content[0]), self.text(entry.content[1])]
+        if entry.form == "image":
+            return f"data:image/png;base64,{b64encode(entry.content).decode()}"
         return entry.content
 
 

@@ -14,9 +14,19 @@ from typing import Any, Literal, get_args
 from tracegraph.errors import PictureError
 from tracegraph.view.picture import Picture
 
-__all__ = ["Entry", "Exchange", "Frame", "Histogram", "Page", "Rejection", "Version"]
+__all__ = [
+    "Curve",
+    "Entry",
+    "Exchange",
+    "Frame",
+    "Front",
+    "Histogram",
+    "Page",
+    "Rejection",
+    "Version",
+]
 
-Form = Literal["text", "code", "tree", "error", "facts", "histogram"]
+Form = Literal["text", "code", "tree", "error", "facts", "histogram", "diff", "image"]
 _FORMS: tuple[str, ...] = get_args(Form)
 
 
@@ -41,7 +51,8 @@ class Entry:
     """One thing to say of a box, under `heading`.
 
     `content` goes by `form`: words for "text", "code" and "error"; what `tree` gave for "tree"; a
-    mapping of words to words for "facts"; a `Histogram` for "histogram".
+    mapping of words to words for "facts"; a `Histogram` for "histogram"; two texts, before and
+    after, for "diff"; the bytes of a PNG for "image".
 
     >>> Entry("Value", "code", "def f(x): return x").form
     'code'
@@ -108,7 +119,8 @@ class Frame:
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        strangers = self.details.keys() - {box.key for box in self.picture.boxes}
+        known = {box.key for picture in self.picture.whole() for box in picture.boxes}
+        strangers = self.details.keys() - known
         if strangers:
             raise PictureError(
                 f"there are details for {min(strangers)}, which is no box of the picture of "
@@ -117,8 +129,30 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """A line of points (x, y), in order of x; `unit` stands before each y."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """Candidates by two scores: (id, x, y) of each, and the ids of those that none beats."""
+
+    x: str
+    y: str
+    points: tuple[tuple[str, float, float], ...]
+    best: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
-    """Steps in order, under one title. Raises `PictureError` when there is no step.
+    """Steps in order, under one title.
+
+    A page of a whole run may have its `candidates` as a frame (see `lineage`), `curves`, and
+    `fronts`. Raises `PictureError` when there is neither a step nor a candidate.
 
     >>> Page("a run", (Frame(picture=Picture(())),)).title
     'a run'
@@ -126,7 +160,10 @@ class Page:
 
     title: str
     frames: tuple[Frame, ...]
+    candidates: Frame | None = None
+    curves: tuple[Curve, ...] = ()
+    fronts: tuple[Front, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.frames:
+        if not self.frames and self.candidates is None:
             raise PictureError("a page needs at least one step to show, got none")

@@ -7,6 +7,7 @@ in a test as easily as from a graph.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -25,7 +26,8 @@ class Box:
     `key` is unique within the picture. `title` is its name or operation; `lines` stand below (a
     type, a value). `kind` is the badge of a parameter ("text", "number", "code"). `feedback` is
     what arrived here, as text; `on_path` says that feedback passed through. `tooltip` may be
-    long. `hidden` marks what was used inside a call and not passed to it.
+    long. `hidden` marks what was used inside a call and not passed to it. `inside` is the picture
+    of what this box stands for, where it stands for several: its boxes have keys of their own.
 
     >>> Box(key=1, title="prompt", lines=("'Answer.'",), role="parameter", kind="text").role
     'parameter'
@@ -40,6 +42,7 @@ class Box:
     on_path: bool = False
     tooltip: str = ""
     hidden: bool = False
+    inside: Picture | None = None
 
     def __post_init__(self) -> None:
         if self.role not in _ROLES:
@@ -68,6 +71,8 @@ class Arrow:
 class Picture:
     """Boxes, the arrows between them, and a title.
 
+    `words` says what roles, and the "way" of feedback, are called here, where it is something else.
+
     Raises `PictureError` where two boxes share a key or an arrow's end is not a box.
 
     >>> both = (Box(key=1, title="prompt"), Box(key=2, title="answer", role="output"))
@@ -78,6 +83,7 @@ class Picture:
     boxes: tuple[Box, ...]
     arrows: tuple[Arrow, ...] = ()
     title: str = ""
+    words: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         counts = Counter(box.key for box in self.boxes)
@@ -94,6 +100,13 @@ class Picture:
                         f"the arrow {arrow.tail} -> {arrow.head} {end} at {key}, which is no box "
                         "of this picture; add the box or leave the arrow out"
                     )
+
+    def whole(self) -> Iterator[Picture]:
+        """This picture, and all pictures inside its boxes, from the outside in."""
+        waiting: list[Picture] = [self]
+        for picture in waiting:
+            yield picture
+            waiting += [box.inside for box in picture.boxes if box.inside is not None]
 
     def indexed(self) -> list[tuple[int, int]]:
         """Each arrow as (tail, head), counted from 0 in the order of `boxes`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 
 __all__ = ["fit", "one_line", "plain", "shorten", "width"]
 
@@ -28,6 +29,7 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 _LONGEST_ESCAPE = 100
+_JOINING = re.compile(r"[\\&\x1b\r]")  # the ASCII characters that may stay with the next one
 _JOINER = "\u200d"
 _GLUED = frozenset("\u0e33\u0eb3\uff9e\uff9f")  # letters that Unicode lets no cluster end before
 
@@ -75,8 +77,11 @@ def shorten(text: str, limit: int) -> str:
     room = limit - len(_tail(len(text)))
     if room < 0:
         return "…"
+    head = text[: limit + _LONGEST_ESCAPE]
+    if head.isascii() and not _JOINING.search(head):
+        return text[:room] + _tail(len(text) - room)
     kept = 0
-    for end in _ends(text[: limit + _LONGEST_ESCAPE]):
+    for end in _ends(head):
         if end > room:
             break
         kept = end
@@ -118,6 +123,7 @@ def _tail(cut: int) -> str:
     return f"… +{cut:,} chars"
 
 
+@lru_cache(4_096)
 def _cells(char: str) -> int:
     if unicodedata.category(char) in ("Mn", "Me", "Cf"):
         return 0

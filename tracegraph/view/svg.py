@@ -9,23 +9,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from itertools import pairwise
 
-from tracegraph.view.layout import Point, Size, layered
+from tracegraph.view.layout import Layout, Point, Size, layered
 from tracegraph.view.look import LOOKS
 from tracegraph.view.picture import Arrow, Box, Picture, Role
 from tracegraph.view.plain import one_line, shorten, width
 from tracegraph.view.style import LINE, SMALL, STYLE, TITLE
 from tracegraph.view.words import Words, heading, label, tooltip, words
 
-__all__ = ["svg"]
+__all__ = ["Drawing", "Part", "drawing", "svg"]
 
 _MARGIN = 32.0
 _SANS = 0.585  # the width of one cell of bold proportional type, in its size: generous
 _MONO = 0.605
 _HEAD = 7.0  # length of an arrowhead
 _RING = 6.0  # how far the ring of feedback reaches beyond its box
+_STEP = 12.0  # widths of boxes are multiples of it
 _WIDEST = 420.0  # a box grows no wider for the labels of its arrows
 _PLURAL = {
     "parameter": "parameters",
@@ -36,12 +38,43 @@ _PLURAL = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A box or an arrow as SVG, and the area that it takes: left, top, right, bottom, in pixels.
+
+    `level` says what lies above what: 0 for arrows, 1 for the way of feedback, 2 for boxes.
+    """
+
+    text: str
+    area: tuple[float, float, float, float]
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A picture as SVG in parts: what stands before them, they, and what stands after them."""
+
+    head: str
+    parts: tuple[Part, ...]
+    tail: str
+
+
 def svg(picture: Picture) -> str:
     """`picture` as the text of an SVG file.
 
     >>> text = svg(Picture((Box(key=1, title="<b>", role="parameter"),), (), "one box"))
     >>> text.startswith("<svg ") and "&lt;b&gt;" in text and "<b>" not in text
     True
+    """
+    found = drawing(picture)
+    parts = sorted(found.parts, key=lambda part: part.level)
+    return "\n".join([found.head, *(part.text for part in parts), found.tail])
+
+
+def drawing(picture: Picture, *, alone: bool = True, legend: bool = True) -> Drawing:
+    """`picture` as SVG in parts: arrows and boxes, each in the order of `picture`.
+
+    What stands in a page is not `alone`: the page brings the style and the longer words.
     """
     arriving = Counter(arrow.head for arrow in picture.arrows if arrow.label)
     entering = Counter(arrow.head for arrow in picture.arrows)
@@ -54,48 +87,54 @@ def svg(picture: Picture) -> str:
         wanted = longest.get(box.key, 0.0) * entering[box.key]
         fits = bool(arriving[box.key]) and wanted <= _WIDEST
         cards.append(_card(box, wanted if fits else 0.0, fits))
-    found = layered([card.size for card in cards], picture.indexed())
+    found = _laid(tuple(card.size for card in cards), tuple(picture.indexed()))
     above = heading(picture)
     top = _MARGIN + (34 if above else 0)
-    legend = list(_legend(picture, _MARGIN, top + found.height + 30))
+    below = list(_legend(picture, _MARGIN, top + found.height + 30)) if legend else []
     wide = max(
         found.width + 2 * _MARGIN,
-        _legend_width(picture),
+        _legend_width(picture) if legend else 0.0,
         len(above) and 2 * _MARGIN + width(above) * 16 * _SANS,
         240,
     )
-    high = top + found.height + (74 if legend else _MARGIN)
+    high = top + found.height + (74 if below else _MARGIN)
     said = _said(picture)
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="tg" role="img" '
         f'aria-label="{escape(said)}" '
-        f'viewBox="0 0 {_n(wide)} {_n(high)}" width="{_n(wide)}" height="{_n(high)}">',
+        f'viewBox="0 0 {wide:.7g} {high:.7g}" width="{wide:.7g}" height="{high:.7g}">',
         f"<title>{escape(above or said)}</title>",
-        f"<style>{STYLE}</style>",
-        f'<rect class="tg-page" width="{_n(wide)}" height="{_n(high)}"/>',
+        *([f"<style>{STYLE}</style>"] if alone else []),
+        f'<rect class="tg-page" width="{wide:.7g}" height="{high:.7g}"/>',
     ]
     if above:
         out.append(
-            f'<text class="tg-heading" x="{_n(_MARGIN)}" y="{_n(_MARGIN + 8)}">'
+            f'<text class="tg-heading" x="{_MARGIN:.7g}" y="{_MARGIN + 8:.7g}">'
             f"{escape(above)}</text>"
         )
     left = (wide - found.width) / 2 if found.width + 2 * _MARGIN < wide else _MARGIN
-    out.append(f'<g transform="translate({_n(left)},{_n(top)})">')
+    out.append(f'<g class="tg-parts" transform="translate({left:.7g},{top:.7g})">')
     labelled = {card.box.key: card.labelled for card in cards}
     rings = {box.key: _RING if box.on_path else 0.0 for box in picture.boxes}
-    drawn = sorted(
-        zip(picture.arrows, found.routes, labels, strict=True), key=lambda one: one[0].on_path
-    )
-    for arrow, route, name in drawn:
-        out.append(
-            _arrow(arrow, route, name if labelled[arrow.head] else "", lift=rings[arrow.head])
-        )
-    for card, place in zip(cards, found.places, strict=True):
-        out.extend(_box(card, place))
-    out.append("</g>")
-    out.extend(legend)
-    out.append("</svg>\n")
-    return "\n".join(out)
+    parts = []
+    for arrow, route, name in zip(picture.arrows, found.routes, labels, strict=True):
+        shown = name if labelled[arrow.head] else ""
+        text = _arrow(arrow, route, shown, lift=rings[arrow.head], alone=alone)
+        across = [point.x for point in route]
+        right = max(max(across), route[-1].x + 7 + _mono(shown, SMALL))
+        area = (left + min(across) - 5, top + route[0].y, left + right + 5, top + route[-1].y)
+        parts.append(Part(text, area, int(arrow.on_path)))
+    for card, (x, y) in zip(cards, found.places, strict=True):
+        x, y = x + left, y + top
+        around = (x - _RING, y - _RING, x + card.size.width + _RING, y + card.size.height + _RING)
+        parts.append(Part("\n".join(_box(card, Point(x - left, y - top), alone=alone)), around, 2))
+    return Drawing("\n".join(out), tuple(parts), "\n".join(["</g>", *below, "</svg>\n"]))
+
+
+@lru_cache(64)
+def _laid(sizes: tuple[Size, ...], arrows: tuple[tuple[int, int], ...]) -> Layout:
+    """The layout, which the turns of a loop share: widths come in steps so that they often agree."""
+    return layered(sizes, arrows)
 
 
 # Boxes
@@ -120,51 +159,60 @@ def _card(box: Box, wanted: float, labelled: bool) -> _Card:
     )
     slant = {"input": 24.0, "failure": 16.0, "output": 20.0}.get(box.role, 0.0)
     high = 36 + 17 * len(cut.lines) + 24 * bool(cut.feedback)
-    return _Card(box, cut, Size(max(92.0, wanted, inner + 28 + slant), high), labelled)
+    wide = max(92.0, wanted, inner + 28 + slant)
+    return _Card(box, cut, Size(-(-wide // _STEP) * _STEP, high), labelled)
 
 
-def _box(card: _Card, place: Point) -> Iterator[str]:
+def _box(card: _Card, place: Point, *, alone: bool) -> Iterator[str]:
     box, cut, (wide, high) = card.box, card.words, card.size
     classes = f"tg-box tg-{box.role}{' tg-way' if box.on_path else ''}"
     hidden = " tg-hidden" if box.hidden else ""
     yield (
         f'<g class="{classes}{hidden}" data-key="{box.key}" '
-        f'transform="translate({_n(place.x)},{_n(place.y)})">'
+        f'transform="translate({place.x:.7g},{place.y:.7g})">'
     )
-    yield f"<title>{escape(tooltip(box))}</title>"
+    if alone:
+        yield f"<title>{escape(tooltip(box))}</title>"
     if box.on_path:
         yield f'<path class="tg-ring" d="{_outline(box.role, wide, high, 4.5)}"/>'
+    if box.inside is not None:
+        for step in (8, 4):
+            yield (
+                f'<path class="tg-body tg-pile" transform="translate({step},{step})" '
+                f'd="{_outline(box.role, wide, high, 0)}"/>'
+            )
     yield f'<path class="tg-body" d="{_outline(box.role, wide, high, 0)}"/>'
     if box.role == "parameter":
         yield f'<path class="tg-inner" d="{_outline(box.role, wide, high, -3.5)}"/>'
     left = {"input": 26.0, "failure": 22.0, "output": 24.0}.get(box.role, 14.0)
     yield _mark(box.role, left + 5, 19)
-    yield f'<text class="tg-title" x="{_n(left + 19)}" y="23.5">{escape(cut.title)}</text>'
+    yield f'<text class="tg-title" x="{left + 19:.7g}" y="23.5">{escape(cut.title)}</text>'
     if cut.badge:
         span = _mono(cut.badge, SMALL) + 12
         right = wide - left + 3
         yield (
-            f'<rect class="tg-badge" x="{_n(right - span)}" y="10.5" width="{_n(span)}" '
+            f'<rect class="tg-badge" x="{right - span:.7g}" y="10.5" width="{span:.7g}" '
             f'height="17" rx="8.5"/><text class="tg-small" text-anchor="middle" '
-            f'x="{_n(right - span / 2)}" y="22.5">{escape(cut.badge)}</text>'
+            f'x="{right - span / 2:.7g}" y="22.5">{escape(cut.badge)}</text>'
         )
     y = 24.0
     for line in cut.lines:
         y += 17
-        yield f'<text class="tg-line" x="{_n(left)}" y="{_n(y)}">{escape(line)}</text>'
+        yield f'<text class="tg-line" x="{left:.7g}" y="{y:.7g}">{escape(line)}</text>'
     if cut.feedback:
         y += 10
         yield (
-            f'<rect class="tg-note" x="{_n(left - 6)}" y="{_n(y)}" '
-            f'width="{_n(wide - 2 * left + 12)}" height="19" rx="4"/>'
-            f'<path class="tg-back" d="M{_n(left + 8)} {_n(y + 5.5)}v2a3 3 0 0 1-3 3h-5'
+            f'<rect class="tg-note" x="{left - 6:.7g}" y="{y:.7g}" '
+            f'width="{wide - 2 * left + 12:.7g}" height="19" rx="4"/>'
+            f'<path class="tg-back" d="M{left + 8:.7g} {y + 5.5:.7g}v2a3 3 0 0 1-3 3h-5'
             f'm3-3l-3 3 3 3"/>'
-            f'<text class="tg-said" x="{_n(left + 16)}" y="{_n(y + 13.5)}">'
+            f'<text class="tg-said" x="{left + 16:.7g}" y="{y + 13.5:.7g}">'
             f"{escape(cut.feedback)}</text>"
         )
     yield "</g>"
 
 
+@lru_cache(4_096)
 def _outline(role: Role, wide: float, high: float, out: float) -> str:
     """The outline of a role as a path, moved outward by `out`."""
     l, t, r, b = -out, -out, wide + out, high + out  # noqa: E741
@@ -172,25 +220,25 @@ def _outline(role: Role, wide: float, high: float, out: float) -> str:
         s = 14.0
         return _polygon([(l + s, t), (r + out / 2, t), (r - s, b), (l - out / 2, b)])
     if role == "failure":
-        s = 11.0
+        s = min(11.0, high / 3)
         return _polygon(
             [
                 (l + s, t), (r - s, t), (r, t + s), (r, b - s),
                 (r - s, b), (l + s, b), (l, b - s), (l, t + s),
             ]
         )  # fmt: skip
-    c = {"parameter": 11.0, "output": min(22.0, high / 2)}.get(role, 4.0) + out
+    c = min({"parameter": 11.0, "output": 22.0}.get(role, 4.0), high / 2) + out
     c = max(c, 1.0)
-    arc = f"A{_n(c)} {_n(c)} 0 0 1"
+    arc = f"A{c:.7g} {c:.7g} 0 0 1"
     return (
-        f"M{_n(l + c)} {_n(t)}H{_n(r - c)}{arc} {_n(r)} {_n(t + c)}"
-        f"V{_n(b - c)}{arc} {_n(r - c)} {_n(b)}"
-        f"H{_n(l + c)}{arc} {_n(l)} {_n(b - c)}V{_n(t + c)}{arc} {_n(l + c)} {_n(t)}Z"
+        f"M{l + c:.7g} {t:.7g}H{r - c:.7g}{arc} {r:.7g} {t + c:.7g}"
+        f"V{b - c:.7g}{arc} {r - c:.7g} {b:.7g}"
+        f"H{l + c:.7g}{arc} {l:.7g} {b - c:.7g}V{t + c:.7g}{arc} {l + c:.7g} {t:.7g}Z"
     )
 
 
 def _polygon(points: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points) + "Z"
+    return "M" + "L".join(f"{x:.7g} {y:.7g}" for x, y in points) + "Z"
 
 
 def _mark(role: Role, x: float, y: float) -> str:
@@ -203,24 +251,24 @@ def _mark(role: Role, x: float, y: float) -> str:
         "failure": "M-4.5-4.5L4.5 4.5M4.5-4.5L-4.5 4.5",
     }[role]
     kind = "tg-cross" if role == "failure" else "tg-mark"
-    return f'<path class="{kind}" transform="translate({_n(x)},{_n(y)})" d="{path}"/>'
+    return f'<path class="{kind}" transform="translate({x:.7g},{y:.7g})" d="{path}"/>'
 
 
 # Arrows
 
 
-def _arrow(arrow: Arrow, route: Sequence[Point], name: str, *, lift: float) -> str:
+def _arrow(arrow: Arrow, route: Sequence[Point], name: str, *, lift: float, alone: bool) -> str:
     end = Point(route[-1].x, route[-1].y - lift)
     stop = Point(end.x, end.y - _HEAD + 1)
     points = [*route[:-1], stop]
-    path = [f"M{_n(points[0].x)} {_n(points[0].y)}"]
+    path = [f"M{points[0].x:.7g} {points[0].y:.7g}"]
     for a, b in pairwise(points):
         if abs(a.x - b.x) < 0.05:
-            path.append(f"V{_n(b.y)}")
+            path.append(f"V{b.y:.7g}")
         else:
             bend = (b.y - a.y) * 0.55
             path.append(
-                f"C{_n(a.x)} {_n(a.y + bend)} {_n(b.x)} {_n(b.y - bend)} {_n(b.x)} {_n(b.y)}"
+                f"C{a.x:.7g} {a.y + bend:.7g} {b.x:.7g} {b.y - bend:.7g} {b.x:.7g} {b.y:.7g}"
             )
     way = " tg-way" if arrow.on_path else ""
     captured = " tg-captured" if arrow.captured else ""
@@ -228,18 +276,18 @@ def _arrow(arrow: Arrow, route: Sequence[Point], name: str, *, lift: float) -> s
     tip = _polygon([(end.x - half, end.y - _HEAD - 1), (end.x + half, end.y - _HEAD - 1), end])
     parts = [
         f'<g class="tg-arrow{way}{captured}" data-tail="{arrow.tail}" data-head="{arrow.head}">',
-        f"<title>{escape(_arrow_tooltip(arrow))}</title>",
+        f"<title>{escape(_arrow_tooltip(arrow))}</title>" if alone else "",
         f'<path class="tg-wire" d="{"".join(path)}"/><path class="tg-tip" d="{tip}"/>',
     ]
     if arrow.on_path:
         x, y = route[0]
         parts.append(
-            f'<path class="tg-up" d="M{_n(x - 4.5)} {_n(y + 15)}l4.5-4.5 4.5 4.5'
+            f'<path class="tg-up" d="M{x - 4.5:.7g} {y + 15:.7g}l4.5-4.5 4.5 4.5'
             f'm-9 6l4.5-4.5 4.5 4.5"/>'
         )
     if name:
         parts.append(
-            f'<text class="tg-label" x="{_n(end.x + 7)}" y="{_n(end.y - 6)}">{escape(name)}</text>'
+            f'<text class="tg-label" x="{end.x + 7:.7g}" y="{end.y - 6:.7g}">{escape(name)}</text>'
         )
     parts.append("</g>")
     return "".join(parts)
@@ -259,9 +307,10 @@ def _arrow_tooltip(arrow: Arrow) -> str:
 
 def _entries(picture: Picture) -> list[tuple[str, str]]:
     roles = {box.role for box in picture.boxes}
-    entries: list[tuple[str, str]] = [(role, role) for role in LOOKS if role in roles]
+    called = dict(picture.words)
+    entries = [(str(role), called.get(role, role)) for role in LOOKS if role in roles]
     if any(box.on_path for box in picture.boxes) or any(a.on_path for a in picture.arrows):
-        entries.append(("way", "way of feedback"))
+        entries.append(("way", called.get("way", "way of feedback")))
     if any(arrow.captured for arrow in picture.arrows):
         entries.append(("captured", "read inside"))
     return entries
@@ -277,7 +326,7 @@ def _legend(picture: Picture, x: float, y: float) -> Iterator[str]:
         return
     yield '<g class="tg-legend" aria-hidden="true">'
     for name, word in entries:
-        yield f'<g transform="translate({_n(x)},{_n(y)})">'
+        yield f'<g transform="translate({x:.7g},{y:.7g})">'
         role = next((role for role in LOOKS if role == name), None)
         if role:
             yield f'<g class="tg-{role}"><path class="tg-body" d="{_outline(role, 30, 18, 0)}"/>'
@@ -296,21 +345,14 @@ def _legend(picture: Picture, x: float, y: float) -> Iterator[str]:
 def _said(picture: Picture) -> str:
     """The picture in one sentence, for a screen reader."""
     counts = Counter(box.role for box in picture.boxes)
+    called = dict(picture.words)
     words = [
-        f"{counts[role]} {role if counts[role] == 1 else _PLURAL[role]}"
+        f"{counts[role]} {called.get(role, role if counts[role] == 1 else _PLURAL[role])}"
         for role in LOOKS
         if counts[role]
     ]
     start = f"{heading(picture)}: " if picture.title else ""
     return f"{start}{', '.join(words) or 'nothing'}; {len(picture.arrows)} arrows"
-
-
-# Numbers
-
-
-def _n(value: float) -> str:
-    """A coordinate with at most two digits after the point."""
-    return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def _mono(text: str, size: float) -> float:

@@ -5,8 +5,9 @@
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const page = read("page");
   const frames = page.frames;
+  const steps = frames.length - page.candidates; // the candidates, if any, are the last frame
   const root = document.getElementById("graph");
-  const FAR = 0.42, FARTHER = 0.09, LEAST = 0.01, MOST = 4, EDGE = 24, MANY = 400, TINY = 0.1;
+  const FAR = 0.42, FARTHER = 0.09, LEAST = 0.01, MOST = 4, EDGE = 24, MANY = 400, CHUNK = 1500, TINY = 0.1;
   const ROLES = { parameter: "◆ parameter", input: "▷ input", operation: "● operation", output: "◎ output", failure: "✗ failure" };
 
   function el(tag, given, ...inside) {
@@ -34,14 +35,16 @@
   const title = el("h1", { title: page.title }, page.title);
   const search = el("input", { type: "search", placeholder: "Search  ( / )", "aria-label": "Search boxes", autocomplete: "off", spellcheck: "false" });
   const found = el("output", { "aria-live": "polite", class: "quiet" });
-  const slider = el("input", { type: "range", min: 0, max: frames.length - 1, "aria-label": "Step" });
+  const slider = el("input", { type: "range", min: 0, max: Math.max(0, steps - 1), "aria-label": "Step" });
   const where = el("output", {});
   const button = (word, label, act) => el("button", { type: "button", "aria-label": label, title: label, onclick: act }, word);
   const before = button("‹", "Step before ( , )", () => show(now - 1));
-  const after = button("›", "Next step ( . )", () => show(now + 1));
+  const after = button("›", "Next step ( . )", () => { if (now < steps - 1) show(now + 1); });
   const sideButton = button("Details", "Show or hide the details ( d )", () => openSide(side.hidden));
+  const lineageButton = button("Candidates", "Candidates and curves of the run, or back ( c )", () => turnCandidates());
   const bar = el("header", { class: "bar" }, title,
-    frames.length > 1 ? el("div", { class: "group", role: "group", "aria-label": "Steps" }, before, slider, after, where) : null,
+    page.candidates && steps ? lineageButton : null,
+    steps > 1 ? el("div", { class: "group", role: "group", "aria-label": "Steps" }, before, slider, after, where) : null,
     el("span", { class: "grow" }),
     el("div", { class: "group", role: "search" }, search, found),
     el("div", { class: "group", role: "group", "aria-label": "View" },
@@ -50,11 +53,11 @@
   const said = el("div", { class: "unseen", "aria-live": "polite", role: "status" });
   const side = el("aside", { class: "side", "aria-label": "Details", tabindex: "-1", hidden: true });
   const keys = [["/", "search; Enter and Shift+Enter walk through what was found"], ["↑ ↓", "to an input, to a user of the box"],
-    ["← →", "to the neighbour in the row"], ["n p", "to the next, the previous box in order"], ["Enter", "open the details"],
-    ["+ − 0", "zoom in, out, show all"], [", .", "step before, next step"], ["d", "show or hide the details"], ["Esc", "close, clear"]];
+    ["← →", "to the neighbour in the row"], ["n p", "to the next, the previous box in order"], ["Enter", "open the details, or a box that stands for several"], ["Backspace", "leave the opened box"],
+    ["+ − 0", "zoom in, out, show all"], [", .", "step before, next step"], ["c", "candidates and curves of the run"], ["d", "show or hide the details"], ["Esc", "close, clear"]];
   const help = el("dialog", { "aria-label": "Help" }, el("h2", {}, "Keys"),
     el("dl", {}, keys.map(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)])),
-    el("p", { class: "quiet" }, "Drag to move, turn the wheel to zoom, click a box for its details."),
+    el("p", { class: "quiet" }, "Drag to move, turn the wheel to zoom, click a box for its details, twice to open one that stands for several."),
     el("form", { method: "dialog" }, button("Close", "Close", (event) => { event.preventDefault(); help.close(); })));
   document.body.prepend(bar);
   document.body.append(side, said, help);
@@ -67,73 +70,95 @@
   let x = 0, y = 0, scale = 1, settle = 0, pending = 0;
   let fitted = true; // the whole is shown, and shall be when the window changes
   let now = -1, graph = null, picked = null;
+  let path = []; // the keys of the boxes that were opened, from the outside in
+  const parents = new Map(); // by the number of a picture: the picture and the box that it is in
+  page.pictures.forEach((told, number) => told.boxes.forEach((box) => { if (box[6] >= 0) parents.set(box[6], [number, box[0]]); }));
 
-  const first = root.querySelector("svg");
-  root.append(stage);
+  const crumbs = el("nav", { class: "crumbs", "aria-label": "Opened boxes", hidden: true });
+  root.append(stage, crumbs);
 
+  function parsed(markup) {
+    const holder = document.createElement("template");
+    holder.innerHTML = markup;
+    return holder.content.firstElementChild;
+  }
   function load(number) {
     if (stages.has(number)) return stages.get(number);
-    let svg = first;
-    if (number !== +root.dataset.picture) {
-      const holder = document.createElement("template");
-      holder.innerHTML = read("svg-" + number);
-      svg = holder.content.firstElementChild;
-    }
-    const told = page.pictures[number];
-    const boxes = new Map(), order = [];
+    const [frame, numbers, ...parts] = document.getElementById("svg-" + number).textContent.split("\n");
+    const [levels, areas] = JSON.parse(numbers), told = page.pictures[number], svg = parsed(frame);
     svg.setAttribute("role", "group");
-    for (const box of svg.querySelectorAll(".tg-box")) {
-      const words = told.boxes[box.dataset.key];
-      box.setAttribute("role", "button");
-      box.setAttribute("tabindex", "-1");
-      box.setAttribute("aria-label", `${words[0]}, ${words[2] ? words[2] + " " : ""}${words[1]}${words[4] ? ", feedback passed through" : ""}${words[3] ? ": " + words[3] : ""}`);
-      boxes.set(box.dataset.key, box);
-      order.push(box.dataset.key);
-    }
-    const inputs = new Map(), users = new Map();
-    for (const arrow of told.arrows) {
-      const [tail, head] = [String(arrow[0]), String(arrow[1])];
-      if (!inputs.has(head)) inputs.set(head, []);
-      if (!users.has(tail)) users.set(tail, []);
-      inputs.get(head).push([tail, arrow[2], arrow[3]]);
-      users.get(tail).push([head, arrow[2], arrow[3]]);
-    }
-    const made = { number, svg, told, boxes, order, inputs, users, width: +svg.getAttribute("width"), height: +svg.getAttribute("height") };
-    if (order.length) boxes.get(order[0]).setAttribute("tabindex", "0");
+    const inner = svg.querySelector(".tg-parts");
+    const layers = [0, 1, 2].map(() => inner.appendChild(drawn("g")));
+    const made = { number, svg, told, layers, parts, levels, edges: Float64Array.from(areas),
+      elements: new Array(parts.length).fill(null), unseen: new Uint8Array(parts.length), covered: null,
+      order: [], boxes: new Map(), rects: new Map(), at: new Map(), touching: new Map(), inputs: new Map(), users: new Map(),
+      width: +svg.getAttribute("width"), height: +svg.getAttribute("height") };
+    const add = (map, key, what) => { if (map.has(key)) map.get(key).push(what); else map.set(key, [what]); };
+    told.arrows.forEach(([from, to, label, captured], index) => {
+      const tail = String(from), head = String(to);
+      add(made.inputs, head, [tail, label, captured]);
+      add(made.users, tail, [head, label, captured]);
+      add(made.touching, tail, index);
+      if (head !== tail) add(made.touching, head, index);
+    });
+    told.boxes.forEach(([key, ...words], index) => {
+      const at = told.arrows.length + index, [left, top, right, bottom] = made.edges.subarray(at * 4, at * 4 + 4);
+      made.order.push(key);
+      made.boxes.set(key, words);
+      made.at.set(key, at);
+      made.rects.set(key, { x: left, y: top, width: right - left, height: bottom - top });
+    });
     stages.set(number, made);
+    if (made.parts.length < MANY) build(made, made.parts.keys());
     return made;
   }
 
-  // Where everything stands, in pixels of the drawing: boxes by key, and all parts to hide unseen
+  // Boxes and arrows become elements when they are seen for the first time
 
-  function measure(picture) {
-    const shift = (element) => (/translate\(([-\d.]+)[ ,]([-\d.]+)\)/.exec(element.getAttribute("transform")) || [0, 0, 0]).slice(1).map(Number);
-    const inner = picture.svg.querySelector(":scope > g");
-    const [left, top] = shift(inner);
-    picture.rects = new Map();
-    picture.parts = [...inner.children];
-    picture.edges = new Float64Array(picture.parts.length * 4);
-    picture.parts.forEach((part, index) => {
-      const area = part.getBBox(), [dx, dy] = part.dataset.key ? shift(part) : [0, 0];
-      const px = left + dx + area.x, py = top + dy + area.y;
-      picture.edges.set([px, py, px + area.width, py + area.height], index * 4);
-      if (part.dataset.key) picture.rects.set(part.dataset.key, { x: px, y: py, width: area.width, height: area.height });
+  function build(picture, wanted) {
+    const fresh = [...wanted].filter((index) => !picture.elements[index]);
+    if (!fresh.length) return;
+    const holder = parsed(`<svg>${fresh.map((index) => picture.parts[index]).join("")}</svg>`);
+    const elements = [...holder.children], inside = [[], [], []];
+    fresh.forEach((index, place) => {
+      const part = elements[place];
+      picture.elements[index] = part;
+      inside[picture.levels[index]].push(part);
+      const key = part.dataset.key;
+      if (key == null) {
+        if (picture === graph && picked != null && (part.dataset.tail === picked || part.dataset.head === picked)) part.classList.add("near");
+        return;
+      }
+      const [name, role, kind, line, onPath, opens] = picture.boxes.get(key);
+      part.setAttribute("role", "button");
+      part.setAttribute("tabindex", key === picture.order[0] ? "0" : "-1");
+      part.setAttribute("aria-label", `${name}, ${kind ? kind + " " : ""}${picture.told.words[role] || role}${opens >= 0 ? ", opens" : ""}${onPath ? ", " + (picture.told.words.way || "feedback passed through") : ""}${line ? ": " + line : ""}`);
+      part.prepend(titled([name, line, ...(onPath ? [picture.told.words.way || "feedback passed through"] : [])].filter(Boolean).join("\n")));
+      if (picture === graph && key === picked) part.classList.add("picked");
+      if (hitKeys.has(picture.number + ":" + key)) part.classList.add("hit");
     });
-    picture.unseen = new Uint8Array(picture.parts.length);
-    picture.covered = null;
+    inside.forEach((parts, level) => picture.layers[level].append(...parts));
+  }
+  function element(key) {
+    build(graph, [graph.at.get(key)]);
+    return graph.elements[graph.at.get(key)];
   }
   function cull() {
     if (graph.parts.length < MANY) return;
     const l = -x / scale, t = -y / scale, w = root.clientWidth / scale, h = root.clientHeight / scale, was = graph.covered;
     if (was && l >= was[0] && t >= was[1] && l + w <= was[2] && t + h <= was[3] && was[2] - was[0] < 6 * w) return;
-    const now = [l - w * 0.7, t - h * 0.7, l + w * 1.7, t + h * 1.7], edges = graph.edges;
+    const now = [l - w * 0.7, t - h * 0.7, l + w * 1.7, t + h * 1.7], edges = graph.edges, todo = [];
     graph.covered = now;
-    graph.parts.forEach((part, index) => {
-      const at = index * 4;
+    for (let index = 0; index < graph.parts.length; index++) {
+      const at = index * 4, part = graph.elements[index];
       const out = +(edges[at] > now[2] || edges[at + 2] < now[0] || edges[at + 1] > now[3] || edges[at + 3] < now[1]);
+      if (!part) { if (!out) todo.push(index); continue; }
       if (out !== graph.unseen[index]) { graph.unseen[index] = out; part.style.display = out ? "none" : ""; }
-    });
+    }
+    build(graph, todo.slice(0, CHUNK));
+    if (todo.length > CHUNK) { graph.covered = null; move(); } // the rest with the next frames
   }
+  window.addEventListener("beforeprint", () => build(graph, graph.parts.keys()));
 
   function place() {
     pending = 0;
@@ -191,8 +216,7 @@
   }
 
   function enter() { // too large to be seen as a whole: begin at what failed, or at the end
-    const roles = (role) => graph.order.filter((key) => graph.told.boxes[key][1] === role).pop();
-    place();
+    const roles = (role) => graph.order.filter((key) => graph.boxes.get(key)[1] === role).pop();
     reveal(roles("failure") || roles("output") || graph.order[graph.order.length - 1], true);
   }
 
@@ -231,7 +255,8 @@
   root.addEventListener("click", (event) => {
     if (dragged > 4) return;
     const box = event.target.closest(".tg-box");
-    if (box) pick(box.dataset.key);
+    if (event.detail === 2 && picked != null) enterBox(picked); // the first click may have moved it
+    else if (box) pick(box.dataset.key);
   });
 
   // Picking a box
@@ -247,15 +272,62 @@
     for (const old of stage.querySelectorAll(".picked,.near")) old.classList.remove("picked", "near");
     picked = key;
     if (key == null || !graph.boxes.has(key)) return;
-    graph.boxes.get(key).classList.add("picked");
-    for (const arrow of stage.querySelectorAll(`[data-tail="${key}"],[data-head="${key}"]`)) arrow.classList.add("near");
+    element(key).classList.add("picked");
+    for (const index of graph.touching.get(key) || []) if (graph.elements[index]) graph.elements[index].classList.add("near");
   }
   function focusBox(key) {
-    const box = graph.boxes.get(key);
+    const box = element(key);
     for (const old of stage.querySelectorAll('.tg-box[tabindex="0"]')) old.setAttribute("tabindex", "-1");
     box.setAttribute("tabindex", "0");
     box.style.display = ""; // what is hidden takes no focus
     box.focus({ preventScroll: true });
+  }
+
+  // Opening a box that stands for several, and leaving it
+
+  function opens(key) { const words = graph.boxes.get(key); return words ? words[5] : -1; }
+  function enterBox(key) {
+    if (opens(key) < 0) return;
+    path = [...path, key];
+    turn();
+    const first = graph.order.find((other) => graph.inputs.has(other)) || graph.order[0];
+    mark(null);
+    focusBox(first);
+    if (!side.hidden) fill();
+    said.textContent = `${graph.told.heading} opened, ${graph.order.length} boxes`;
+  }
+  function leave(depth = path.length - 1) {
+    if (!path.length) return;
+    const key = path[depth];
+    path = path.slice(0, depth);
+    turn();
+    pick(key, side.hidden);
+  }
+  function current() { // the picture of this step, as far as the opened boxes are in it
+    let number = frames[now].picture;
+    const kept = [];
+    for (const key of path) {
+      const box = page.pictures[number].boxes.find((words) => words[0] === key);
+      if (!box || box[6] < 0) break;
+      kept.push(key);
+      number = box[6];
+    }
+    path = kept;
+    return number;
+  }
+  function turn() { // shows the picture that `path` leads to
+    graph = load(current());
+    stage.replaceChildren(graph.svg);
+    const names = [];
+    let number = frames[now].picture;
+    for (const key of path) { const box = page.pictures[number].boxes.find((words) => words[0] === key); names.push(box[1]); number = box[6]; }
+    crumbs.hidden = !path.length;
+    crumbs.replaceChildren(...["whole graph", ...names].flatMap((name, depth, all) => depth < all.length - 1
+      ? [el("button", { type: "button", onclick: () => leave(depth) }, name), el("span", { "aria-hidden": "true" }, "›")]
+      : [el("b", { "aria-current": "location" }, name)]));
+    fit();
+    if (scale < TINY && root.clientWidth && root.clientHeight) enter();
+    place();
   }
   function focused() {
     const box = document.activeElement && document.activeElement.closest(".tg-box");
@@ -286,11 +358,10 @@
   // Searching
 
   let hits = [], hit = -1;
-  const haystacks = new Map();
-  function haystack(key) {
+  const hitKeys = new Set(), haystacks = new Map();
+  function haystack([key, ...words]) {
     const name = now + ":" + key;
     if (!haystacks.has(name)) {
-      const words = graph.told.boxes[key];
       const entries = (frames[now].details[key] || []).map((number) => page.entries[number])
         .map(([, , content]) => (typeof content === "number" ? page.texts[content] : JSON.stringify(content)));
       haystacks.set(name, [words[0], words[1], words[2], words[3], ...entries].join("\n").toLowerCase());
@@ -299,19 +370,40 @@
   }
   function find() {
     for (const old of stage.querySelectorAll(".hit")) old.classList.remove("hit");
-    const wanted = search.value.trim().toLowerCase();
+    const wanted = search.value.trim().toLowerCase(), seen = new Set();
     stage.classList.toggle("searching", wanted !== "");
-    hits = wanted ? graph.order.filter((key) => haystack(key).includes(wanted)) : [];
-    for (const key of hits) graph.boxes.get(key).classList.add("hit");
+    hits = [];
+    hitKeys.clear();
+    // Pictures inside are searched, too; what stands in several is found in the outermost.
+    const waiting = wanted ? [frames[now].picture] : [];
+    for (const number of waiting) for (const box of page.pictures[number].boxes) {
+      if (box[6] >= 0) waiting.push(box[6]);
+      if (seen.has(box[0])) continue;
+      seen.add(box[0]);
+      if (!haystack(box).includes(wanted)) continue;
+      hits.push([number, box[0]]);
+      for (let at = [number, box[0]]; at && !hitKeys.has(at.join(":")); at = parents.get(at[0])) hitKeys.add(at.join(":"));
+    }
+    markHits();
     hit = -1;
     found.textContent = wanted ? (hits.length ? `${hits.length} found` : "none") : "";
+  }
+  function markHits() {
+    for (const key of graph.order) if (hitKeys.has(graph.number + ":" + key) && graph.elements[graph.at.get(key)]) graph.elements[graph.at.get(key)].classList.add("hit");
   }
   function nextHit(by) {
     if (!hits.length) return;
     hit = (hit + by + hits.length) % hits.length;
     found.textContent = `${hit + 1} of ${hits.length}`;
-    mark(hits[hit]);
-    reveal(hits[hit], true);
+    const [number, key] = hits[hit];
+    if (number !== graph.number) {
+      path = [];
+      for (let at = parents.get(number); at; at = parents.get(at[0])) path.unshift(at[1]);
+      turn();
+      markHits();
+    }
+    mark(key);
+    reveal(key, true);
     tab = "box";
     openSide(true);
   }
@@ -326,7 +418,7 @@
   document.addEventListener("keydown", (event) => {
     if (help.open || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape") {
-      if (search.value) { search.value = ""; find(); } else if (!side.hidden) openSide(false); else mark(null);
+      if (search.value) { search.value = ""; find(); } else if (!side.hidden) openSide(false); else if (path.length) leave(); else mark(null);
       if (document.activeElement === search) search.blur();
       return;
     }
@@ -339,13 +431,15 @@
       event.preventDefault();
       const next = key == null ? picked || graph.order[0] : walk(key, GO[event.key]);
       if (next != null) { if (side.hidden || tab !== "box") { focusBox(next); reveal(next, true); } else pick(next); }
-    } else if ((event.key === "Enter" || event.key === " ") && key != null) { event.preventDefault(); pick(key); side.focus(); }
+    } else if ((event.key === "Enter" || event.key === " ") && key != null) { event.preventDefault(); if (opens(key) >= 0) enterBox(key); else { pick(key); side.focus(); } }
+    else if (event.key === "Backspace" && path.length) { event.preventDefault(); leave(); }
     else if (event.key === "/") { event.preventDefault(); search.focus(); search.select(); }
     else if (event.key === "+" || event.key === "=") zoomBy(1.3);
     else if (event.key === "-") zoomBy(1 / 1.3);
     else if (event.key === "0") { fit(); glide(); }
-    else if (event.key === ",") show(now - 1);
-    else if (event.key === ".") show(now + 1);
+    else if (event.key === ",") before.click();
+    else if (event.key === "c" && page.candidates && steps) turnCandidates();
+    else if (event.key === ".") after.click();
     else if (event.key === "d") openSide(side.hidden);
     else if (event.key === "?") help.showModal();
   });
@@ -353,7 +447,7 @@
   // The panel
 
   let tab = "step";
-  const aboutSteps = frames.some((f) => f.note || f.facts.length || f.rejections.length || f.exchanges.length || Object.keys(f.parameters).length || f.score != null || f.cost != null);
+  const aboutSteps = page.candidates || page.curves.length || frames.some((f) => f.note || f.facts.length || f.rejections.length || f.exchanges.length || Object.keys(f.parameters).length || f.score != null || f.cost != null);
 
   function openSide(open) {
     side.hidden = !open;
@@ -364,7 +458,7 @@
   function fill() {
     const tabs = el("div", { class: "tabs", role: "tablist" });
     const one = (name, word) => el("button", { type: "button", role: "tab", id: "tab-" + name, "aria-selected": String(tab === name), onclick: () => { tab = name; fill(); document.getElementById("tab-" + name).focus(); } }, word);
-    if (aboutSteps) tabs.append(one("box", "Box"), one("step", "Step"));
+    if (aboutSteps) tabs.append(one("box", "Box"), one("step", now < steps ? "Step" : "Run"));
     else tab = "box";
     const close = button("✕", "Close the details (Esc)", () => openSide(false));
     close.classList.add("close");
@@ -373,22 +467,27 @@
     side.scrollTop = 0;
   }
 
+  function called(role) {
+    const word = graph.told.words[role];
+    return word ? ROLES[role].slice(0, 2) + word : ROLES[role];
+  }
   function boxPanel() {
     if (picked == null || !graph.boxes.has(picked)) return [el("p", { class: "quiet" }, "Click a box to see what it holds.")];
-    const [name, role, kind, , onPath] = graph.told.boxes[picked];
+    const [name, role, kind, line, onPath, inside] = graph.boxes.get(picked);
     const entries = (frames[now].details[picked] || []).map((number) => page.entries[number]);
     said.textContent = `${name}, ${role}. ${entries.length} details.`;
-    const parts = [el("h2", {}, name), el("div", {}, el("span", { class: "tag " + role }, ROLES[role]),
-      kind ? el("span", { class: "tag" }, kind) : null, onPath ? el("span", { class: "tag path" }, "↩ feedback passed through") : null)];
+    const parts = [el("h2", {}, name), el("div", {}, el("span", { class: "tag " + role }, called(role)),
+      kind ? el("span", { class: "tag" }, kind) : null, onPath ? el("span", { class: "tag path" }, graph.told.words.way || "↩ feedback passed through") : null)];
+    if (inside >= 0) parts.push(el("p", {}, line), el("p", {}, el("button", { type: "button", class: "open", onclick: () => enterBox(picked) }, `Open: ${page.pictures[inside].boxes.length} boxes inside`)));
     for (const [heading, form, content] of entries) parts.push(...section(heading, form, content));
-    parts.push(...links("Inputs", graph.inputs.get(picked)), ...links("Used by", graph.users.get(picked)));
+    parts.push(...links(graph.told.words.inputs || "Inputs", graph.inputs.get(picked)), ...links(graph.told.words.users || "Used by", graph.users.get(picked)));
     return parts;
   }
   function links(heading, ends) {
     if (!ends) return [];
     const shown = ends.slice(0, 60);
     return [el("h3", {}, `${heading} (${ends.length})`), el("div", { class: "links" }, shown.map(([key, label, captured]) => {
-      const words = graph.told.boxes[key];
+      const words = graph.boxes.get(key);
       return el("button", { type: "button", onclick: () => { pick(key); reveal(key); } },
         label ? el("code", {}, label + (captured ? " (read inside)" : "")) : null, el("b", {}, words[0]), el("code", {}, words[3]));
     }), ends.length > shown.length ? el("p", { class: "quiet" }, `and ${ends.length - shown.length} more`) : null)];
@@ -401,10 +500,12 @@
     tree: (data) => el("div", { class: "tree" }, grown(data, "", 0)),
     facts: (pairs) => el("dl", {}, pairs.map(([name, what]) => [el("dt", {}, name), el("dd", {}, what)])),
     histogram: (data) => histogram(data),
+    diff: ([before, after]) => diff(page.texts[before], page.texts[after]),
+    image: (source) => el("img", { class: "picture", alt: "the values as a picture", src: source.startsWith("data:image/png;base64,") ? source : "" }),
   };
   function section(heading, form, content) {
     const words = typeof content === "number" ? page.texts[content] : content;
-    return [el("h3", {}, heading, typeof words === "string" ? copier(words) : null), SHOW[form](words)];
+    return [el("h3", {}, heading, typeof words === "string" && form !== "image" ? copier(words) : null), SHOW[form](words)];
   }
   function copier(words) {
     const made = el("button", { type: "button", class: "small", onclick: async () => {
@@ -474,15 +575,29 @@
 
   // The panel of a step
 
+  function runPanel() {
+    const parts = [el("h2", {}, "Run")];
+    said.textContent = "Candidates and curves of the run";
+    for (const [name, unit, points] of page.curves) parts.push(...line(name, unit, points, name.endsWith("candidate") ? "candidate" : "step"));
+    for (const front of page.fronts) parts.push(...scatter(front));
+    const names = graph.order.filter((key) => graph.boxes.get(key)[5] < 0);
+    parts.push(el("h3", {}, `Candidates (${names.length})`), el("div", { class: "links" }, names.slice(0, 200).map((key) => {
+      const [name, role, , words] = graph.boxes.get(key);
+      return el("button", { type: "button", onclick: () => pick(key) }, el("b", {}, name), el("code", {}, words), el("span", { class: "tag " + role }, called(role)));
+    })));
+    return parts;
+  }
   function stepPanel() {
+    if (now >= steps) return runPanel();
     const frame = frames[now], parts = [el("h2", {}, frame.title || `Step ${now + 1}`)];
     said.textContent = frame.title || `Step ${now + 1}`;
     if (frame.note) parts.push(el("p", {}, frame.note));
     const facts = [...(frame.score != null ? [["score", short(frame.score)]] : []), ...(frame.cost != null ? [["cost", "$" + short(frame.cost)]] : []), ...frame.facts];
     if (facts.length) parts.push(SHOW.facts(facts));
-    parts.push(...curve("Score", frames.map((f) => f.score), ""));
+    const shown = frames.slice(0, steps);
+    parts.push(...curve("Score", shown.map((f) => f.score), ""));
     let spent = 0;
-    parts.push(...curve("Spend", frames.some((f) => f.cost != null) ? frames.map((f) => (spent += f.cost || 0)) : [], "$"));
+    parts.push(...curve("Spend", shown.some((f) => f.cost != null) ? shown.map((f) => (spent += f.cost || 0)) : [], "$"));
     if (frame.rejections.length) {
       parts.push(el("h3", {}, `Rejected (${frame.rejections.length})`));
       for (const [parameter, reason, proposal] of frame.rejections) parts.push(el("div", { class: "reason" }, el("b", {}, page.texts[parameter]), ": ", page.texts[reason],
@@ -545,41 +660,71 @@
     return out.concat(a.slice(enda).map((line) => [" ", line]));
   }
   function curve(heading, values, unit) {
-    const known = values.map((value, index) => [index, value]).filter(([, value]) => value != null);
-    if (known.length < 2) return [];
-    const low = Math.min(...known.map((k) => k[1])), high = Math.max(...known.map((k) => k[1]));
-    const px = (index) => 12 + (376 * index) / (frames.length - 1), py = (value) => 96 - (80 * (value - low)) / (high - low || 1);
-    const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 124", role: "img", "aria-label": `${heading} by step: ${known.map((k) => short(k[1])).join(", ").slice(0, 2000)}` });
-    chart.append(drawn("path", { class: "axis", d: "M12 102.5H388" }), drawn("path", { class: "curve", d: "M" + known.map(([index, value]) => `${px(index).toFixed(1)} ${py(value).toFixed(1)}`).join("L") }));
-    for (const [index, value] of known) {
-      if (known.length > 80 && index !== now) continue;
-      const dot = drawn("circle", { class: index === now ? "dot now" : "dot", cx: px(index), cy: py(value), r: index === now ? 5 : 3, onclick: () => show(index) });
-      const told = drawn("title", {});
-      told.textContent = `${frames[index].title || "step " + (index + 1)}: ${unit}${short(value)}`;
-      dot.append(told);
+    const points = values.map((value, index) => [index, value]).filter(([, value]) => value != null);
+    const name = (index) => frames[index].title || `step ${index + 1}`;
+    return line(heading, unit, points, "step", { low: 0, high: steps - 1, name, act: (index) => show(index), at: now });
+  }
+  function line(heading, unit, points, axis, { low = null, high = null, name = (at) => `${axis} ${short(at)}`, act = null, at = null } = {}) {
+    if (points.length < 2) return [];
+    const ys = points.map((p) => p[1]), least = Math.min(...ys), most = Math.max(...ys);
+    const from = low == null ? points[0][0] : low, to = high == null ? points[points.length - 1][0] : high;
+    const px = (value) => 12 + (376 * (value - from)) / (to - from || 1), py = (value) => 96 - (80 * (value - least)) / (most - least || 1);
+    const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 124", role: "img", "aria-label": `${heading} by ${axis}: ${ys.map(short).join(", ").slice(0, 2000)}` });
+    chart.append(drawn("path", { class: "axis", d: "M12 102.5H388" }), drawn("path", { class: "curve", d: "M" + points.map(([a, b]) => `${px(a).toFixed(1)} ${py(b).toFixed(1)}`).join("L") }));
+    for (const [where, value] of points) {
+      if (points.length > 80 && where !== at) continue;
+      const dot = drawn("circle", { class: where === at ? "dot now" : "dot", cx: px(where), cy: py(value), r: where === at ? 5 : 3, ...(act ? { onclick: () => act(where) } : {}) });
+      dot.append(titled(`${name(where)}: ${unit}${short(value)}`));
       chart.append(dot);
     }
-    chart.append(words(12, 117, `${unit}${short(low)} … ${unit}${short(high)}`), words(388, 117, `${frames.length} steps`, "end"));
+    chart.append(words(12, 117, `${unit}${short(least)} … ${unit}${short(most)}`), words(388, 117, `${name(from)} to ${name(to)}`, "end"));
     return [el("h3", {}, heading), chart];
+  }
+  function titled(said) {
+    const made = drawn("title", {});
+    made.textContent = said;
+    return made;
+  }
+  function scatter({ x: across, y: up, points }) {
+    if (!points.length) return [];
+    const range = (at) => { const all = points.map((p) => p[at]); return [Math.min(...all), Math.max(...all)]; };
+    const [x0, x1] = range(1), [y0, y1] = range(2), best = points.filter((p) => p[3]).sort((a, b) => a[1] - b[1] || b[2] - a[2]);
+    const px = (value) => 16 + (368 * (value - x0)) / (x1 - x0 || 1), py = (value) => 196 - (176 * (value - y0)) / (y1 - y0 || 1);
+    const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 226", role: "img", "aria-label": `Pareto front of ${across} and ${up}: ${best.map((p) => `${p[0]} (${short(p[1])}, ${short(p[2])})`).join("; ").slice(0, 2000)}` });
+    chart.append(drawn("path", { class: "axis", d: "M12 204.5H388M12.5 12V204" }));
+    if (best.length > 1) chart.append(drawn("path", { class: "line", d: "M" + best.map((p) => `${px(p[1]).toFixed(1)} ${py(p[2]).toFixed(1)}`).join("L") }));
+    for (const [name, a, b, ahead] of points) { // squares are on the front, circles are not
+      const act = () => { const key = graph.order.find((other) => graph.boxes.get(other)[0] === name.slice(0, 12)); if (key) pick(key); };
+      const dot = ahead ? drawn("rect", { class: "dot front", x: px(a) - 4.5, y: py(b) - 4.5, width: 9, height: 9, onclick: act }) : drawn("circle", { class: "dot", cx: px(a), cy: py(b), r: 3, onclick: act });
+      dot.append(titled(`${name}: ${across} ${short(a)}, ${up} ${short(b)}${ahead ? ", on the front" : ""}`));
+      chart.append(dot);
+    }
+    chart.append(words(16, 219, `${across}: ${short(x0)} … ${short(x1)}`), words(20, 20, `${up}: ${short(y0)} … ${short(y1)}`), words(388, 219, "■ on the front", "end"));
+    return [el("h3", {}, `Pareto front: ${across}, ${up}`), chart];
   }
 
   // Steps
 
+  let step = 0; // the one that was shown last
+  function turnCandidates() {
+    show(now < steps ? steps : step);
+    tab = "step";
+    openSide(true);
+  }
   function show(number) {
     if (number < 0 || number >= frames.length || number === now) return;
-    const next = load(frames[number].picture), fresh = !graph, other = next !== graph;
-    const held = picked, hadFocus = focused() != null;
+    const fresh = !graph, held = picked, hadFocus = focused() != null, was = graph;
     now = number;
-    if (other) { graph = next; stage.replaceChildren(next.svg); if (!next.rects) measure(next); }
-    slider.value = String(number);
+    if (number < steps) slider.value = String(number);
     slider.setAttribute("aria-valuetext", frames[number].title || `step ${number + 1}`);
-    where.textContent = `${number + 1} / ${frames.length}`;
-    before.disabled = number === 0;
-    after.disabled = number === frames.length - 1;
-    if (fresh) { if (aboutSteps && frames.length > 1 && root.clientWidth > 1000) openSide(true); fit(); if (scale < TINY && root.clientWidth && root.clientHeight) enter(); place(); }
-    else if (other && (next.width !== page.lastWidth || next.height !== page.lastHeight)) fit();
-    page.lastWidth = next.width;
-    page.lastHeight = next.height;
+    if (number < steps) { step = number; where.textContent = `${number + 1} / ${steps}`; }
+    lineageButton.setAttribute("aria-pressed", String(number >= steps));
+    before.disabled = number === 0 || number >= steps;
+    after.disabled = number >= steps - 1;
+    if (fresh && aboutSteps && frames.length > 1 && root.clientWidth > 1000) side.hidden = false;
+    const deep = path.length, next = load(current());
+    if (fresh || path.length !== deep || next.width !== was.width || next.height !== was.height) turn();
+    else if (next !== was) { graph = next; stage.replaceChildren(next.svg); place(); }
     mark(held != null && graph.boxes.has(held) ? held : null);
     if (hadFocus && picked != null) focusBox(picked);
     if (search.value) find();
@@ -587,6 +732,6 @@
   }
   slider.addEventListener("input", () => show(+slider.value));
   new ResizeObserver(resized).observe(root);
-  show(frames.length - 1);
+  show(Math.max(0, steps - 1));
   document.documentElement.dataset.ready = "yes";
 })();

@@ -39,6 +39,8 @@ def words(box: Box) -> Words:
     badge = [_cut(box.kind, _BADGE)] if box.kind else []
     if box.hidden:
         badge.append("hidden")
+    if box.inside is not None:
+        badge.append("opens")
     return Words(
         _cut(box.title, _TITLE), tuple(lines), " · ".join(badge), _cut(box.feedback, _LINE)
     )
@@ -64,6 +66,8 @@ def tooltip(box: Box) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
     # Control characters do not count, yet no more of a long text is read than this.
     if len(text) > 4_000:
         return shorten(one_line(text[:limit]) + text[limit:], limit)

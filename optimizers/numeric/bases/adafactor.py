@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.bases.matrix import MatrixOptimizer
+from optimizers.numeric.bases.matrix import MatrixOptimizer, MatrixOptions
 from optimizers.numeric.codecs.codec import computing_dtype
 from optimizers.numeric.optimizer import Group, check_nonnegative
 
@@ -34,9 +34,7 @@ class Adafactor(MatrixOptimizer):
         eps: tuple[float | None, float] = (None, 1e-3),
         d: float = 1.0,
         weight_decay: float = 0.0,
-        *,
-        maximize: bool = False,
-        nonfinite: str = "allow",
+        **options: Unpack[MatrixOptions],
     ) -> None:
         check_nonnegative(weight_decay=weight_decay)
         if beta2_decay > 0:
@@ -52,7 +50,7 @@ class Adafactor(MatrixOptimizer):
             "d": d,
             "weight_decay": weight_decay,
         }
-        super().__init__(params, defaults, maximize=maximize, nonfinite=nonfinite)
+        super().__init__(params, defaults, **options)
 
     @override
     def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:

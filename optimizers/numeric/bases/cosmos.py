@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.bases.matrix import MatrixOptimizer, as_matrix, orthogonal, zeros
-from optimizers.numeric.optimizer import Group, check_betas, check_nonnegative
+from optimizers.numeric.bases.matrix import MatrixAdam, MatrixOptions, as_matrix, orthogonal, zeros
+from optimizers.numeric.optimizer import Group, check_nonnegative
 from optimizers.numeric.rule_optimizer import direction
 from optimizers.numeric.rules.curvature import ADAHESSIAN
 
 __all__ = ["COSMOS"]
 
 
-class COSMOS(MatrixOptimizer):
+class COSMOS(MatrixAdam):
     """AdamW in the leading `rank` directions of ``G^T G``, Newton-Schulz outside (Liu et al. 2025).
 
     The subspace follows by one step of QR each time. Both parts are added, the second times
@@ -36,24 +36,15 @@ class COSMOS(MatrixOptimizer):
         rank: int = 64,
         gamma: float = 0.2,
         ratio: float = 0.1,
-        *,
-        maximize: bool = False,
-        nonfinite: str = "allow",
+        **options: Unpack[MatrixOptions],
     ) -> None:
-        check_betas(betas)
-        check_nonnegative(
-            epsilon=eps, weight_decay=weight_decay, rank=rank, gamma=gamma, ratio=ratio
-        )
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
+        check_nonnegative(rank=rank, gamma=gamma, ratio=ratio)
+        more = {
             "rank": rank,
             "gamma": gamma,
             "ratio": ratio,
         }
-        super().__init__(params, defaults, maximize=maximize, nonfinite=nonfinite)
+        super().__init__(params, lr, betas, eps, weight_decay, more, **options)
 
     @override
     def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:

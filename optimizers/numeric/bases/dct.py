@@ -9,15 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.bases.matrix import MatrixOptimizer, as_matrix, orthogonal, zeros
+from optimizers.numeric.bases.matrix import (
+    MatrixAdam,
+    MatrixOptimizer,
+    MatrixOptions,
+    as_matrix,
+    orthogonal,
+    zeros,
+)
 from optimizers.numeric.bases.muon import RATIOS as MUON_RATIOS
-from optimizers.numeric.optimizer import Group, check_betas, check_nonnegative
+from optimizers.numeric.optimizer import Group, check_nonnegative
 
 __all__ = ["DCTAdamW", "Trion", "cosines", "strongest"]
 
@@ -60,28 +67,25 @@ def _upright(x: Tensor) -> Tensor:
     return x if x.shape[0] >= x.shape[1] else x.mT
 
 
-class _Cosines(MatrixOptimizer):
-    """What both share: where the columns lie, and the refusal of bad options."""
-
-    @staticmethod
-    def check(rank: int, norm: int) -> None:
-        if rank < 1:
-            raise ValueError(f"rank={rank} must be 1 or more")
-        if norm not in (1, 2):
-            raise ValueError(f"norm={norm} is unknown; use 1 or 2")
-
-    @staticmethod
-    def transform(g: Tensor) -> Tensor:
-        return cosines(g.shape[1], g.dtype, g.device)
-
-    @staticmethod
-    def lying(x: Tensor, p: Tensor) -> Tensor:
-        """An upright matrix in the shape of `p`."""
-        rows, columns = as_matrix(p).shape
-        return (x if rows >= columns else x.mT).reshape(p.shape)
+def _lying(x: Tensor, p: Tensor) -> Tensor:
+    """An upright matrix in the shape of `p`."""
+    rows, columns = as_matrix(p).shape
+    return (x if rows >= columns else x.mT).reshape(p.shape)
 
 
-class DCTAdamW(_Cosines):
+def _transform(g: Tensor) -> Tensor:
+    return cosines(g.shape[1], g.dtype, g.device)
+
+
+def check_rank(rank: int, norm: int) -> None:
+    """Refuse a number of columns, or a norm to choose them by, that there is not."""
+    if rank < 1:
+        raise ValueError(f"rank={rank} must be 1 or more")
+    if norm not in (1, 2):
+        raise ValueError(f"norm={norm} is unknown; use 1 or 2")
+
+
+class DCTAdamW(MatrixAdam):
     """AdamW on the `rank` strongest cosine columns of each matrix's gradient (Modoranu et al. 2025).
 
     Every `refresh_interval` steps the columns are chosen anew by their l1 or l2 `norm`; a column
@@ -104,25 +108,18 @@ class DCTAdamW(_Cosines):
         norm: int = 1,
         *,
         error_feedback: bool = False,
-        maximize: bool = False,
-        nonfinite: str = "allow",
+        **options: Unpack[MatrixOptions],
     ) -> None:
-        check_betas(betas)
-        check_nonnegative(epsilon=eps, weight_decay=weight_decay)
-        self.check(rank, norm)
+        check_rank(rank, norm)
         if refresh_interval < 1:
             raise ValueError(f"refresh_interval={refresh_interval} must be 1 or more")
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
+        more = {
             "rank": rank,
             "refresh_interval": refresh_interval,
             "norm": norm,
             "error_feedback": error_feedback,
         }
-        super().__init__(params, defaults, maximize=maximize, nonfinite=nonfinite)
+        super().__init__(params, lr, betas, eps, weight_decay, more, **options)
 
     @override
     def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:
@@ -144,7 +141,7 @@ class DCTAdamW(_Cosines):
         g = _upright(g)
         if "left_out" in state:
             g = g + state["left_out"]
-        d = self.transform(g)
+        d = _transform(g)
         if (t - 1) % group["refresh_interval"] == 0:
             self._choose(g @ d, state, group)
         chosen = d[:, state["columns"]]
@@ -152,7 +149,7 @@ class DCTAdamW(_Cosines):
         if "left_out" in state:
             state["left_out"].copy_(g - inside @ chosen.mT)
         step = self.adam(inside, state, group, t)
-        return p - lr * self.lying(step @ chosen.mT, p)
+        return p - lr * _lying(step @ chosen.mT, p)
 
     @staticmethod
     def _choose(spectrum: Tensor, state: dict[str, Any], group: Group) -> None:
@@ -165,7 +162,7 @@ class DCTAdamW(_Cosines):
         state["columns"].copy_(new)
 
 
-class Trion(_Cosines):
+class Trion(MatrixOptimizer):
     """Muon on the `rank` strongest cosine columns of the momentum (Modoranu et al. 2025).
 
     Only what was applied decays from the momentum, by `momentum`; the rest waits its turn. At full
@@ -183,12 +180,10 @@ class Trion(_Cosines):
         rank: int = 128,
         norm: int = 1,
         adjust_lr_fn: str = "original",
-        *,
-        maximize: bool = False,
-        nonfinite: str = "allow",
+        **options: Unpack[MatrixOptions],
     ) -> None:
         check_nonnegative(momentum=momentum, weight_decay=weight_decay)
-        self.check(rank, norm)
+        check_rank(rank, norm)
         if adjust_lr_fn not in RATIOS:
             raise ValueError(
                 f"adjust_lr_fn={adjust_lr_fn!r} is unknown; use one of {sorted(RATIOS)}"
@@ -201,7 +196,7 @@ class Trion(_Cosines):
             "norm": norm,
             "adjust_lr_fn": adjust_lr_fn,
         }
-        super().__init__(params, defaults, maximize=maximize, nonfinite=nonfinite)
+        super().__init__(params, defaults, **options)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of matrices; vectors and scalars are refused."""
@@ -226,12 +221,12 @@ class Trion(_Cosines):
     def moved(self, p: Tensor, g: Tensor, state: dict[str, Any], group: Group, t: int) -> Tensor:
         lr = group["lr"]
         held = _upright(state["momentum_buffer"] + g)
-        d = self.transform(held)
+        d = _transform(held)
         spectrum = held @ d
         columns = strongest(spectrum, min(group["rank"], held.shape[1]), group["norm"])
         inside, chosen = spectrum[:, columns], d[:, columns]
         held = held - (1 - group["momentum"]) * (inside @ chosen.mT)
-        state["momentum_buffer"].copy_(self.lying(held, p))
-        step = self.lying(orthogonal(inside) @ chosen.mT, p)
+        state["momentum_buffer"].copy_(_lying(held, p))
+        step = _lying(orthogonal(inside) @ chosen.mT, p)
         ratio = RATIOS[group["adjust_lr_fn"]](*as_matrix(p).shape)
         return p - lr * group["weight_decay"] * p - lr * ratio * step

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from optimizers.numeric.bases.low_rank import LowRank, back, leading
-from optimizers.numeric.bases.matrix import as_matrix
+from optimizers.numeric.bases.matrix import MatrixOptions, as_matrix
 from optimizers.numeric.optimizer import Group, check_nonnegative
 
 __all__ = ["FRUGAL"]
@@ -57,26 +57,21 @@ class FRUGAL(LowRank):
         rest_scale: float = 1.0,
         projection: str = "coordinates",
         seed: int = 0,
-        **options: Any,
+        **options: Unpack[MatrixOptions],
     ) -> None:
         check_nonnegative(rest_scale=rest_scale)
         if not 0.0 <= density <= 1.0:
             raise ValueError(f"Invalid density: {density}; it must be in [0, 1]")
         if projection not in PROJECTIONS:
             raise ValueError(f"projection={projection!r} is unknown; use one of {PROJECTIONS}")
+        more = {
+            "density": density,
+            "rest_scale": rest_scale,
+            "projection": projection,
+            "seed": seed,
+        }
         super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            refresh_interval,
-            1.0,
-            density=density,
-            rest_scale=rest_scale,
-            projection=projection,
-            seed=seed,
-            **options,
+            params, lr, betas, eps, weight_decay, refresh_interval, 1.0, more, **options
         )
 
     @override

@@ -6,13 +6,14 @@ Zhao et al. 2024 (GaLore): the moments live in the span of the leading singular 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.bases.low_rank import LowRank, back, on_left
+from optimizers.numeric.bases.low_rank import LowRank, back, checked_rank, on_left
+from optimizers.numeric.bases.matrix import MatrixOptions
 from optimizers.numeric.optimizer import Group
 
 __all__ = ["Fira", "GaLore"]
@@ -36,12 +37,11 @@ class GaLore(LowRank):
         rank: int = 128,
         refresh_interval: int = 200,
         scale: float = 0.25,
-        **options: Any,
+        **options: Unpack[MatrixOptions],
     ) -> None:
-        if rank < 1:
-            raise ValueError(f"rank={rank} must be 1 or more")
+        more = {"rank": checked_rank(rank)}
         super().__init__(
-            params, lr, betas, eps, weight_decay, refresh_interval, scale, rank=rank, **options
+            params, lr, betas, eps, weight_decay, refresh_interval, scale, more, **options
         )
 
 

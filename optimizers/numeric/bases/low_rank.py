@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.bases.matrix import MatrixOptimizer, as_matrix
-from optimizers.numeric.optimizer import Group, check_betas, check_nonnegative
+from optimizers.numeric.bases.matrix import MatrixAdam, MatrixOptions, as_matrix
+from optimizers.numeric.optimizer import Group, check_nonnegative
 
 __all__ = ["LowRank", "leading"]
 
@@ -18,6 +18,13 @@ def leading(g: Tensor, rank: int) -> Tensor:
     """The leading singular vectors of the shorter side of `g`, as columns."""
     u, _, vh = torch.linalg.svd(g, full_matrices=False)
     return u[:, :rank] if g.shape[0] <= g.shape[1] else vh[:rank].mT
+
+
+def checked_rank(rank: int) -> int:
+    """`rank`, where it is one."""
+    if rank < 1:
+        raise ValueError(f"rank={rank} must be 1 or more")
+    return rank
 
 
 def on_left(g: Tensor) -> bool:
@@ -35,7 +42,7 @@ def back(inside: Tensor, basis: Tensor, g: Tensor) -> Tensor:
     return basis @ inside if on_left(g) else inside @ basis.mT
 
 
-class LowRank(MatrixOptimizer):
+class LowRank(MatrixAdam):
     """The base: moments of ``P^T G``, with `P` found anew every `refresh_interval` steps.
 
     A kind says how wide the subspace is (`width`), how it is found (`refresh`), how the inside is
@@ -54,25 +61,14 @@ class LowRank(MatrixOptimizer):
         weight_decay: float,
         refresh_interval: int,
         scale: float,
-        *,
-        maximize: bool = False,
-        nonfinite: str = "allow",
-        **more: Any,
+        more: dict[str, Any],
+        **options: Unpack[MatrixOptions],
     ) -> None:
-        check_betas(betas)
-        check_nonnegative(epsilon=eps, weight_decay=weight_decay, scale=scale)
+        check_nonnegative(scale=scale)
         if refresh_interval < 1:
             raise ValueError(f"refresh_interval={refresh_interval} must be 1 or more")
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "refresh_interval": refresh_interval,
-            "scale": scale,
-            **more,
-        }
-        super().__init__(params, defaults, maximize=maximize, nonfinite=nonfinite)
+        more = {"refresh_interval": refresh_interval, "scale": scale, **more}
+        super().__init__(params, lr, betas, eps, weight_decay, more, **options)
 
     @override
     def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import math
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from optimizers.numeric.codecs.codec import computing_dtype
-from optimizers.numeric.optimizer import Group, Member, NumericOptimizer
+from optimizers.numeric.optimizer import (
+    BOOKKEEPING,
+    Group,
+    Member,
+    NumericOptimizer,
+    check_betas,
+    check_nonnegative,
+)
 from optimizers.numeric.rule_optimizer import direction
 from optimizers.numeric.rules.adam import ADAMW
 
-__all__ = ["MatrixOptimizer", "as_matrix", "orthogonal", "zeros"]
+__all__ = ["MatrixAdam", "MatrixOptimizer", "MatrixOptions", "as_matrix", "orthogonal", "zeros"]
+
+
+class MatrixOptions(TypedDict, total=False):
+    """The keyword options that every matrix optimizer takes; see NumericOptimizer."""
+
+    maximize: bool
+    nonfinite: str
+    rounding: str
 
 
 def as_matrix(x: Tensor) -> Tensor:
@@ -63,8 +78,17 @@ def orthogonal(
     return (x.mT if tall else x).to(g.dtype)
 
 
+def _shape(x: Any) -> Any:
+    return tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+
+
 class MatrixOptimizer(NumericOptimizer):
-    """The base: each tensor is moved by `moved`, in float32 at the least."""
+    """The base: each tensor is moved by `moved`, in float32 at the least.
+
+    Of a sharded DTensor the whole is gathered, and one process steps it and keeps its state.
+    """
+
+    whole: bool = True
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; complex tensors are refused."""
@@ -79,7 +103,21 @@ class MatrixOptimizer(NumericOptimizer):
 
     @override
     def begun(self, state: dict[str, Any], group: Group) -> bool:
-        return len(state) > 1
+        return bool(state.keys() - BOOKKEEPING)
+
+    @override
+    def _check_state(self, state: dict[str, Any], p: Tensor) -> None:
+        wanted: dict[str, Any] = {}
+        like = torch.empty(p.shape, dtype=p.dtype, device="meta")  # shapes alone, no memory
+        self.begin(wanted, like, self._group_of(p))
+        held = {k: x for k, x in state.items() if x is not None and k not in BOOKKEEPING}
+        shapes, mine = ({k: _shape(x) for k, x in d.items()} for d in (held, wanted))
+        if held and shapes != mine:
+            raise ValueError(
+                f"{type(self).__name__} cannot load this state: for {self.name_of(p)} it has "
+                f"{shapes}, and {mine} is needed; it was saved by another optimizer or with other "
+                "options"
+            )
 
     @override
     def update(self, group: Group, members: list[Member]) -> None:
@@ -93,6 +131,25 @@ class MatrixOptimizer(NumericOptimizer):
     def moved(self, p: Tensor, g: Tensor, state: dict[str, Any], group: Group, t: int) -> Tensor:
         """The new value of `p`; `state` is changed in place."""
         raise NotImplementedError
+
+
+class MatrixAdam(MatrixOptimizer):
+    """The base of those that keep Adam's moments, in coordinates of their own."""
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        more: dict[str, Any],
+        **options: Unpack[MatrixOptions],
+    ) -> None:
+        check_betas(betas)
+        check_nonnegative(epsilon=eps, weight_decay=weight_decay)
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, **more}
+        super().__init__(params, defaults, **options)
 
     @staticmethod
     def moments(state: dict[str, Any], like: Tensor) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.bases.matrix import MatrixOptimizer, orthogonal
+from optimizers.numeric.bases.matrix import MatrixOptimizer, MatrixOptions, orthogonal
 from optimizers.numeric.codecs.codec import computing_dtype
 from optimizers.numeric.optimizer import Group, check_nonnegative
 
@@ -41,9 +41,7 @@ class Muon(MatrixOptimizer):
         eps: float = 1e-7,
         ns_steps: int = 5,
         adjust_lr_fn: str | None = None,
-        *,
-        maximize: bool = False,
-        nonfinite: str = "allow",
+        **options: Unpack[MatrixOptions],
     ) -> None:
         check_nonnegative(momentum=momentum, weight_decay=weight_decay)
         if adjust_lr_fn is not None and adjust_lr_fn not in RATIOS:
@@ -61,7 +59,7 @@ class Muon(MatrixOptimizer):
             "ns_steps": ns_steps,
             "adjust_lr_fn": adjust_lr_fn,
         }
-        super().__init__(params, defaults, maximize=maximize, nonfinite=nonfinite)
+        super().__init__(params, defaults, **options)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of matrices; other shapes are refused."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.bases.galore import GaLore
-from optimizers.numeric.bases.low_rank import on_left
+from optimizers.numeric.bases.low_rank import LowRank, checked_rank, on_left
+from optimizers.numeric.bases.matrix import MatrixOptions
 from optimizers.numeric.optimizer import Group
 
 __all__ = ["NaturalGaLore"]
@@ -31,7 +31,7 @@ def natural(history: Tensor, damping: float, last: int) -> Tensor:
     return weights.to(history.dtype) @ history
 
 
-class NaturalGaLore(GaLore):
+class NaturalGaLore(LowRank):
     """GaLore with natural gradients inside of the subspace (Das 2024).
 
     The inside of the last `history` gradients makes an empirical Fisher matrix, damped by
@@ -52,22 +52,13 @@ class NaturalGaLore(GaLore):
         scale: float = 0.25,
         history: int = 20,
         damping: float = 1e-3,
-        **options: Any,
+        **options: Unpack[MatrixOptions],
     ) -> None:
         if history < 0 or damping <= 0:
             raise ValueError(f"history={history} must be 0 or more, damping={damping} above 0")
+        more = {"rank": checked_rank(rank), "history": history, "damping": damping}
         super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            rank,
-            refresh_interval,
-            scale,
-            history=history,
-            damping=damping,
-            **options,
+            params, lr, betas, eps, weight_decay, refresh_interval, scale, more, **options
         )
 
     @override

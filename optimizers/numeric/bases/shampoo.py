@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.bases.matrix import MatrixOptimizer, as_matrix
-from optimizers.numeric.optimizer import Group, check_betas, check_nonnegative
+from optimizers.numeric.bases.matrix import MatrixOptions, as_matrix
+from optimizers.numeric.bases.preconditioned import Preconditioned
+from optimizers.numeric.optimizer import Group, check_nonnegative
 
 __all__ = ["Shampoo"]
 
@@ -25,7 +26,7 @@ def inverse_root(a: Tensor, root: int, eps: float) -> Tensor:
     return ((vectors * values) @ vectors.mT).to(a.dtype)
 
 
-class Shampoo(MatrixOptimizer):
+class Shampoo(Preconditioned):
     """Shampoo (Gupta et al. 2018) with averaged covariances and the step size of Adam.
 
     ``L^(-1/4) G R^(-1/4)`` of the averaged gradient, rescaled to the norm of AdamW's step
@@ -34,6 +35,8 @@ class Shampoo(MatrixOptimizer):
     of fewer than two dimensions are AdamW's. State: ``8 + 8 (m^2 + n^2) / (mn)`` bytes per
     parameter of an m x n matrix.
     """
+
+    made: ClassVar[str] = "root"
 
     def __init__(
         self,
@@ -45,54 +48,37 @@ class Shampoo(MatrixOptimizer):
         precondition_frequency: int = 10,
         max_precondition_dim: int = 1024,
         ridge: float = 1e-10,
-        *,
-        maximize: bool = False,
-        nonfinite: str = "allow",
+        **options: Unpack[MatrixOptions],
     ) -> None:
-        check_betas(betas)
-        check_nonnegative(epsilon=eps, weight_decay=weight_decay, ridge=ridge)
-        if precondition_frequency < 1:
-            raise ValueError(f"precondition_frequency={precondition_frequency} must be 1 or more")
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "precondition_frequency": precondition_frequency,
-            "max_precondition_dim": max_precondition_dim,
-            "ridge": ridge,
-        }
-        super().__init__(params, defaults, maximize=maximize, nonfinite=nonfinite)
-
-    @override
-    def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:
-        self.moments(state, p)
-        if p.ndim < 2 or not p.numel():
-            return
-        like = state["exp_avg"]
-        for side, size in zip(("left", "right"), as_matrix(p).shape, strict=True):
-            if size <= group["max_precondition_dim"]:
-                state[side] = torch.zeros(size, size, dtype=like.dtype, device=like.device)
-                state[f"{side}_root"] = torch.eye(size, dtype=like.dtype, device=like.device)
+        check_nonnegative(ridge=ridge)
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            precondition_frequency,
+            max_precondition_dim,
+            {"ridge": ridge},
+            **options,
+        )
 
     @override
     def moved(self, p: Tensor, g: Tensor, state: dict[str, Any], group: Group, t: int) -> Tensor:
         lr, b2 = group["lr"], group["betas"][1]
         grafted = self.adam(g, state, group, t)
         p = p - lr * group["weight_decay"] * p
-        sides = [side for side in ("left", "right") if side in state]
+        sides = [side for _, side in self.sides(state)]
         if not sides:
             return p - lr * grafted
-        flat = as_matrix(g)
+        self.observe(as_matrix(g), state, group)
         step = as_matrix(state["exp_avg"])
         for side in sides:
-            product = flat @ flat.mT if side == "left" else flat.mT @ flat
-            state[side].lerp_(product, 1 - b2)
-            if t == 1 or t % group["precondition_frequency"] == 0:
+            root = state[self.of(side)]
+            if self.due(t, group):
                 fair = state[side] / (1 - b2**t)
                 ridge = group["ridge"] * max(float(fair.trace()), 1e-30)
-                state[f"{side}_root"].copy_(inverse_root(fair, 2 * len(sides), ridge))
-            root = state[f"{side}_root"]
+                root.copy_(inverse_root(fair, 2 * len(sides), ridge))
             step = root @ step if side == "left" else step @ root
         tiny = torch.finfo(step.dtype).tiny
         step = step * (grafted.norm() / step.norm().clamp(min=tiny))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.bases.matrix import MatrixOptimizer, as_matrix
-from optimizers.numeric.optimizer import Group, check_betas, check_nonnegative
+from optimizers.numeric.bases.matrix import MatrixOptions, as_matrix
+from optimizers.numeric.bases.preconditioned import Preconditioned
+from optimizers.numeric.optimizer import Group
 
 __all__ = ["SOAP"]
 
@@ -31,7 +32,7 @@ def restored(x: Tensor, left: Tensor | None, right: Tensor | None) -> Tensor:
     return x if right is None else x @ right.mT
 
 
-class SOAP(MatrixOptimizer):
+class SOAP(Preconditioned):
     """AdamW in the slowly turning eigenbasis of the gradients' covariances (Vyas et al. 2024).
 
     The first step only finds the basis and leaves the parameter. The basis is refreshed every
@@ -39,6 +40,8 @@ class SOAP(MatrixOptimizer):
     keeps the coordinates it has, and tensors of fewer than two dimensions are AdamW's. State:
     ``8 + 8 (m^2 + n^2) / (mn)`` bytes per parameter of an m x n matrix.
     """
+
+    made: ClassVar[str] = "basis"
 
     def __init__(
         self,
@@ -49,35 +52,19 @@ class SOAP(MatrixOptimizer):
         weight_decay: float = 0.01,
         precondition_frequency: int = 10,
         max_precondition_dim: int = 10_000,
-        *,
-        maximize: bool = False,
-        nonfinite: str = "allow",
+        **options: Unpack[MatrixOptions],
     ) -> None:
-        check_betas(betas)
-        check_nonnegative(epsilon=eps, weight_decay=weight_decay)
-        if precondition_frequency < 1:
-            raise ValueError(f"precondition_frequency={precondition_frequency} must be 1 or more")
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "precondition_frequency": precondition_frequency,
-            "max_precondition_dim": max_precondition_dim,
-        }
-        super().__init__(params, defaults, maximize=maximize, nonfinite=nonfinite)
-
-    @override
-    def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:
-        self.moments(state, p)
-        if p.ndim < 2 or not p.numel():
-            return
-        rows, columns = as_matrix(p).shape
-        for side, size in (("left", rows), ("right", columns)):
-            if size <= group["max_precondition_dim"]:
-                like = state["exp_avg"]
-                state[side] = torch.zeros(size, size, dtype=like.dtype, device=like.device)
-                state[f"{side}_basis"] = torch.eye(size, dtype=like.dtype, device=like.device)
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            precondition_frequency,
+            max_precondition_dim,
+            {},
+            **options,
+        )
 
     @override
     def moved(self, p: Tensor, g: Tensor, state: dict[str, Any], group: Group, t: int) -> Tensor:
@@ -85,30 +72,24 @@ class SOAP(MatrixOptimizer):
         if p.ndim < 2:
             return p - lr * wd * p - lr * self.adam(g, state, group, t)
         g = as_matrix(g)
-        b2 = group["betas"][1]
         left, right = state.get("left_basis"), state.get("right_basis")
         if t > 1:
             m, v = (as_matrix(state[name]) for name in ("exp_avg", "exp_avg_sq"))
             turned = {"exp_avg": m, "exp_avg_sq": v}
             step = self.adam(rotated(g, left, right), turned, group, t - 1)
             p = p - lr * wd * p - lr * restored(step, left, right).view_as(p)
-        for side, product in (("left", g @ g.mT), ("right", g.mT @ g)):
-            if side in state:
-                state[side].lerp_(product, 1 - b2)
-        if t == 1 or t % group["precondition_frequency"] == 0:
+        self.observe(g, state, group)
+        if self.due(t, group):
             self._refresh(state, t)
         return p
 
-    @staticmethod
-    def _refresh(state: dict[str, Any], t: int) -> None:
+    def _refresh(self, state: dict[str, Any], t: int) -> None:
         """Turn the bases towards the eigenvectors, and the moments with them."""
         m, v = (as_matrix(state[name]) for name in ("exp_avg", "exp_avg_sq"))
         left, right = state.get("left_basis"), state.get("right_basis")
         m.copy_(restored(m, left, right))
-        for k, side in enumerate(("left", "right")):
-            if side not in state:
-                continue
-            basis = state[f"{side}_basis"]
+        for k, side in self.sides(state):
+            basis = state[self.of(side)]
             if t == 1:
                 basis.copy_(eigenbasis(state[side]))
                 continue

@@ -1,4 +1,4 @@
-"""The state of an optimizer, shared out among processes (ZeRO stage 1, Rajbhandari et al. 2020)."""
+"""An optimizer shared out among processes (ZeRO stages 1 and 2, Rajbhandari et al. 2020)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optimizers.numeric.control.reducing import Reducer, rank_in_world
 from tracegraph.errors import OptimizerError
 
 __all__ = ["ShardedState", "share_out"]
@@ -32,15 +33,19 @@ def share_out(sizes: Iterable[int], shares: int) -> list[int]:
 class ShardedState:
     """Wraps an optimizer of which each process keeps and steps only its own tensors.
 
-    `make` is called with the param groups that hold this process's tensors. Gradients must be equal
-    in all processes, as DistributedDataParallel leaves them; after the step every owner sends its
-    tensors to the rest. Whole tensors are shared out, so that matrix optimizers are exact as well:
-    the result is that of one process, bit for bit, where both name the same `backend` ("auto" goes by
-    the number of elements, which is smaller here). State per process: that of its tensors, ``1/N``
-    where sizes allow.
+    `make` is called with the param groups that hold this process's tensors. After the step every
+    owner sends its tensors to the rest. With ``stage=1`` gradients must be equal in all processes,
+    as DistributedDataParallel leaves them. With ``stage=2`` each process's gradients are its own:
+    backward sends each to its tensor's owner, which gets the mean, and frees it elsewhere; every
+    process must do as many backward passes as the others.
 
-    What looks at all tensors together would look at one share only: clip gradients before the step,
-    and leave `nonfinite` at "allow".
+    Whole tensors are shared out, so that matrix optimizers are exact as well: the result is that of
+    one process, bit for bit, where both name the same `backend` ("auto" goes by the number of
+    elements, which is smaller here). State per process: that of its tensors, ``1/N`` where sizes
+    allow.
+
+    What looks at all tensors together would look at one share only: clip with `clip_grad_norm_` of
+    this class before the step, and leave `nonfinite` at "allow".
     """
 
     def __init__(
@@ -48,8 +53,14 @@ class ShardedState:
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
         make: Callable[[list[dict[str, Any]]], Optimizer],
         *,
+        stage: int = 1,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
+        if stage not in (1, 2):
+            raise ValueError(
+                f"stage={stage!r} is unknown; use 1 (state is shared out) or 2 (gradients too). For "
+                "stage 3 use FSDP, whose DTensors the optimizers step"
+            )
         if not dist.is_initialized():
             raise OptimizerError(
                 "ShardedState shares state among processes, and there is no process group; call "
@@ -67,6 +78,8 @@ class ShardedState:
             g["params"] = [p for p in g["params"] if id(p) in mine]
         self.inner = make(groups)
         self._refuse_what_sees_a_share()
+        self.stage = stage
+        self._reducer = Reducer(self.params, self.owners, process_group) if stage == 2 else None
 
     def _refuse_what_sees_a_share(self) -> None:
         for name, harmless in (("nonfinite", "allow"), ("clip_norm", None)):
@@ -74,8 +87,8 @@ class ShardedState:
             if value != harmless:
                 raise ValueError(
                     f"{type(self.inner).__name__} has {name}={value!r}, which would be decided by "
-                    "each process from its own tensors; check or clip gradients before step(), as "
-                    "with torch.nn.utils.clip_grad_norm_"
+                    "each process from its own tensors; check gradients, or clip them by "
+                    "clip_grad_norm_ of ShardedState, before step()"
                 )
 
     @property
@@ -85,11 +98,38 @@ class ShardedState:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients of all tensors, whoever owns them."""
+        if self._reducer is not None:
+            self._reducer.clear()
         for p in self.params:
             if set_to_none:
                 p.grad = None
             elif p.grad is not None:
                 p.grad.zero_()
+
+    _reduced = False
+
+    def _reduce(self) -> None:
+        if self._reducer is not None and not self._reduced:
+            self._reducer.finish()
+            self._reduced = True
+
+    @torch.no_grad()
+    def clip_grad_norm_(self, max_norm: float) -> float:
+        """Scale the gradients so that their l2 norm over all tensors is at most `max_norm`.
+
+        Call it in every process, after backward. Returns the norm before, as
+        `torch.nn.utils.clip_grad_norm_` does.
+        """
+        self._reduce()
+        mine = [p for p, k in zip(self.params, self.owners, strict=True) if k == self.rank]
+        grads = [p.grad for p in mine if p.grad is not None]
+        squares = [torch.linalg.vector_norm(g).double().cpu() ** 2 for g in grads]
+        total = torch.stack(squares or [torch.zeros((), dtype=torch.float64)]).sum()
+        dist.all_reduce(total, group=self.group)
+        norm = float(total.sqrt())
+        for g in grads:
+            g.mul_(min(1.0, max_norm / (norm + 1e-6)))
+        return norm
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -98,13 +138,15 @@ class ShardedState:
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._reduce()
+        self._reduced = False
         self.inner.step()
         sent = []
         for p, owner in zip(self.params, self.owners, strict=True):
             if not p.numel():
                 continue
             buffer = p.detach().contiguous()
-            source = owner if self.group is None else dist.get_global_rank(self.group, owner)
+            source = rank_in_world(self.group, owner)
             work = dist.broadcast(buffer, source, group=self.group, async_op=True)
             sent.append((p, buffer, work))
         for p, buffer, work in sent:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tracegraph as tg
 from optimizers import Budget, Exemplars, fit
+from optimizers.llm.similarity import covering, likeness, spread
 from tracegraph.errors import OptimizerError
 
 
@@ -42,7 +47,7 @@ def test_without_good_runs_nothing_changes(shown: Any) -> None:
     assert shown.data == []
 
 
-@pytest.mark.parametrize("search", ["random", "mutation"])
+@pytest.mark.parametrize("search", ["random", "mutation", "nearest", "diverse"])
 def test_no_choice_is_made_twice(shown: Any, search: Any) -> None:
     exemplars = Exemplars(shown, k=2, search=search)
     choices = []
@@ -61,6 +66,53 @@ def test_mutation_changes_one_demonstration(shown: Any) -> None:
     give(exemplars, shown, "apple")
     exemplars.step()
     assert len(before & {demo["text"] for demo in shown.data}) == 2
+
+
+def test_the_nearest_to_what_went_wrong_are_shown(shown: Any) -> None:
+    exemplars = Exemplars(shown, k=2, search="nearest")
+    give(exemplars, shown, "apples bananas cherries dates")
+    give(exemplars, shown, "cherry banana", score=0.0)
+    exemplars.step()
+    assert sorted(demo["text"] for demo in shown.data) == ["bananas", "cherries"]
+
+
+def test_the_diverse_are_not_alike(shown: Any) -> None:
+    exemplars = Exemplars(shown, k=3, search="diverse")
+    give(exemplars, shown, "cherry cherries cherrys banana bananas apple")
+    exemplars.step()
+    firsts = {demo["text"][0] for demo in shown.data}
+    assert firsts == {"a", "b", "c"}
+
+
+def test_what_is_covered_already_gains_nothing() -> None:
+    texts = ["apple", "banana", "apples", "cherries"]
+    assert covering(texts, ["apple", "banana", "cherry"], 3) == [0, 1, 3]
+
+
+TEXTS = st.lists(st.text("abcd ", min_size=1, max_size=8), min_size=3, max_size=7, unique=True)
+
+
+@given(TEXTS, TEXTS, st.integers(1, 3))
+def test_a_greedy_choice_covers_as_well_as_is_proved(texts: Any, wanted: Any, k: int) -> None:
+    def worth(chosen: Any) -> float:
+        return sum(max(likeness(texts[i], w) for i in chosen) for w in wanted)
+
+    best = max(map(worth, itertools.combinations(range(len(texts)), k)))
+    chosen = covering(texts, wanted, k)
+    assert len(set(chosen)) == k
+    assert worth(chosen) >= (1 - 1 / math.e) * best - 1e-9
+
+
+@given(TEXTS, st.integers(2, 3), st.integers(0, 9))
+def test_the_spread_is_at_least_half_of_the_best(texts: Any, k: int, start: int) -> None:
+    def apart(chosen: Any) -> float:
+        pairs = itertools.combinations(chosen, 2)
+        return min(1 - likeness(texts[i], texts[j]) for i, j in pairs)
+
+    best = max(map(apart, itertools.combinations(range(len(texts)), k)))
+    chosen = spread(texts, k, start=start)
+    assert len(set(chosen)) == k
+    assert apart(chosen) >= best / 2 - 1e-9
 
 
 def test_what_it_remembers_is_json_and_comes_back(shown: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import tracegraph as tg
-from optimizers import OPRO, OptoPrime, Reflect, TextGrad, fit
+from optimizers import OPRO, Crossover, OptoPrime, Reflect, Rules, TextGrad, fit
 from optimizers.llm.asking import ModelOptimizer
 from optimizers.llm.memory import Memory
 from optimizers.records import records_of
@@ -59,7 +59,7 @@ def test_only_what_was_said_can_be_learned(make: Any) -> None:
 # Every one of them
 
 
-@pytest.mark.parametrize("make", FAMILY, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("make", [*FAMILY, Crossover, Rules], ids=lambda m: m.__name__)
 @pytest.mark.parametrize(
     "reply",
     ["", "Of course! A better prompt is: Be brief & <kind>.", '{"suggestion": {"prompt": "Be',
@@ -69,13 +69,15 @@ def test_a_reply_that_cannot_be_read_never_becomes_a_value(
     make: Any, reply: str, prompt: Any
 ) -> None:
     optimizer = make([prompt], llm=Scripted(lambda request: reply))
-    optimizer.backward(answer(prompt, "Who?"), [0.0, "Say more."])
+    runs = [(answer(prompt, "Who?"), [score, "Say more."]) for score in (0.0, 1.0)]
+    optimizer.backward(runs)
     update = optimizer.step()
+    assert optimizer.log
     assert prompt.data == "Be kind."
     assert not update.changes
 
 
-@pytest.mark.parametrize("make", FAMILY, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("make", [*FAMILY, Crossover], ids=lambda m: m.__name__)
 def test_the_word_terminate_and_the_word_def_are_words_like_others(make: Any, prompt: Any) -> None:
     text = 'Say TERMINATE, "def" and <b>&amp;</b> at the end.'
     optimizer = make(
@@ -86,7 +88,7 @@ def test_the_word_terminate_and_the_word_def_are_words_like_others(make: Any, pr
     assert prompt.data == text
 
 
-@pytest.mark.parametrize("make", FAMILY, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("make", [*FAMILY, Crossover], ids=lambda m: m.__name__)
 def test_a_refused_proposal_and_its_reason_reach_the_next_prompt(make: Any, prompt: Any) -> None:
     script = [suggest(prompt="Worse."), NOTHING]
     optimizer = make([prompt], llm=Scripted(["critique", *script] if make is TextGrad else script))
@@ -97,7 +99,7 @@ def test_a_refused_proposal_and_its_reason_reach_the_next_prompt(make: Any, prom
     assert "Worse." in shown(optimizer) or "it was tried and is worse" in shown(optimizer)
 
 
-@pytest.mark.parametrize("make", FAMILY, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("make", [*FAMILY, Crossover], ids=lambda m: m.__name__)
 def test_what_it_remembers_is_json_and_comes_back(make: Any, prompt: Any) -> None:
     def steps(optimizer: Any) -> None:
         for n in range(2):

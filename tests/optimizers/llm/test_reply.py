@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizers.llm.lenient import Lenient, read_value
 from optimizers.llm.reply import Form, read_reply
 from tracegraph.errors import UnreadableReply
+from tracegraph.llm.lenient import Lenient, read_value
 
 KNOWN: dict[str, Form] = {
     "prompt": "text",

@@ -311,3 +311,48 @@ def test_schedule_free_is_its_formula_and_its_modes_invert() -> None:
         optimizer.step()
     optimizer.train()
     assert np.allclose(p.detach().numpy(), 0.1 * z + 0.9 * x, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(Muon, torch.optim.Muon), (Adafactor, torch.optim.Adafactor)]
+)
+def test_states_go_to_torch_and_back(ours: Any, theirs: Any) -> None:
+    gs = [g.float() for g in gradients((6, 9), 8)]
+    for first, then in ((ours, theirs), (theirs, ours)):
+        a = fresh((6, 9), torch.float32)
+        begun = first([a], lr=0.02, weight_decay=0.1)
+        run(begun, a, gs[:4])
+        b = a.detach().clone().requires_grad_()
+        other = then([b], lr=0.5)
+        other.load_state_dict(copy.deepcopy(begun.state_dict()))
+        assert other.param_groups[0]["lr"] == 0.02
+        run(begun, a, gs[4:])
+        run(other, b, gs[4:])
+        assert (a - b).abs().max() < (1e-2 if ours is Muon else 1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_state_that_does_not_fit_is_refused_and_nothing_changes(name: str) -> None:
+    """That of another optimizer, of other options, and of another shape."""
+    p = fresh((6, 5), torch.float32)
+    optimizer = make(name, [p], lr=0.1)
+    run(optimizer, p, gradients((6, 5), 2))
+    before = copy.deepcopy(optimizer.state_dict())
+    q = fresh((6, 5), torch.float32)
+    foreign = [AdamW([q], amsgrad=True), make("SOAP" if name != "SOAP" else "Muon", [q])]
+    r = fresh((7, 4), torch.float32)
+    foreign.append(make(name, [r]))
+    for other in foreign:
+        held = other.param_groups[0]["params"][0]
+        run(other, held, gradients(tuple(held.shape), 2))
+        with pytest.raises(ValueError, match=r"cannot load this state: for parameter 0 of group 0"):
+            optimizer.load_state_dict(copy.deepcopy(other.state_dict()))
+        assert str(optimizer.state_dict()) == str(before)
+
+
+def test_another_rank_says_which_shapes_are_needed() -> None:
+    p, q = fresh((6, 5)), fresh((6, 5))
+    three = GaLore([p], rank=3)
+    run(three, p, gradients((6, 5), 2))
+    with pytest.raises(ValueError, match=r"'basis': \(5, 3\)}, and .*'basis': \(5, 2\)} is needed"):
+        GaLore([q], rank=2).load_state_dict(three.state_dict())

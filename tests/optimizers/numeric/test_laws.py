@@ -17,7 +17,7 @@ from optimizers.numeric.estimators.hutchinson import hessian_diagonal, rademache
 from optimizers.numeric.exadam import EXAdam
 from optimizers.numeric.executors.native import source
 from optimizers.numeric.lion import Lion, LionK
-from optimizers.numeric.projection import AdamP
+from optimizers.numeric.projection import SGDP, AdamP
 from optimizers.numeric.rules.rule import Rule
 from optimizers.numeric.rules.table import RULES
 from optimizers.numeric.spam import SPAM, StableSPAM
@@ -198,3 +198,43 @@ def test_every_rule_has_its_own_name_and_state() -> None:
     for name, rule in RULES.items():
         assert rule.name == name
         assert len({s.name for s in rule.states}) == len(rule.states)
+
+
+@pytest.mark.parametrize("cls", [AdamP, SGDP])
+def test_a_projected_step_is_a_tangent_of_a_scale_invariant_weight(cls: type[AdamP]) -> None:
+    """Law: the norm grows by the step alone, ``|w'|^2 = |w|^2 + |step|^2``, row by row."""
+    generator = torch.Generator().manual_seed(0)
+    w = torch.randn(6, 40, generator=generator, dtype=torch.float64).requires_grad_()
+    optimizer = cls([w], lr=0.05)
+    grown = []
+    for _ in range(30):
+        before = w.detach().clone()
+        optimizer.zero_grad()
+        target = torch.randn(6, 40, generator=generator, dtype=torch.float64)
+        (w / w.norm(dim=1, keepdim=True) * target).sum().backward()
+        optimizer.step()
+        step = w.detach() - before
+        expected = before.square().sum(dim=1) + step.square().sum(dim=1)
+        assert torch.allclose(w.detach().square().sum(dim=1), expected, rtol=1e-12)
+        grown.append(float(w.detach().norm()))
+    plain = w.detach().clone().requires_grad_()
+    radial = AdamW([plain], lr=0.05, weight_decay=0.0)
+    plain.grad = plain.detach().clone()
+    radial.step()
+    assert (plain - w).detach().mul(w.detach()).sum() < -0.1  # AdamW's step is no tangent
+    assert grown == sorted(grown)
+
+
+def test_adahessian_averages_over_the_places_of_kernels_of_one_and_two_dimensions() -> None:
+    """With a diagonal Hessian the estimate is exact: the mean of its absolute values per kernel."""
+    for shape in ((3, 2, 4), (3, 2, 2, 2), (3, 4), (5,)):
+        w = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        w.requires_grad_()
+        optimizer = AdaHessian([w], lr=0.1)
+        optimizer.estimate((w**4).sum())
+        (w**4).sum().backward()
+        exact = 12 * w.detach() ** 2
+        optimizer.step()
+        if len(shape) > 2:
+            exact = exact.flatten(2).mean(dim=2).reshape(*shape[:2], *(1,) * (len(shape) - 2))
+        assert torch.allclose(optimizer.state[w]["hessian_diag"], exact.expand(shape), rtol=1e-12)

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+import tracegraph as tg
 from optimizers.numeric.adam import AdamW
+from optimizers.numeric.executors import choice, native
 from optimizers.numeric.sgd import SGD
-from tracegraph.errors import Rejected
+from tracegraph.errors import MissingExtra, Rejected
 
 
 class Cell:
@@ -129,3 +131,34 @@ def test_memory_that_moved_between_steps_is_noticed() -> None:
         slow.step()
     for p, q in zip(ps, twins, strict=True):
         assert torch.allclose(p, q, rtol=1e-6, atol=1e-6)
+
+
+def test_a_text_and_a_tensor_that_moved_to_another_device_change_nothing() -> None:
+    weight = tg.node(torch.zeros(2), trainable=True, name="weight")
+    other = tg.node(torch.zeros(2), trainable=True, name="other")
+    prompt = tg.node("Answer.", trainable=True, name="prompt")
+    with pytest.raises(Rejected, match=r"'prompt.*' holds a str \(kind text\).*Partition"):
+        AdamW([weight, prompt])
+    optimizer = AdamW([other, weight], lr=0.1)
+    for parameter in (other, weight):
+        parameter.data.grad = torch.ones(2)
+    weight.assign(torch.zeros(2, device="meta", requires_grad=True))
+    with pytest.raises(Rejected, match=r"'weight.*' was \(2,\) .* on cpu and is .* on meta"):
+        optimizer.step()
+    assert torch.equal(other.data, torch.zeros(2))
+    assert not optimizer.state
+
+
+def test_what_is_missing_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = torch.zeros(1, requires_grad=True)
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
+    with pytest.raises(
+        MissingExtra, match=r"pip install 'tracegraph\[gpu\]', or use backend='auto'"
+    ):
+        AdamW([p], backend="triton")
+    monkeypatch.setattr(native, "compiler", lambda: None)
+    with pytest.raises(MissingExtra, match="apt install g"):
+        AdamW([p], backend="native")
+    p.grad = torch.ones(1)
+    AdamW([p]).step()  # "auto" goes on without
+    assert p.item() < 0

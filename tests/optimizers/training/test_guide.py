@@ -28,7 +28,8 @@ def test_a_score_is_read_in_every_form(said: Any, score: float, text: str) -> No
 
 
 @pytest.mark.parametrize(
-    "said", [math.nan, None, "good", (), (1.0, 2.0), {"score": 1}, (math.nan, "x"), (0.5, object())]
+    "said",
+    [math.nan, None, "good", (), (1.0, 2.0), {"score": "1"}, (math.nan, "x"), (0.5, object())],
 )
 def test_what_is_no_score_is_an_error_that_names_the_example(said: Any) -> None:
     with pytest.raises(BadVerdict, match="the-example"):

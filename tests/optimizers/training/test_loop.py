@@ -12,13 +12,14 @@ import pytest
 
 import tracegraph as tg
 from optimizers import Evolve, OptoPrime, Partition
-from optimizers.base import Optimizer, Proposal
 from optimizers.training.acceptance import Paired
 from optimizers.training.budget import Budget
 from optimizers.training.guide import BadVerdict
 from optimizers.training.loop import Training, TrainingStopped, afit, fit
+from optimizers.training.options import Options
 from optimizers.training.progress import Progress
 from optimizers.training.result import Event
+from tests.optimizers.training.stand_ins import Says
 from tests.worlds.hidden_rules import HiddenRules
 from tracegraph.errors import BudgetExceeded, ModelFailed, OptimizerError
 from tracegraph.llm import Budgeted, Scripted
@@ -27,25 +28,6 @@ from tracegraph.llm import Budgeted, Scripted
 @pytest.fixture
 def word() -> Any:
     return tg.node("plain", trainable=True, name="word")
-
-
-class Says(Optimizer):
-    """Proposes the values that it was given, in turn."""
-
-    def __init__(self, parameter: Any, *values: Any) -> None:
-        super().__init__([parameter])
-        self.values = list(values)
-        self.refused: list[str] = []
-        self.seen: list[str] = []
-
-    def propose(self, **options: Any) -> Proposal:
-        arrived = self.parameters[0].feedback
-        self.seen.append("\n".join(map(str, arrived.values())))
-        value = self.values.pop(0) if self.values else self.parameters[0].data
-        return Proposal({self.parameters[0]: value})
-
-    def refuse(self, proposal: Proposal, reason: str, *, score: float | None = None) -> None:
-        self.refused.append(reason)
 
 
 def length(example: Any, output: Any) -> tuple[float, str]:
@@ -293,8 +275,8 @@ def hidden(seed: int, world: HiddenRules, **options: Any) -> tuple[Training, Any
     optimizer = OptoPrime([prompt], llm=world.ask, budget=1_250)
     given = {"budget": Budget(steps=8, runs=300), "seed": seed, "workers": 2, "validate_every": 3}
     training = Training(
-        run, world.train, world.guide, validation=world.validation, optimizer=optimizer,
-        **{**given, **options},
+        run, world.train, world.guide,
+        Options(validation=world.validation, optimizer=optimizer, **{**given, **options}),
     )  # fmt: skip
     return training, prompt
 
@@ -309,7 +291,7 @@ def test_the_number_of_workers_changes_nothing(workers: int) -> None:
     other, _ = hidden(3, HiddenRules(3, sabotage=0.3), workers=workers)
     first, second = one.run(), other.run()
     assert facts(first) == facts(second)
-    asked = [[e.messages for e in t.optimizer.log] for t in (one, other)]
+    asked = [[e.messages for e in t.members.optimizer.log] for t in (one, other)]
     assert asked[0] == asked[1]
 
 

@@ -18,13 +18,25 @@ from tracegraph.errors import OptimizerError
 ROOT = Path(__file__).parents[4]
 
 
+@pytest.mark.timeout(600)
 def test_two_processes_step_as_one(tmp_path: Path) -> None:
     """ZeRO for element-wise and matrix optimizers, and DTensors; bit-equal to one process."""
+    run_two("shares", tmp_path)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(600)
+def test_shards_of_matrices_are_stepped_whole_by_one_process_each(tmp_path: Path) -> None:
+    """Every optimizer that looks at a whole tensor, on DTensors; bit-equal to one process."""
+    run_two("matrices", tmp_path)
+
+
+def run_two(part: str, tmp_path: Path) -> None:
     meeting = (tmp_path / "meeting").as_uri()
     module = "tests.optimizers.numeric.control.one_of_two"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", module, meeting, str(rank)],
+            [sys.executable, "-m", module, meeting, str(rank), part],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
@@ -32,7 +44,7 @@ def test_two_processes_step_as_one(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     try:
-        errors = [process.communicate(timeout=100)[1] for process in processes]
+        errors = [process.communicate(timeout=500)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -1,0 +1,133 @@
+"""Ask one model with the same options every time, and keep what was said."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from optimizers.base import Usage
+from tracegraph.llm import LanguageModelLike, Message, Reply, Request, as_language_model
+
+__all__ = ["Exchange", "Questions", "added", "options_of", "usage_of"]
+
+logger = logging.getLogger("optimizers")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One question to the model and its answer."""
+
+    messages: tuple[Message, ...]
+    reply: Reply
+
+
+class Questions:
+    """What asks a model: the part of an optimizer that talks.
+
+    Args:
+        llm: a model's name for litellm (``"gpt-4o-mini"``, ``"ollama/llama3"``), a `LanguageModel`,
+            any callable, or ``None`` for the one that the environment names.
+        max_tokens: how long the model's reply may be.
+        options: sent with every request, such as ``temperature=0``.
+    """
+
+    def __init__(
+        self, llm: LanguageModelLike, *, max_tokens: int, options: Mapping[str, Any]
+    ) -> None:
+        self.llm = as_language_model(llm)
+        self.max_tokens = max_tokens
+        self.options = options_of(options)
+        self.log: deque[Exchange] = deque(maxlen=100)
+        self.asked: Counter[str] = Counter()
+
+    def exchange(
+        self,
+        messages: list[Message],
+        *,
+        schema: Mapping[str, Any] | None = None,
+        verbose: bool = False,
+        **options: Any,
+    ) -> Reply:
+        """Ask the model; the same question, asked again, is a new attempt for caches and replays."""
+        request = Request.of(
+            messages,
+            schema=schema,
+            **{"max_tokens": self.max_tokens, **self.options, **options},
+        )
+        key = request.key(self.llm.name)
+        request = replace(request, attempt=request.attempt + self.asked[key])
+        self.asked[key] += 1
+        reply = self.llm.ask(request)
+        self.log.append(Exchange(tuple(messages), reply))
+        if verbose:
+            logger.info(
+                "asked %s:\n%s\nit replied:\n%s", self.llm.name, messages[-1].text, reply.text
+            )
+        return reply
+
+
+_ELSEWHERE = {
+    "propagator": "rules belong to operations: tracegraph.register_rule or @bundle(rules=...)",
+    "prompt_symbols": "override messages() to say it in other words",
+    "json_keys": "the reply's form is fixed and read leniently",
+    "include_example": "the form of the reply is described by a schema",
+    "highlight_variables": "variables have a section of their own",
+    "use_json_object_format": "a schema is sent where the model supports one",
+    "log": "the last exchanges are in .log",
+}
+
+
+_OWN = (
+    "parameters", "llm", "objective", "memory_size", "budget", "max_tokens", "mask",
+    "ignore_extraction_error", "repairs", "temperature", "top_p", "seed", "stop", "presence_penalty",
+    "frequency_penalty", "reasoning_effort", "timeout",
+)  # fmt: skip
+
+
+_SENT = frozenset(
+    {
+        "extra_body", "frequency_penalty", "logit_bias", "max_completion_tokens", "min_p",
+        "presence_penalty", "reasoning_effort", "repetition_penalty", "seed", "service_tier", "stop",
+        "temperature", "timeout", "top_k", "top_p", "user", "verbosity",
+    }
+)  # fmt: skip
+"""Options that go to the provider with every request."""
+
+
+def options_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options for the provider; those of Microsoft Trace and misspelled ones are explained."""
+    quiet = {"log", "use_json_object_format", "include_example"}
+    for name in options.keys() & _ELSEWHERE.keys() - quiet:
+        raise TypeError(f"there is no option {name!r} here: {_ELSEWHERE[name]}")
+    for name in options.keys() - _ELSEWHERE.keys() - set(_OWN):
+        if name in _SENT:
+            continue
+        near = difflib.get_close_matches(name, (*_OWN, *_SENT), 1, cutoff=0.6)
+        raise TypeError(
+            f"there is no option {name!r} here"
+            + (f"; did you mean {near[0]!r}?" if near else ".")
+            + " An option of the model belongs to the model: llm=LiteLLM(name, option=...)"
+        )
+    return {k: v for k, v in options.items() if k not in _ELSEWHERE}
+
+
+def added(first: Usage, second: Usage) -> Usage:
+    """Two usages as one; a cost that is unknown counts nothing beside one that is known."""
+    costs = [usage.cost for usage in (first, second) if usage.cost is not None]
+    return Usage(
+        first.calls + second.calls,
+        first.tokens_in + second.tokens_in,
+        first.tokens_out + second.tokens_out,
+        sum(costs) if costs else None,
+    )
+
+
+def usage_of(reply: Reply) -> Usage:
+    """What a reply cost."""
+    if reply.usage is None:
+        return Usage(calls=1, cost=reply.cost)
+    return Usage(1, reply.usage.prompt, reply.usage.completion, reply.cost)

@@ -1,0 +1,246 @@
+"""Several: ask for several proposals and keep one: by a majority, by a judge, or by running them.
+
+Sources: majority, Wang et al., "Self-Consistency Improves Chain of Thought Reasoning in Language Models",
+2022 (arXiv 2203.11171); a judge that is asked in both orders, Zheng et al., "Judging LLM-as-a-Judge", 2023
+(arXiv 2306.05685), section 3.4.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias, final
+
+from optimizers.base import Proposal, Usage
+from optimizers.candidate import identity
+from optimizers.llm.group import Group
+from optimizers.llm.questions import Questions, added, usage_of
+from tracegraph.errors import BudgetExceeded, ModelError, OptimizerError, Rejected
+from tracegraph.kinds import show
+from tracegraph.llm import LanguageModelLike, Message
+from tracegraph.node import unwrap
+from tracegraph.overlay import Overlay
+from tracegraph.recorder import stop_tracing
+
+__all__ = ["Choice", "Select", "Several", "by_evaluation", "by_judge", "by_majority"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of several proposals is taken, why, and what it cost to find out."""
+
+    index: int
+    note: str = ""
+    usage: Usage = field(default_factory=Usage)
+
+
+Select: TypeAlias = Callable[[Sequence[Proposal]], Choice]
+"""``select(proposals)`` chooses among those that can be used; equal ones come as often as they were made."""
+
+
+@final
+class Several(Group):
+    """Asks for several proposals and takes one of them.
+
+    Proposals that were refused, that a parameter does not take, or that change nothing are left out; where
+    none is left, the last one is given with its reasons. Which one is taken is decided by `select`. When the
+    model fails, or a budget ends, those that were made already are used.
+
+    Args:
+        optimizers: one that is asked `n` times, or several that are asked in turn.
+        n: how many proposals are made; by default 4 of one optimizer, and one of each of several.
+        select: `by_majority`, ``by_judge(llm)``, ``by_evaluation(workflow, examples, guide)``, or a function
+            of your own, see `Select`.
+        temperatures: one for each proposal, in turn; by default the optimizers' own.
+
+    >>> import tracegraph as tg
+    >>> from optimizers import OptoPrime
+    >>> from tracegraph.llm import Scripted
+    >>> word = tg.node("a", trainable=True, name="word")
+    >>> replies = [f'{{"suggestion": {{"word": "{w}"}}}}' for w in "bccd"]
+    >>> several = Several(OptoPrime([word], llm=Scripted(replies)))
+    >>> _ = several.backward(word + "!", "Not a.")
+    >>> update = several.step()
+    >>> word.data, update.usage.calls, update.note
+    ('c', 4, '2 of 4 proposals agree')
+    """
+
+    def __init__(
+        self,
+        optimizers: Any,
+        n: int | None = None,
+        *,
+        select: Select | None = None,
+        temperatures: Iterable[float] = (),
+    ) -> None:
+        super().__init__(optimizers if isinstance(optimizers, list | tuple) else [optimizers])
+        count = n if n is not None else (len(self.optimizers) if len(self.optimizers) > 1 else 4)
+        if not isinstance(count, int) or count < 1:
+            raise OptimizerError(f"n is how many proposals are made, at least 1, got {show(n, 40)}")
+        if select is not None and not callable(select):
+            raise OptimizerError(f"select is a function of proposals, got {show(select, 80)}")
+        self.n, self.select = count, select or by_majority
+        self.temperatures = tuple(temperatures)
+
+    def propose(self, **options: Any) -> Proposal:
+        """Ask `n` times, and select."""
+        usage, last = Usage(), Proposal({})
+        usable: list[tuple[Any, Proposal]] = []
+        for number in range(self.n):
+            owner = self.optimizers[number % len(self.optimizers)]
+            own = dict(options)
+            if self.temperatures:
+                own["temperature"] = self.temperatures[number % len(self.temperatures)]
+            try:
+                proposal = owner.propose(**own)
+            except (BudgetExceeded, ModelError):
+                if not usable:
+                    raise
+                break  # what was paid for is used
+            usage = added(usage, proposal.usage)
+            if self._usable(proposal):
+                usable.append((owner, proposal))
+            else:
+                last, self._owner = proposal, owner
+        if not usable:
+            return replace(last, usage=usage)
+        proposals = [proposal for _, proposal in usable]
+        choice = Choice(0) if len(set(map(_key, proposals))) == 1 else self.select(proposals)
+        self._owner, chosen = usable[choice.index]
+        alike = sum(_key(p) == _key(chosen) for p in proposals)
+        note = choice.note or f"{alike} of {self.n} proposals agree"
+        note = "; ".join(filter(None, (chosen.note, note)))
+        return replace(chosen, usage=added(usage, choice.usage), note=note)
+
+    def _usable(self, proposal: Proposal) -> bool:
+        if proposal.rejections:
+            return False
+        changes = False
+        for parameter, value in proposal.values.items():
+            try:
+                parameter.check(value)
+            except Rejected:
+                return False
+            changes = changes or identity({"": value}) != identity({"": parameter.data})
+        return changes
+
+
+def by_majority(proposals: Sequence[Proposal]) -> Choice:
+    """The proposal that was made most often; of equals the first. White space does not count in texts."""
+    keys = [_key(proposal, squeezed=True) for proposal in proposals]
+    best = max(keys, key=keys.count)
+    return Choice(keys.index(best), f"{keys.count(best)} of {len(keys)} proposals agree")
+
+
+def by_judge(llm: LanguageModelLike = None, *, objective: str = "", **options: Any) -> Select:
+    """A model says which proposal is best. It is asked twice, in both orders, so that no place is favoured.
+
+    Args:
+        llm: see `ModelOptimizer`.
+        objective: what is wanted, in words.
+        options: sent with every request.
+
+    >>> import tracegraph as tg
+    >>> from tracegraph.llm import Scripted
+    >>> word = tg.node("a", trainable=True, name="word")
+    >>> select = by_judge(Scripted(["2", "1"]), objective="The last letter.")
+    >>> select([Proposal({word: "b"}), Proposal({word: "z"})]).index
+    1
+    """
+    questions = Questions(llm, max_tokens=16, options=options)
+
+    def select(proposals: Sequence[Proposal]) -> Choice:
+        distinct = list({_key(p): i for i, p in reversed(list(enumerate(proposals)))}.values())[
+            ::-1
+        ]
+        votes = dict.fromkeys(distinct, 0)
+        usage = Usage()
+        for order in (distinct, distinct[::-1]):
+            shown = "\n\n".join(
+                f"Candidate {place}:\n{_told(proposals[index])}"
+                for place, index in enumerate(order, 1)
+            )
+            wanted = f"What is wanted: {objective}\n\n" if objective else ""
+            try:
+                reply = questions.exchange(
+                    [Message("system", _JUDGE), Message("user", wanted + shown)]
+                )
+            except (BudgetExceeded, ModelError):
+                if not usage.calls:
+                    raise
+                break  # one order was paid for, and counts
+            usage = added(usage, usage_of(reply))
+            said = re.search(r"\d+", reply.text)
+            if said and 1 <= int(said[0]) <= len(order):
+                votes[order[int(said[0]) - 1]] += 1
+        best = max(votes, key=votes.__getitem__)
+        return Choice(best, f"a judge preferred it in {votes[best]} of 2 orders", usage)
+
+    return select
+
+
+_JUDGE = """\
+Choose the best of several candidates: new values for variables of a workflow. Answer with the number of the
+candidate alone."""
+
+
+def by_evaluation(
+    workflow: Callable[[Any], Any],
+    examples: Sequence[Any],
+    guide: Callable[[Any, Any], Any],
+) -> Select:
+    """The proposal that scores best when the workflow is run on examples; equal ones are run once.
+
+    Args:
+        workflow: called with each example, with the proposed values in the parameters.
+        examples: at least one.
+        guide: ``guide(example, output)`` gives a score or (score, text); larger is better. A run that fails
+            counts less than every score.
+    """
+    if not examples:
+        raise OptimizerError("examples is empty: there is nothing to run the proposals on")
+
+    def scores(proposal: Proposal) -> tuple[int, float]:
+        failures, total = 0, 0.0
+        with Overlay(dict(proposal.values)), stop_tracing():
+            for example in examples:
+                try:
+                    output = unwrap(workflow(example))
+                except Exception:  # whatever the workflow does with these values
+                    failures += 1
+                    continue
+                verdict = guide(example, output)
+                score = verdict[0] if isinstance(verdict, tuple) else verdict
+                if isinstance(score, bool | int | float) and score == score:
+                    total += float(score)
+                else:
+                    raise OptimizerError(f"the guide gave no score: {show(verdict, 80)}")
+        return -failures, total / len(examples)
+
+    def select(proposals: Sequence[Proposal]) -> Choice:
+        known: dict[str, tuple[int, float]] = {}
+        for proposal in proposals:
+            key = _key(proposal)
+            if key not in known:
+                known[key] = scores(proposal)
+        best = max(range(len(proposals)), key=lambda i: known[_key(proposals[i])])
+        return Choice(
+            best, f"it scored {known[_key(proposals[best])][1]:.3g}, best of {len(known)}"
+        )
+
+    return select
+
+
+def _key(proposal: Proposal, *, squeezed: bool = False) -> str:
+    def plain(value: Any) -> Any:
+        return " ".join(value.split()) if squeezed and isinstance(value, str) else value
+
+    named: Mapping[str, Any] = {
+        f"{p.label}:{p.id}": plain(value) for p, value in proposal.values.items()
+    }
+    return identity(named)
+
+
+def _told(proposal: Proposal) -> str:
+    return "\n".join(f"{p.label} = {show(value, 2_000)}" for p, value in proposal.values.items())

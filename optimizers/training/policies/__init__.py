@@ -1,0 +1,1 @@
+"""Which candidate is improved next: each policy is asked for one, and told of those worth keeping."""

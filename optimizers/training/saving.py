@@ -1,0 +1,120 @@
+"""Keep a training on disk so that it goes on exactly, whenever it was stopped or killed.
+
+The state is kept after each step. What is paid for in between is kept at once, in journals: every
+evaluation, and every reply of the optimizers' models. So the step that was cut off is done again with what
+it had paid for already. Only the runs whose graphs were in memory happen again: their models' replies
+can be kept by ``Cached``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Final, Protocol, cast, final
+
+from tracegraph.errors import OptimizerError
+from tracegraph.history import State
+from tracegraph.kinds import show
+from tracegraph.llm import Ask, LanguageModel, Reply, Request, Steps, Tape, Wrapper
+
+__all__ = ["Journals", "Paid", "Store", "as_store"]
+
+_JOURNALS: Final = ("evaluations", "replies")
+
+
+class Store(Protocol):
+    """Keeps the state of a training between processes; `tracegraph.history.State` is one.
+
+    It may also have ``journal(about)``, a dict on disk that keeps each fact at once, and ``hold()``,
+    which refuses a second training at the same time.
+    """
+
+    def load(self) -> Mapping[str, Any] | None:
+        """The state that was saved last, or ``None``."""
+        ...
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Keep a state, all of it or none."""
+        ...
+
+
+def as_store(given: Any) -> Store | None:
+    """A store from a store, or from the place of a run history.
+
+    Raises:
+        OptimizerError: it is neither.
+    """
+    if isinstance(given, (str, Path)):
+        return State("training", given)
+    if given is None or all(callable(getattr(given, name, None)) for name in ("load", "save")):
+        return cast("Store | None", given)
+    raise OptimizerError(
+        f"store must be a path or have load() and save(), such as tracegraph.history.State, got "
+        f"{show(given, 80)}"
+    )
+
+
+@final
+class Journals:
+    """What a store keeps between the steps; does nothing where the store cannot."""
+
+    def __init__(self, store: Store | None) -> None:
+        self._store = store
+        make = getattr(store, "journal", None)
+        self._kept: dict[str, Any] = {name: make(name) for name in _JOURNALS} if make else {}
+
+    @property
+    def evaluations(self) -> MutableMapping[str, Any] | None:
+        """How candidates did, by split, candidate and number of the example."""
+        return self._kept.get("evaluations")
+
+    def held(self) -> AbstractContextManager[Any]:
+        """A block in which no other training may use the store.
+
+        Raises:
+            HistoryError: another one does.
+        """
+        hold = getattr(self._store, "hold", None)
+        return cast("AbstractContextManager[Any]", hold()) if hold else nullcontext()
+
+    @contextmanager
+    def paying(self, members: Iterator[Any] | list[Any]) -> Iterator[None]:
+        """A block in which the replies that some optimizers' models give are kept."""
+        replies = self._kept.get("replies")
+        asking = [m for m in members if isinstance(getattr(m, "llm", None), LanguageModel)]
+        models = [(member, member.llm) for member in asking if replies is not None]
+        tape = Tape(replies)
+        try:
+            for member, model in models:
+                member.llm = Paid(model, tape)
+            yield
+        finally:
+            for member, model in models:
+                member.llm = model
+
+    def clear(self) -> None:
+        """Forget what was kept."""
+        for journal in self._kept.values():
+            journal.clear()
+
+
+@final
+class Paid(Wrapper):
+    """A model whose replies are kept, and not asked for again where they were kept before.
+
+    Unlike `Cached` it says of a kept reply what it cost, because this training did pay for it.
+    """
+
+    def __init__(self, inner: LanguageModel, tape: Tape) -> None:
+        super().__init__(inner)
+        self._tape = tape
+
+    def steps(self, request: Request) -> Steps:
+        """Look up, else ask and keep."""
+        kept = self._tape.find(request, self.name)
+        if kept is not None:
+            return kept
+        reply: Reply = yield Ask(self._inner, request)
+        self._tape.keep(request, self.name, reply)
+        return reply

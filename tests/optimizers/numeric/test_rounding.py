@@ -1,0 +1,203 @@
+"""bfloat16 parameters that lose no step: rounded at random, or with the rest kept beside them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optimizers.numeric.adam import AdamW
+from optimizers.numeric.bases.muon import Muon
+from optimizers.numeric.bases.soap import SOAP
+from optimizers.numeric.codecs.rounding import REST, ROUNDINGS
+from optimizers.numeric.lion import Lion
+from optimizers.numeric.projection import AdamP
+from optimizers.numeric.schedule_free import ScheduleFreeAdamW
+from optimizers.numeric.sgd import SGD
+
+ULP = 2.0**-7  # of bfloat16, from 1 to 2
+BITS = {"24bit": 16, "32bit": 24}
+"""The leading bits that parameter and rest keep together (one is not stored)."""
+
+
+def stored(value: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    way = ROUNDINGS[name]
+    p = torch.empty(value.shape, dtype=torch.bfloat16)
+    rest = torch.empty(value.shape, dtype=way.rest)
+    way.write(value, p, rest, seed=0)
+    return p, way.widened(p, rest)
+
+
+@pytest.mark.parametrize("name", BITS)
+@given(st.lists(st.floats(width=32), min_size=1, max_size=20))
+def test_parameter_and_rest_are_the_number_and_the_parameter_is_it_rounded(
+    name: str, xs: list[float]
+) -> None:
+    value = torch.tensor(xs)
+    p, wide = stored(value, name)
+    assert torch.equal(wide.isnan(), value.isnan())
+    assert torch.equal(p.isnan(), value.isnan())
+    known = value.nan_to_num(0.0)
+    p, wide = stored(known, name)
+    if name == "32bit":
+        assert torch.equal(wide, known)
+    # above the largest of fewer bits there is infinity, as in any rounding
+    fits = known.abs() < 3.38e38
+    size, below = known[fits].double().abs(), 2.0**-126  # where floats have fewer bits
+    error = (wide.double() - known.double()).abs()[fits]
+    assert bool((error <= (size + below) * 2.0 ** -BITS[name]).all())
+    # to nearest: half a unit, and the double rounding of a tie
+    gap = (p.double() - known.double()).abs()[fits]
+    assert bool((gap <= (size + below) * (2.0**-8 + 2.0**-16)).all())
+
+
+def walk(rounding: str, steps: int, *, count: int = 4096) -> torch.Tensor:
+    """How far, in units of the last place, steps of a tenth of one lead from 1.2."""
+    p = torch.full((count,), 1.203125, dtype=torch.bfloat16, requires_grad=True)
+    start = p.detach().double().clone()
+    optimizer = SGD([p], lr=ULP / 10, rounding=rounding)
+    for _ in range(steps):
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+    return (start - p.detach().double()) / ULP
+
+
+def test_a_step_finer_than_half_a_unit_is_lost_to_nearest_and_not_on_average() -> None:
+    assert torch.equal(walk("nearest", 20), torch.zeros(4096, dtype=torch.float64))
+    moved = walk("stochastic", 20)
+    # 20 steps of .1: the mean is 2, the variance of each at most 20 * .1 * .9
+    assert abs(moved.mean().item() - 2.0) < 5 * (20 * 0.09 / 4096) ** 0.5
+    assert moved.std() > 0.5
+    assert torch.equal(walk("24bit", 20), torch.full((4096,), 2.0, dtype=torch.float64))
+    assert torch.equal(walk("32bit", 20), torch.full((4096,), 2.0, dtype=torch.float64))
+
+
+def test_roundings_of_steps_tensors_and_states_are_drawn_apart() -> None:
+    """Each tensor and step has draws of its own, the same in every run."""
+
+    def run() -> list[torch.Tensor]:
+        ps = [torch.full((512,), 1.2).bfloat16().requires_grad_() for _ in range(2)]
+        optimizer = AdamW(ps, lr=ULP / 3, rounding="stochastic", state="bf16-stochastic")
+        seen = []
+        for _ in range(2):
+            before = [p.detach().clone() for p in ps]
+            for p in ps:
+                p.grad = torch.ones_like(p)
+            optimizer.step()
+            seen += [p.detach() != b for p, b in zip(ps, before, strict=True)]
+        return seen
+
+    draws = run()
+    for i, a in enumerate(draws):
+        for b in draws[:i]:
+            agree = (a == b).double().mean()
+            assert 0.4 < agree < 0.75  # of independent draws of a third, 5/9
+    assert all(torch.equal(a, b) for a, b in zip(draws, run(), strict=True))
+
+
+FAMILY: dict[str, Any] = {
+    "AdamW": lambda p, **o: AdamW(p, lr=1e-3, weight_decay=0.1, **o),
+    "AdamW-eager": lambda p, **o: AdamW(p, lr=1e-3, weight_decay=0.1, backend="eager", **o),
+    "AdamW-native": lambda p, **o: AdamW(p, lr=1e-3, weight_decay=0.1, backend="native", **o),
+    "AdamW-8bit": lambda p, **o: AdamW(p, lr=1e-3, state="8bit", **o),
+    "AdamP": lambda p, **o: AdamP(p, lr=1e-3, weight_decay=0.1, **o),
+    "Lion": lambda p, **o: Lion(p, lr=1e-4, **o),
+    "SGD": lambda p, **o: SGD(p, lr=1e-3, **o),
+    "Muon": lambda p, **o: Muon(p, lr=1e-3, **o),
+    "SOAP": lambda p, **o: SOAP(p, lr=1e-3, **o),
+}
+
+
+def gradients(t: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(t)
+    return (torch.randn(65, 64, generator=generator) + 0.3).bfloat16()
+
+
+def trajectory(make: Any, dtype: torch.dtype, steps: int, **options: Any) -> torch.Tensor:
+    start = torch.randn(65, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    p = start.clone().to(dtype).requires_grad_()
+    optimizer = make([p], **options)
+    for t in range(steps):
+        p.grad = gradients(t).to(dtype)
+        optimizer.step()
+    if options.get("rounding") in BITS:
+        way = ROUNDINGS[options["rounding"]]
+        return way.widened(p.detach(), optimizer.state[p][REST]) - start
+    return p.detach().float() - start
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_path_is_that_of_float32_parameters(name: str) -> None:
+    """To the last bit with 16 more bits; with 8 each step adds at most half a unit of 2^-16."""
+    exact = trajectory(FAMILY[name], torch.float32, 12)
+    assert torch.equal(trajectory(FAMILY[name], torch.bfloat16, 12, rounding="32bit"), exact)
+    close = trajectory(FAMILY[name], torch.bfloat16, 12, rounding="24bit")
+    assert (close - exact).abs().max() <= 12 * 2.0**-16 * 4  # parameters are smaller than 4
+    lost = trajectory(FAMILY[name], torch.bfloat16, 12)
+    assert (close - exact).norm() < 0.1 * (lost - exact).norm()
+
+
+@pytest.mark.parametrize("rounding", ["stochastic", "24bit", "32bit"])
+@pytest.mark.parametrize("name", ["AdamW", "SGD", "Muon", "SOAP"])
+def test_a_restored_optimizer_continues_bit_by_bit(name: str, rounding: str) -> None:
+    p = torch.randn(9, 8, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
+    one = FAMILY[name]([p], rounding=rounding)
+
+    def step(optimizer: Any, q: torch.Tensor, t: int) -> None:
+        q.grad = gradients(t)[:9, :8]
+        optimizer.step()
+
+    for t in range(4):
+        step(one, p, t)
+    q = p.detach().clone().requires_grad_()
+    two = FAMILY[name]([q], rounding=rounding)
+    two.load_state_dict(copy.deepcopy(one.state_dict()))
+    for t in range(4, 8):
+        step(one, p, t)
+        step(two, q, t)
+    assert torch.equal(p, q)
+    if rounding != "stochastic":
+        assert torch.equal(one.state[p][REST], two.state[q][REST])
+
+
+def test_a_state_of_another_rounding_is_taken_over() -> None:
+    p = torch.full((64,), 1.203125, dtype=torch.bfloat16, requires_grad=True)
+    one = SGD([p], lr=ULP / 10, rounding="32bit")
+    for _ in range(3):
+        p.grad = torch.ones_like(p)
+        one.step()
+    wide = ROUNDINGS["32bit"].widened(p.detach(), one.state[p][REST])
+    for rounding, far in (("24bit", 2.0**-16), ("32bit", 0.0), ("nearest", ULP)):
+        q = p.detach().clone().requires_grad_()
+        two = SGD([q], rounding=rounding)
+        two.load_state_dict(copy.deepcopy(one.state_dict()))
+        rest = two.state[q].get(REST)
+        held = q.detach().float() if rest is None else ROUNDINGS[rounding].widened(q.detach(), rest)
+        assert (held - wide).abs().max() <= far
+    fresh = SGD([p.detach().clone().requires_grad_()], rounding="24bit")
+    fresh.load_state_dict(SGD([p], lr=0.1).state_dict())
+
+
+def test_what_cannot_be_is_refused_and_others_stay_as_they_are() -> None:
+    p = torch.ones(2, requires_grad=True)
+    with pytest.raises(ValueError, match="rounding='16bit' is unknown; use one of"):
+        AdamW([p], rounding="16bit")
+    half = torch.ones(2, dtype=torch.float16, requires_grad=True)
+    with pytest.raises(ValueError, match=r"shape \(2,\) is float16; use bfloat16"):
+        AdamW([half], rounding="24bit")
+    optimizer = AdamW([p], rounding="24bit")
+    with pytest.raises(ValueError, match="is float16"):
+        optimizer.add_param_group({"params": [half]})
+    assert len(optimizer.param_groups) == 1
+    with pytest.raises(ValueError, match="leave rounding out"):
+        ScheduleFreeAdamW([p], rounding="stochastic")
+    twin = p.detach().clone().requires_grad_()
+    for q, other in ((p, optimizer), (twin, AdamW([twin]))):
+        q.grad = torch.ones(2)
+        other.step()
+    assert torch.equal(p, twin)
+    assert REST not in optimizer.state[p]

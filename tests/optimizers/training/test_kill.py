@@ -1,0 +1,30 @@
+"""A training that is killed at any moment goes on to the very result of one that was not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def killed(seeds: int) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.optimizers.training.killing", str(seeds)],
+        cwd=ROOT, capture_output=True, text=True, timeout=500, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_killed_training_goes_on_exactly_and_pays_for_nothing_twice() -> None:
+    assert "nothing differs" in killed(1)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(600)
+def test_ten_seeds_killed_again_and_again() -> None:
+    assert "nothing differs" in killed(10)

@@ -1,0 +1,61 @@
+"""Whether an attack reached anything, judged from outside of it."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sandbox.processes import descendants
+from tracegraph import errors, node
+from tracegraph.sandbox import Result
+
+__all__ = ["EXPECTED", "HELD", "LIMITS", "PATIENT", "QUICK", "SECRET", "traces", "untouched"]
+
+SECRET = "correct horse battery staple"
+HELD = node(["as it was"], trainable=True, name="held")
+EXPECTED = "expected answer of this very test"
+LIMITS: dict[str, Any] = {
+    "cpu": 10,
+    "memory_mb": 400,
+    "max_output": 20_000,
+    "max_value": 8 << 20,
+    "preload": ("math", "json", "numpy", "ctypes", "socket", "urllib.request", "subprocess"),
+}
+# Seconds. Where the clock is not what stops an attack, a busy machine may take its time.
+QUICK, PATIENT = 0.3, 10.0
+
+
+def traces() -> dict[str, object]:
+    """What an attack could leave behind in or around this process."""
+    return {
+        "processes": len(descendants(os.getpid())),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "threads": threading.active_count(),
+    }
+
+
+_LIBRARY = (builtins.len, json.dumps, errors.SandboxError)
+
+
+def untouched(result: Result, world: dict[str, Any], listening: Any) -> None:
+    """Nothing secret came out, nobody connected, and files, parameters and the library are as before."""
+    assert SECRET not in repr(result)
+    assert EXPECTED not in repr(result)
+    assert os.listdir(world["scratch"]) == []
+    for folder in ("/dev/shm", world["home"]):
+        assert not Path(folder, "tracegraph-attack").exists()
+    assert (HELD.data, HELD.version) == (["as it was"], 0)
+    secret = Path(world["secret"])
+    assert secret.read_text() == SECRET
+    assert (secret.stat().st_mode & 0o777, secret.stat().st_mtime) == world["as it was"]
+    assert (builtins.len, json.dumps, errors.SandboxError) == _LIBRARY
+    for one in listening["sockets"]:
+        one.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            one.accept()

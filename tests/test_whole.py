@@ -1,0 +1,738 @@
+"""Whole classes and whole modules as one parameter."""
+
+import asyncio
+import copy
+import dataclasses
+import importlib.util
+import re
+import sys
+import threading
+from abc import ABC, abstractmethod
+
+import pytest
+
+import tracegraph as tg
+from optimizers import OptoPrime
+from tracegraph import Overlay, ParameterError, Rejected, SandboxError, bundle, failed_node, node
+from tracegraph.sandbox import Result
+
+PLACES = ("in place", "apart")
+
+
+def rewrite(parameter, text, place):
+    """Give a code parameter a text that an optimizer wrote, trusted where it shall run in place."""
+    parameter.assign(text, origin="optimizer")
+    if place == "in place":
+        parameter.trust()
+
+
+def counter():
+    @bundle(trainable=True)
+    class Counter:
+        """Counts up."""
+
+        STEP = 1
+
+        def __init__(self, start, *, names=()):
+            self.count = start
+            self.names = list(names)
+
+        def add(self, amount):
+            """Add an amount."""
+            self._grow(amount)
+            return self.count
+
+        def _grow(self, amount):
+            self.count += amount * self.STEP
+
+        @property
+        def double(self):
+            return 2 * self.count
+
+        @double.setter
+        def double(self, value):
+            self.count = value // 2
+
+        @staticmethod
+        def twice(x):
+            return 2 * x
+
+        @classmethod
+        def at(cls, start):
+            return cls(start)
+
+        def me(self):
+            return self
+
+        def __len__(self):
+            return self.count
+
+        def __eq__(self, other):
+            return isinstance(other, Counter) and self.count == other.count
+
+        __hash__ = None
+
+        def __add__(self, other):
+            return Counter(self.count + other.count)
+
+        def items(self):
+            yield from range(self.count)
+
+        async def later(self, x):
+            return self.count + x
+
+        def __call__(self, x):
+            return x + self.count
+
+    return Counter
+
+
+def faster(Counter):
+    """The text of Counter with another step, a helper more, and everything doubled."""
+    return (
+        Counter.parameter.data.replace("STEP = 1", "STEP = 10")
+        .replace("return 2 * self.count", "return 20 * self.count")
+        .replace("return self.count + x", "return self._extra() + x")
+        .replace("def _grow", "def _extra(self):\n        return 100\n\n    def _grow")
+    )
+
+
+def test_the_class_stays_the_class_that_it_is():
+    Counter = counter()
+    made = Counter(3, names=["a"])
+    assert isinstance(Counter, type)
+    assert isinstance(made, Counter)
+    assert (Counter.__name__, Counter.__doc__) == ("Counter", "Counts up.")
+    assert (made.count, made.names, made.double, len(made)) == (3, ["a"], 6, 3)
+    assert made.add.__doc__ == "Add an amount."
+    assert (Counter.parameter.kind.name, Counter.parameter.origin) == ("code", "person")
+    assert made == Counter(3)
+    assert Counter.parameter.data.startswith("class Counter:")
+
+
+def test_public_methods_are_recorded_with_the_one_code():
+    Counter = counter()
+    made = Counter(3)
+    result = made.add(node(2, name="amount"))
+    assert result.data == 5
+    assert list(result.inputs) == ["amount", "__code"]
+    other = made(1)
+    assert other.inputs["__code"] is result.inputs["__code"]
+    received = (result + other).backward("more")
+    assert Counter.parameter in received
+    assert isinstance(made.double, int)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_everything_a_class_can_do_follows_the_text(place):
+    Counter = counter()
+    made = Counter(3)
+    rewrite(Counter.parameter, faster(Counter), place)
+    assert made.add(2).data == 23
+    assert made.count == 23
+    assert made.STEP == 10
+    assert Counter.STEP == 10
+    assert made.double == 460
+    made.double = 8
+    assert made.count == 4
+    assert len(made) == 4
+    assert Counter.twice(4).data == 8
+    assert made.me().data is made
+    assert [n.data for n in made.items()] == [0, 1, 2, 3]
+    assert asyncio.run(_awaited(made.later(1))).data == 101
+    assert made(1).data == 5
+    assert made == Counter(4)
+    assert made != Counter(5)
+    both = made + Counter(6)
+    assert type(both) is Counter
+    assert both.count == 10
+    assert type(Counter.at(9).data) is Counter
+    assert isinstance(Counter(1), Counter)
+
+
+async def _awaited(call):
+    return await call
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_failure_marks_the_innermost_line_of_the_text(place):
+    @bundle(trainable=True)
+    class Shares:
+        def __init__(self, total):
+            self.total = total
+
+        def of(self, parts):
+            return self.total
+
+    shares = Shares(12)
+    text = (
+        "class Shares:\n"
+        "    def __init__(self, total):\n"
+        "        self.total = total\n"
+        "    def of(self, parts):\n"
+        "        return self._divided(parts)\n"
+        "    def _divided(self, parts):\n"
+        "        wanted = parts - 1\n"
+        "        return self.total / wanted\n"
+    )
+    rewrite(Shares.parameter, text, place)
+    assert shares.of(4).data == 4
+    with pytest.raises(ZeroDivisionError) as caught:
+        shares.of(1)
+    feedback = failed_node(caught.value).create_feedback("full")
+    assert re.search(r"8 \|         return self.total / wanted  <--- \(ZeroDivisionError", feedback)
+    assert "wanted = 0" in feedback
+    assert "self.total = 12" in feedback
+    assert " at 0x" not in feedback
+
+
+def test_a_failure_in_a_helper_of_the_first_text_is_marked_there():
+    @bundle(trainable=True)
+    class Shares:
+        def of(self, parts):
+            return self._divided(parts)
+
+        def _divided(self, parts):
+            wanted = parts - 1
+            return 1 / wanted
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        Shares().of(1)
+    feedback = failed_node(caught.value).create_feedback("full")
+    assert "return 1 / wanted  <--- (ZeroDivisionError)" in feedback
+    assert "wanted = 0" in feedback
+
+
+REFUSED = {
+    "class Box:\n    def __init__(self, x):\n        self.x = x\n": "keep 'Box.get'",
+    "class Box:\n    def __init__(self): pass\n    def get(self, k): pass\n": "must stay",
+    "class Box:\n    def __init__(self, x): pass\n    async def get(self, k): pass\n": "must stay",
+    "class Box:\n    def __init__(self, x): pass\n    @property\n    def get(self, k): pass\n": "must",
+    "class Box(list):\n    def __init__(self, x): pass\n    def get(self, k): pass\n": "must stay",
+    "class Box:\n  def __init__(self, x): pass\n  def get(self, k): pass\n  def __del__(self): pass\n": (
+        "__del__"
+    ),
+    "class Box:\n  __slots__ = ('x',)\n  def __init__(self, x): pass\n  def get(self, k): pass\n": (
+        "__slots__"
+    ),
+    "def Box(x): pass": "must define 'Box'",
+    "class Box:\n  def __init__(self, x): pass\n  def get(self, k): pass\nreturn 1": "return",
+}
+
+
+@pytest.mark.parametrize(("text", "word"), REFUSED.items(), ids=map(str, range(len(REFUSED))))
+def test_a_text_that_does_not_fit_changes_nothing(text, word):
+    @bundle(trainable=True)
+    class Box:
+        def __init__(self, x):
+            self.x = x
+
+        def get(self, k):
+            return self.x
+
+    before = Box.parameter.data
+    with pytest.raises(Rejected, match=re.escape(word)) as caught:
+        Box.parameter.assign(text)
+    assert Box.parameter.data == before
+    assert Box(3).get(0).data == 3
+    assert "<---" in str(caught.value) or "must define" in str(caught.value)
+
+
+def test_what_an_optimizer_wrote_never_runs_here_unasked(tmp_path):
+    @bundle(trainable=True)
+    class Quiet:
+        def get(self):
+            return 1
+
+    mark = tmp_path / "mark"
+    text = (
+        f"open({str(mark)!r}, 'w')\n"
+        "class Quiet:\n"
+        f"    open({str(mark)!r}, 'w')\n"
+        "    def get(self):\n"
+        "        return 1\n"
+    )
+    Quiet.parameter.assign(text, origin="optimizer")
+    for use in (Quiet().get, lambda: Quiet.get(Quiet())):
+        with pytest.raises(PermissionError):
+            use()
+    assert not mark.exists()
+
+
+class Forger:
+    """A sandbox whose code has taken over its process, and says what it likes."""
+
+    layers = {}
+
+    def __init__(self, told):
+        self.told = told
+
+    def call(self, source, entry, args=(), kwargs=None, *, host=None, fresh=True):
+        return Result(value=self.told)
+
+    def map(self, source, entry, many, *, host=None, fresh=False):
+        return [self.call(source, entry) for _ in many]
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("value", 1, {"__class__": 1}),
+        ("value", 1, {"_bundle_get": 1}),
+        ("value", 1, {1: 2}),
+        ("value", 1, 7),
+        ("value", 1, {"prompt": "Be rude."}),
+        ("value", 1, {}),
+        ("object", {"__class__": 1}, {"prompt": "Be kind."}),
+        ("object", 3, {"prompt": "Be kind."}),
+        ("value", 1),
+        (1, 2, 3),
+        None,
+    ],
+)
+def test_a_forged_answer_does_not_reach_the_object(told):
+    @bundle(trainable=True, sandbox=Forger(told))
+    class Box:
+        def __init__(self):
+            self.prompt = node("Be kind.", trainable=True)
+
+        def get(self):
+            return 1
+
+    box = Box()
+    before = dict(vars(box))
+    rewrite(Box.parameter, Box.parameter.data.replace("return 1", "return 2"), "apart")
+    with pytest.raises(SandboxError):
+        box.get()
+    assert vars(box) == before
+    assert type(box) is Box
+
+
+def test_values_that_cannot_travel_are_named_with_what_to_do():
+    @bundle(trainable=True)
+    class Holder:
+        def __init__(self, lock):
+            self.lock = lock
+
+        def get(self):
+            return 1
+
+    holder = Holder(threading.Lock())
+    rewrite(Holder.parameter, Holder.parameter.data.replace("return 1", "return 2"), "apart")
+    with pytest.raises(SandboxError, match=r"^Holder\.lock is of type lock.*parameter\.trust"):
+        holder.get()
+    Holder.parameter.trust()
+    assert holder.get().data == 2
+
+
+def test_nodes_in_an_object_are_read_and_stay():
+    @bundle(trainable=True)
+    class Agent:
+        def __init__(self, prompt):
+            self.prompt = prompt
+            self.asked = 0
+
+        def ask(self, question):
+            return question
+
+    prompt = node("Be kind.", trainable=True, name="prompt")
+    agent = Agent(prompt)
+    body = "self.asked += 1\n        return self.prompt + question"
+    rewrite(Agent.parameter, Agent.parameter.data.replace("return question", body), "apart")
+    answer = agent.ask("Why?")
+    assert answer.data == "Be kind.Why?"
+    assert agent.prompt is prompt
+    assert agent.asked == 1
+    assert {prompt, Agent.parameter} <= set(answer.backward("rude"))
+    made = Agent(prompt).ask("How?")  # made apart: what made it counts as read
+    assert prompt in made.backward("rude")
+    body = "self.prompt = 'Be rude.'\n        return question"
+    rewrite(Agent.parameter, Agent.parameter.data.replace("return self.prompt + question", body),
+            "apart")  # fmt: skip
+    with pytest.raises(SandboxError, match=r"replaced Agent\.prompt"):
+        agent.ask("Why?")
+    assert agent.prompt is prompt
+
+
+def test_a_call_that_fails_apart_leaves_the_object_as_it_was():
+    Counter = counter()
+    made = Counter(3)
+    text = Counter.parameter.data.replace("return self.count\n", "raise ValueError('no')\n", 1)
+    rewrite(Counter.parameter, text, "apart")
+    with pytest.raises(ValueError, match="no"):
+        made.add(1)
+    assert made.count == 3
+
+
+def test_bases_closures_super_and_decorators_below():
+    bonus = 5
+
+    class Base:
+        def worth(self, x):
+            return x + 1
+
+    @bundle(trainable=True)
+    @dataclasses.dataclass
+    class Heir(Base):
+        rate: float = 1.0
+
+        def worth(self, x):
+            return super().worth(x) * self.rate + bonus
+
+    heir = Heir(2.0)
+    assert heir == Heir(2.0)
+    assert heir.worth(1).data == 9
+    text = Heir.parameter.data
+    assert text.startswith("@dataclasses.dataclass\nclass Heir(Base):")
+    rewrite(Heir.parameter, text.replace("+ bonus", "- bonus"), "in place")
+    bonus = 6
+    assert heir.worth(1).data == -2
+    assert repr(heir).endswith("Heir(rate=2.0)")
+    assert Heir(3.0).rate == 3.0
+    assert Heir(3.0) == Heir(3.0)
+    Heir.parameter.trusted = False
+    with pytest.raises(SandboxError, match=r"derives from 'Base'.*trust"):
+        heir.worth(1)
+
+
+def test_bases_of_python_itself_go_along():
+    @bundle(trainable=True)
+    class Shape(ABC):  # noqa: B024
+        def area(self, x):
+            return x
+
+    text = Shape.parameter.data.replace("return x", "return x * x")
+    rewrite(Shape.parameter, text, "apart")
+    assert Shape().area(3).data == 9
+
+
+def test_what_the_decorators_of_a_class_make_stays():
+    @bundle(trainable=True)
+    @dataclasses.dataclass
+    class Point:
+        x: int
+        y: int = 0
+
+        def size(self):
+            return self.x + self.y
+
+    text = Point.parameter.data
+    for old, new, word in [
+        ("@dataclasses.dataclass\n", "", "must stay `@dataclasses.dataclass class Point`"),
+        ("x: int\n", "x: int\n    z: int\n", "must stay `fields x, y=...`"),
+        ("y: int = 0", "y: int", "must stay `fields x, y=...`"),
+    ]:
+        with pytest.raises(Rejected, match=re.escape(word)):
+            Point.parameter.assign(text.replace(old, new))
+    Point.parameter.assign(text.replace("+ self.y", "* self.y").replace("y: int", "y: float"))
+    assert Point(2, 3).size().data == 6
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_helper_that_went_is_no_attribute(place):
+    @bundle(trainable=True)
+    class Box(ABC):  # noqa: B024
+        def get(self):
+            return self._x()
+
+        def _x(self):
+            return 1
+
+    box = Box()
+    assert box._x() == 1
+    rewrite(Box.parameter, "class Box(ABC):\n    def get(self):\n        return 2\n", place)
+    assert box.get().data == 2
+    assert isinstance(box, Box)
+    with pytest.raises(AttributeError, match="_x"):
+        box._x()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_our_own_module_class_as_a_base(place):
+    @bundle(trainable=True)
+    class Agent(tg.Module):
+        def __init__(self):
+            self.prompt = node("Hello", trainable=True, name="prompt")
+
+        def forward(self, x):
+            return self.prompt + x
+
+    agent = Agent()
+    assert agent("!").data == "Hello!"
+    text = Agent.parameter.data.replace("+ x", "+ x + self._more(x)")
+    text += "\n    def _more(self, x):\n        return self.__class__.__name__[:2] + x\n"
+    rewrite(Agent.parameter, text, place)
+    answer = agent("?")
+    assert answer.data == "Hello?Ag?"
+    assert agent.prompt in answer.backward("longer")
+
+
+CLASSES = {
+    "no method": "class A:\n    x = 1\n",
+    "slots": "class A:\n    __slots__ = ('x',)\n    def f(self): pass\n",
+    "list": "class A(list):\n    def f(self): pass\n",
+    "new": "class A:\n    def __new__(cls): return object.__new__(cls)\n    def f(self): pass\n",
+    "metaclass": "class M(type): pass\nclass A(metaclass=M):\n    def f(self): pass\n",
+    "bundle already": "from tracegraph import bundle\nclass A:\n    @bundle\n    def f(self): pass\n",
+    "parameter will be": "class A:\n    def parameter(self): pass\n",
+}
+
+
+@pytest.mark.parametrize("word", CLASSES)
+def test_classes_that_cannot_be_trainable_are_refused_with_the_reason(word, tmp_path):
+    made = module(tmp_path, "refused", CLASSES[word])
+    with pytest.raises(ParameterError, match=word if word != "slots" else "__dict__"):
+        bundle(trainable=True)(made.A)
+
+
+def test_nothing_derives_from_a_trainable_class():
+    Counter = counter()
+    with pytest.raises(TypeError, match="cannot derive from"):
+        type("Heir", (Counter,), {})
+
+
+def test_overlays_in_threads_share_the_objects():
+    Counter = counter()
+    made = Counter(2)
+    texts = [Counter.parameter.data.replace("2 * x", f"{n} * x") for n in range(3, 7)]
+    seen = {}
+
+    def run(number, text):
+        with Overlay({Counter.parameter: text}, origin="person"):
+            seen[number] = [Counter.twice(10).data for _ in range(20)] + [made(1).data]
+
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(texts)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {n: [10 * (n + 3)] * 20 + [3] for n in range(4)}
+    assert Counter.twice(10).data == 20
+
+
+def test_objects_are_copied_and_found(tmp_path):
+    @tg.model
+    @bundle(trainable=True)
+    class Agent:
+        def __init__(self):
+            self.prompt = node("Be kind.", trainable=True, name="prompt")
+
+        def ask(self, question):
+            return self.prompt + question
+
+    agent = Agent()
+    assert agent.ask("?").data == "Be kind.?"
+    assert list(agent.named_parameters()) == ["Agent", "prompt"]
+    twin = copy.deepcopy(agent)
+    assert twin.ask("!").data == "Be kind.!"
+    rewrite(
+        Agent.parameter, Agent.parameter.data.replace("+ question", "+ ' ' + question"), "apart"
+    )
+    agent.save(tmp_path / "agent.json")
+    Agent.parameter.assign(Agent.parameter.initial)
+    agent.load(tmp_path / "agent.json")
+    assert (Agent.parameter.origin, Agent.parameter.trusted) == ("optimizer", False)
+    assert agent.ask("?").data == "Be kind. ?"
+
+
+def test_checks_test_the_class_apart():
+    def counts(made):
+        counter = made(0)
+        counter.add(2)
+        assert counter.add(3) == 5
+
+    @bundle(trainable=True, checks=[counts])
+    class Tally:
+        def __init__(self, start):
+            self.total = start
+
+        def add(self, n):
+            self.total += n
+            return self.total
+
+    with pytest.raises(Rejected, match=r"(?s)'counts' failed: .*assert counter.add"):
+        Tally.parameter.assign(Tally.parameter.data.replace("+= n", "= n"), origin="optimizer")
+    Tally.parameter.assign(Tally.parameter.data.replace("+= n", "+= 1 * n"), origin="optimizer")
+    assert Tally(1).add(1).data == 2
+
+
+def test_a_model_rewrites_a_class():
+    @bundle(trainable=True)
+    class Price:
+        """The price of a parcel."""
+
+        def __init__(self, rate):
+            self.rate = rate
+
+        def of(self, weight):
+            """The price of one parcel."""
+            return weight
+
+    def model(prompt):
+        assert "class Price:" in prompt
+        return (
+            '{"reasoning": "", "suggestion": {"Price": "<<<<<<< SEARCH\\n        return weight\\n'
+            '=======\\n        return self.rate * weight\\n>>>>>>> REPLACE"}}'
+        )
+
+    optimizer = OptoPrime([Price], llm=model)
+    price = Price(3)
+    optimizer.zero_feedback()
+    optimizer.backward(price.of(2), "The rate is ignored.")
+    update = optimizer.step()
+    assert "self.rate * weight" in str(update) or Price.parameter.version == 1
+    assert Price.parameter.origin == "optimizer"
+    assert price.of(2).data == 6
+
+
+def test_an_abstract_class_stays_one():
+    @bundle(trainable=True)
+    class Shape(ABC):
+        @abstractmethod
+        def area(self):
+            """The area."""
+
+    with pytest.raises(TypeError, match="abstract"):
+        Shape()
+
+
+# Modules
+
+
+PRICES = '''"""Prices."""
+
+from __future__ import annotations
+
+import math
+
+RATE = 2
+_calls = 0
+
+
+class Parcel:
+    def __init__(self, weight):
+        self.weight = weight
+
+
+def price(weight: float) -> float:
+    """The price of a parcel."""
+    return _rounded(weight * RATE)
+
+
+def _rounded(x):
+    global _calls
+    _calls += 1
+    return math.floor(x)
+
+
+def steps(n):
+    yield from range(n)
+
+
+async def later(x):
+    return x
+'''
+
+
+def module(folder, name, text):
+    """A module of a file, as import would make it."""
+    path = folder / f"{name}.py"
+    path.write_text(text, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, path)
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[name] = made
+    try:
+        spec.loader.exec_module(made)
+    finally:
+        del sys.modules[name]
+    return made
+
+
+@pytest.fixture
+def prices(tmp_path):
+    return bundle(module(tmp_path, "prices", PRICES), trainable=True)
+
+
+def test_a_module_is_one_parameter(prices):
+    result = prices.price(node(1.75, name="weight"))
+    assert result.data == 3
+    assert list(result.inputs) == ["weight", "__code"]
+    assert prices.parameter in result.backward("dear")
+    assert prices.parameter.data == PRICES
+    assert (prices.RATE, prices.__name__, prices.__doc__) == (2, "prices", "Prices.")
+    assert prices.Parcel(3).weight == 3
+    assert tg.named_parameters({"prices": prices}) == {"prices": prices.parameter}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_new_text_of_a_module_is_in_force_everywhere(prices, place):
+    rewrite(prices.parameter, PRICES.replace("RATE = 2", "RATE = 3"), place)
+    assert prices.price(1.75).data == 5
+    assert prices.RATE == 3
+    assert [n.data for n in prices.steps(3)] == [0, 1, 2]
+    assert asyncio.run(_awaited(prices.later(4))).data == 4
+    if place == "in place":
+        assert prices.Parcel(3).weight == 3
+    else:
+        with pytest.raises(SandboxError, match=r"prices.Parcel .*parameter.trust\(\)"):
+            prices.Parcel
+
+
+def test_state_of_a_module_in_place_lives_as_long_as_its_version(prices):
+    prices.price(1)
+    prices.price(1)
+    assert prices._calls == 2
+    rewrite(prices.parameter, PRICES.replace("RATE = 2", "RATE = 3"), "in place")
+    prices.price(1)
+    assert prices._calls == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ("def price(weight: float)", "def price(weight, more)", "must stay `def price(weight)`"),
+        ("def steps(n)", "def _steps(n)", "keep 'steps'"),
+        ("def __init__(self, weight)", "def __init__(self)", "Parcel.__init__"),
+        ("class Parcel:", "class Package:", "keep 'Parcel'"),
+        ("yield from", "yield from from", "does not parse"),
+    ],
+)
+def test_what_a_module_must_keep(prices, old, new, word):
+    with pytest.raises(Rejected, match=re.escape(word)):
+        prices.parameter.assign(PRICES.replace(old, new))
+    assert prices.price(1).data == 2
+
+
+def test_a_failure_in_a_module_marks_its_line(prices):
+    rewrite(prices.parameter, PRICES.replace("math.floor(x)", "math.floor(x) // 0"), "apart")
+    with pytest.raises(ZeroDivisionError) as caught:
+        prices.price(1)
+    apart = failed_node(caught.value).create_feedback("full")
+    prices.parameter.trust()
+    with pytest.raises(ZeroDivisionError) as caught:
+        prices.price(1)
+    here = failed_node(caught.value).create_feedback("full")
+    line = "  24 |     return math.floor(x) // 0  <--- (ZeroDivisionError)"
+    assert line in apart
+    assert line in here
+
+
+def test_a_module_without_functions_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="trainable=True"):
+        bundle(module(tmp_path, "prices", PRICES))
+    with pytest.raises(ParameterError, match="no public function"):
+        bundle(module(tmp_path, "empty", "X = 1\n"), trainable=True)
+
+
+def test_a_module_is_tested_before_it_is_taken(tmp_path):
+    def cheap(prices):
+        assert prices.price(10) < 30
+
+    prices = bundle(module(tmp_path, "prices", PRICES), trainable=True, checks=[cheap])
+    with pytest.raises(Rejected, match="'cheap' failed"):
+        prices.parameter.assign(PRICES.replace("RATE = 2", "RATE = 3"))
+    prices.parameter.assign(PRICES.replace("RATE = 2", "RATE = 1"))
+    assert prices.price(10).data == 10

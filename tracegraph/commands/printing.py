@@ -1,0 +1,66 @@
+"""What commands print: JSON, tables, files."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from tracegraph.errors import HistoryError
+from tracegraph.kinds import show
+
+__all__ = ["as_json", "difference_facts", "shown", "table", "write", "write_file"]
+
+
+def as_json(value: Any) -> None:
+    """Print `value` as JSON; what JSON has no word for as text."""
+    typer.echo(json.dumps(value, indent=1, default=str))
+
+
+def table(titles: list[str], rows: list[list[str]]) -> None:
+    """Print columns as wide as their longest cell; the last one is not padded."""
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for row in [titles, *rows]:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        typer.echo("  ".join(cells).rstrip())
+
+
+def write(text: str, output: str | None) -> None:
+    """Write a text to a file and say which, or print it.
+
+    Raises:
+        HistoryError: the file cannot be written; what was there before is still there.
+    """
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    write_file(text, output)
+    typer.echo(output)
+
+
+def write_file(text: str, output: str) -> None:
+    """Write a text to a file, all of it or nothing, see `write`."""
+    path = Path(output)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(text, encoding="utf-8", errors="surrogatepass")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise HistoryError(f"{output} was not written: {error.strerror or error}") from error
+
+
+def shown(value: Any) -> str:
+    """A value as text."""
+    return value if isinstance(value, str) else show(value, 2_000)
+
+
+def difference_facts(difference: Any) -> dict[str, Any]:
+    """A `tracegraph.history.Difference` as JSON-able data."""
+    return {
+        "name": difference.name, "before": shown(difference.before),
+        "after": shown(difference.after), "diff": difference.text,
+    }  # fmt: skip

@@ -1,0 +1,403 @@
+"""Code as data where it is more than one function: the text of a whole class, or of a whole module.
+
+What other code relies on must stay: the class with its bases, and every public method or function
+with its signature. Names with a leading underscore come and go as the text likes. A text that is
+refused says which line is to blame.
+"""
+
+from __future__ import annotations
+
+import abc
+import ast
+import copy
+import inspect
+import linecache
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, final
+
+from tracegraph.source import (
+    BadSource,
+    Text,
+    dedented,
+    definition_of,
+    future_flags,
+    inner_code,
+    is_filled,
+    kept_decorators,
+    parsed,
+    signature_of,
+)
+
+__all__ = ["Around", "ClassSource", "Member", "ModuleSource", "class_statement", "members_of"]
+
+_FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+_PROPERTIES = frozenset({"property", "cached_property", "setter", "deleter", "getter"})
+_BASES = "_bases_at_decoration"
+_REFUSED = {
+    "__new__": "objects are made before any text is asked",
+    "__getattribute__": "every access would go through the text, also that of the recorder",
+    "__del__": "it would run at a moment that nobody chose",
+    "__slots__": "an object's values must be in its __dict__, which all versions share",
+}
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
+
+
+class Around(NamedTuple):
+    """What a class statement sees and does not define: it is the same for every text.
+
+    Attributes:
+        names: the globals of its module.
+        cells: the variables of functions around it that its methods use.
+        bases: the base classes themselves.
+        qualname: where it stands.
+    """
+
+    names: dict[str, Any]
+    cells: dict[str, types.CellType]
+    bases: tuple[Any, ...]
+    qualname: str
+
+
+class Member(NamedTuple):
+    """What other code relies on: how a member is called, and the line where it stands."""
+
+    signature: str
+    line: int
+
+
+def members_of(body: Iterable[ast.stmt], owner: str = "") -> dict[str, Member]:
+    """The public functions and classes of a body, and its special methods, by dotted name.
+
+    >>> members_of(ast.parse("class A:\\n def f(self, x): ...\\n def _g(self): ...").body)
+    {'A': Member(signature='class A', line=1), 'A.f': Member(signature='def f(self, x)', line=2)}
+    """
+    found: dict[str, Member] = {}
+    for item in body:
+        if isinstance(item, _FUNCTION) and _is_public(item.name):
+            found[f"{owner}{item.name}"] = Member(_kind(item) + signature_of(item), item.lineno)
+        elif isinstance(item, ast.ClassDef) and _is_public(item.name):
+            found[f"{owner}{item.name}"] = Member(_class_header(item), item.lineno)
+            fields = _fields(item)
+            if fields and item.decorator_list:  # a decorator may make the constructor of them
+                found[f"{owner}{item.name} fields"] = Member(f"fields {fields}", item.lineno)
+            found |= members_of(item.body, f"{owner}{item.name}.")
+    return found
+
+
+def _is_public(name: str) -> bool:
+    return not name.startswith("_") or (name.startswith("__") and name.endswith("__"))
+
+
+def _kind(item: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """What a decorator says of how the function is called, in front of its signature."""
+    for decorator in item.decorator_list:
+        last = decorator.func if isinstance(decorator, ast.Call) else decorator
+        name = last.attr if isinstance(last, ast.Attribute) else getattr(last, "id", "")
+        if name in _PROPERTIES:
+            return "@property "
+        if name in ("staticmethod", "classmethod"):
+            return f"@{name} "
+    return ""
+
+
+def _class_header(item: ast.ClassDef) -> str:
+    above = "".join(f"@{ast.unparse(decorator)} " for decorator in item.decorator_list)
+    given = [ast.unparse(base) for base in item.bases] + [ast.unparse(k) for k in item.keywords]
+    return f"{above}class {item.name}" + (f"({', '.join(given)})" if given else "")
+
+
+def _fields(item: ast.ClassDef) -> str:
+    """The annotated names of a class body, in order, and which have a default."""
+    fields = [
+        n for n in item.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+    ]
+    return ", ".join(f"{ast.unparse(n.target)}{'' if n.value is None else '=...'}" for n in fields)
+
+
+def _check(kept: dict[str, Member], found: dict[str, Member], text: str, line: int | None) -> None:
+    """Refuse a text that lacks a member or calls it otherwise."""
+    for name, member in kept.items():
+        now = found.get(name)
+        if now is None:
+            raise BadSource(
+                f"the code must keep {name!r}, as `{member.signature}`: other code uses it",
+                text=text,
+                line=line,
+                mark=f"has no {name!r}",
+            )
+        if now.signature != member.signature:
+            raise BadSource(
+                f"{name!r} must stay `{member.signature}`, it became `{now.signature}`; other code "
+                "uses it as it was",
+                text=text,
+                line=now.line,
+                mark=f"must be {member.signature}:",
+            )
+
+
+@final
+class ClassSource(Text):
+    """The text of a class, with the name, the bases and the public members that it must keep.
+
+    Raises:
+        BadSource: the text does not parse, or does not define exactly that class.
+
+    >>> source = ClassSource("class A:\\n    def f(self): return 1\\n", entry="A")
+    >>> source.replaced("class A:\\n    def g(self): return 1\\n")
+    Traceback (most recent call last):
+    tracegraph.source.BadSource: the code must keep 'A.f', as `def f(self)`: other code uses it
+       1 | class A:  <--- has no 'A.f'
+       2 |     def g(self): return 1
+    """
+
+    __slots__ = ("_module", "around", "members")
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        entry: str,
+        members: dict[str, Member] | None = None,
+        around: Around | None = None,
+        flags: int = 0,
+    ) -> None:
+        super().__init__(text, entry=entry, flags=flags)
+        definition = definition_of(self.tree, entry, ast.ClassDef, text=text)
+        found = members_of([definition])
+        _check(members or {}, found, text, definition.lineno)
+        self.members = found if members is None else members
+        for name, why in _REFUSED.items():
+            line = _defines(definition, name)
+            if line is not None:
+                raise BadSource(f"a trainable class has no {name}: {why}", text=text, line=line)
+        added = f"{entry}.__init__"
+        if added in found and added not in self.members:
+            raise BadSource(
+                f"{entry!r} is made without arguments of its own; an __init__ would change that",
+                text=text,
+                line=found[added].line,
+            )
+        self.around = around or Around({}, {}, (object,), entry)
+        self._module = self._compiled()
+
+    @classmethod
+    def of(cls, target: type, is_marker: Callable[[Any], bool]) -> ClassSource:
+        """The source of the class `target`, without the decorators down to the one `is_marker` knows.
+
+        Raises:
+            BadSource: the source cannot be had, or objects of the class are no plain Python objects.
+        """
+        functions = _functions(target)
+        _check_layout(target)
+        definition, lines = class_statement(target)
+        kept = kept_decorators(definition, functions[0], is_marker)
+        start = kept[0].lineno if kept else definition.lineno
+        text = dedented("".join(lines[start - 1 : definition.end_lineno]))
+        cells: dict[str, types.CellType] = {}
+        for function in functions:
+            cells |= zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        for own in ("__class__", target.__name__):
+            cells.pop(own, None)
+        bases = vars(target).get("__orig_bases__", target.__bases__)
+        return cls(
+            text.rstrip() + "\n",
+            entry=target.__name__,
+            around=Around(functions[0].__globals__, cells, bases, target.__qualname__),
+            flags=future_flags(functions[0]),
+        )
+
+    def replaced(self, text: str) -> ClassSource:
+        """Another text for the same class; raises BadSource for one that does not fit."""
+        return ClassSource(
+            text, entry=self.entry, members=self.members, around=self.around, flags=self.flags
+        )
+
+    @property
+    def header(self) -> str:
+        """The line that every text of this class has."""
+        return f"{self.members[self.entry].signature}:"
+
+    def describe(self) -> str:
+        """What every text must keep, in words."""
+        kept = [f"`{m.signature}`" for n, m in self.members.items() if n != self.entry]
+        return f"defines exactly `{self.header}`" + (f" with {', '.join(kept)}" if kept else "")
+
+    def compile(self) -> type:
+        """The class that the text defines, with what is around the original."""
+        cells = {**self.around.cells, _BASES: types.CellType(self.around.bases)}
+        made = inner_code(inner_code(self._module, "_outer"), "_make")
+        new: type = types.FunctionType(
+            made, self.around.names, closure=tuple(cells[n] for n in made.co_freevars)
+        )()
+        new.__qualname__ = self.around.qualname
+        return new
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What the text can name beside what it defines."""
+        return {**self.around.names, **{n: c.cell_contents for n, c in self.around.cells.items()
+                                        if is_filled(c)}}  # fmt: skip
+
+    def bases(self) -> list[tuple[ast.expr, Any]]:
+        """The base classes, as they are written and as they are."""
+        written = definition_of(self.tree, self.entry, ast.ClassDef).bases
+        return list(zip(written, self.around.bases, strict=False))
+
+    def attributes(self) -> set[str]:
+        """The names that the class body binds."""
+        body = definition_of(self.tree, self.entry, ast.ClassDef).body
+        return {
+            n.id for item in body for n in ast.walk(item)
+            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        } | {item.name for item in body if isinstance(item, (*_FUNCTION, ast.ClassDef))}  # fmt: skip
+
+    def brings(self) -> set[str]:
+        """The names that the text defines or imports at its top."""
+        own = {n.name for n in self.tree.body if isinstance(n, (*_FUNCTION, ast.ClassDef))}
+        for item in self.tree.body:
+            if isinstance(item, (ast.Import, ast.ImportFrom)):
+                own |= {(a.asname or a.name).partition(".")[0] for a in item.names}
+        return own
+
+    def _compiled(self) -> types.CodeType:
+        tree = copy.deepcopy(self.tree)
+        definition = definition_of(tree, self.entry, ast.ClassDef)
+        if definition.bases:
+            read = ast.Starred(ast.Name(_BASES, ast.Load()), ast.Load())
+            definition.bases = [
+                ast.fix_missing_locations(ast.copy_location(read, definition.bases[0]))
+            ]
+        return self.compiled(tree, (*sorted(self.around.cells), _BASES))
+
+
+def _defines(definition: ast.ClassDef, name: str) -> int | None:
+    """The line where a class body binds `name`, or None."""
+    for item in definition.body:
+        if getattr(item, "name", None) == name:
+            return item.lineno
+        targets = item.targets if isinstance(item, ast.Assign) else [getattr(item, "target", None)]
+        if any(isinstance(t, ast.Name) and t.id == name for t in targets):
+            return item.lineno
+    return None
+
+
+def _functions(target: type) -> list[types.FunctionType]:
+    """The functions that the body of a class defines, as written: they know where it stands."""
+    found = []
+    for member in vars(target).values():
+        if isinstance(member, property):
+            member = member.fget
+        raw = inspect.unwrap(getattr(member, "__func__", member)) if member is not None else None
+        if isinstance(raw, types.FunctionType) and raw.__qualname__ == (
+            f"{target.__qualname__}.{raw.__name__}"
+        ):
+            found.append(raw)
+    written = [f for f in found if linecache.getlines(f.__code__.co_filename)]
+    if not written:
+        raise BadSource(
+            f"the source of {target.__qualname__!r} cannot be had: it has no method that was written "
+            "in a file; a trainable class needs one"
+        )
+    return written
+
+
+def _check_layout(target: type) -> None:
+    name = target.__qualname__
+    if type(target) not in (type, abc.ABCMeta):
+        raise BadSource(
+            f"{name!r} is made by the metaclass {type(target).__name__}, which would run for every "
+            "version; a trainable class has none"
+        )
+    for base in target.__mro__[:-1]:
+        plain = base.__flags__ & _HEAP_TYPE or base.__module__ in ("typing", "_typing")
+        if not plain or vars(base).get("__slots__"):
+            kind = base.__qualname__
+            raise BadSource(
+                f"objects of {name!r} keep values outside their __dict__, as {kind} says; versions of "
+                f"a trainable class share the __dict__ alone: hold a {kind} in an attribute instead"
+            )
+
+
+def class_statement(target: type) -> tuple[ast.ClassDef, list[str]]:
+    """The class statement of `target`, and the lines of the file that it stands in.
+
+    Raises:
+        BadSource: it is not found; the class has no method that stands in a file.
+    """
+    code = _functions(target)[0].__code__
+    lines = linecache.getlines(code.co_filename)
+    for item in ast.walk(parsed("".join(lines))):
+        if isinstance(item, ast.ClassDef) and item.name == target.__name__:
+            held = [n.lineno for n in item.body if isinstance(n, _FUNCTION)]
+            marked = [d.lineno for n in item.body if isinstance(n, _FUNCTION)
+                      for d in n.decorator_list]  # fmt: skip
+            if code.co_firstlineno in held + marked:
+                return item, lines
+    raise BadSource(
+        f"the class statement of {target.__qualname__!r} was not found in {code.co_filename}; was the "
+        "file changed since it was loaded?"
+    )
+
+
+@final
+class ModuleSource(Text):
+    """The text of a module, with the public functions and classes that it must keep.
+
+    Raises:
+        BadSource: the text does not parse, or lacks one of them.
+
+    >>> source = ModuleSource("def f(x): return x\\nRATE = 2\\n", entry="rates")
+    >>> source.replaced("def f(y): return y\\n")
+    Traceback (most recent call last):
+    tracegraph.source.BadSource: 'f' must stay `def f(x)`, it became `def f(y)`; ...
+       1 | def f(y): return y  <--- must be def f(x):
+    """
+
+    __slots__ = ("code", "members")
+
+    def __init__(self, text: str, *, entry: str, members: dict[str, Member] | None = None) -> None:
+        super().__init__(text, entry=entry)
+        found = members_of(self.tree.body)
+        _check(members or {}, found, text, 1)
+        self.members = found if members is None else members
+        self.code = self.compiled_module()
+
+    @classmethod
+    def of(cls, module: types.ModuleType) -> ModuleSource:
+        """The source of `module`.
+
+        Raises:
+            BadSource: it cannot be had, or defines no public function.
+        """
+        try:
+            text = inspect.getsource(module)
+        except (OSError, TypeError) as error:
+            raise BadSource(
+                f"the source of the module {module.__name__!r} cannot be had; it is no .py file"
+            ) from error
+        made = cls(text, entry=module.__name__)
+        if not made.functions():
+            raise BadSource(f"the module {module.__name__!r} defines no public function to call")
+        return made
+
+    def functions(self) -> list[str]:
+        """The names of the public functions."""
+        return [n for n, m in self.members.items() if n.isidentifier() and "def " in m.signature]
+
+    def replaced(self, text: str) -> ModuleSource:
+        """Another text for the same module; raises BadSource for one that does not fit."""
+        return ModuleSource(text, entry=self.entry, members=self.members)
+
+    def describe(self) -> str:
+        """What every text must keep, in words."""
+        return f"a module with {', '.join(f'`{m.signature}`' for m in self.members.values())}"
+
+    def compile(self, original: types.ModuleType) -> types.ModuleType:
+        """The module that the text defines, in the place of `original`."""
+        made = types.ModuleType(original.__name__)
+        for name in ("__file__", "__package__", "__spec__", "__loader__", "__path__"):
+            if name in vars(original):
+                setattr(made, name, vars(original)[name])
+        exec(self.code, vars(made))
+        return made

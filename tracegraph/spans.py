@@ -1,0 +1,58 @@
+"""Replace parts of a text by where its syntax tree says they are.
+
+Python counts lines as ``\\n``, ``\\r`` and ``\\r\\n`` end them, and columns in bytes; so does this.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from typing import NamedTuple
+
+__all__ = ["Span", "lines_of", "offset", "replaced", "span"]
+
+
+class Span(NamedTuple):
+    """Bytes of a text, from `start` to `end`, and what shall stand there."""
+
+    start: int
+    end: int
+    new: str
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text as Python counts them, with their ends.
+
+    >>> lines_of("a\\x0cb\\r\\nc")
+    ['a\\x0cb\\r\\n', 'c']
+    """
+    return [line.decode() for line in text.encode().splitlines(keepends=True)]
+
+
+def offset(text: str, line: int, column: int | None) -> int:
+    """Where a column of a line (from 1) begins, in bytes; None is the start of the next line."""
+    lines = text.encode().splitlines(keepends=True)
+    if column is None:
+        return sum(map(len, lines[:line]))
+    return sum(map(len, lines[: line - 1])) + column
+
+
+def span(text: str, item: ast.expr, new: str) -> Span:
+    """The place of an expression of the tree of `text`, and what shall stand there."""
+    return Span(
+        offset(text, item.lineno, item.col_offset),
+        offset(text, item.end_lineno or 0, item.end_col_offset or 0),
+        new,
+    )
+
+
+def replaced(text: str, spans: Iterable[Span]) -> str:
+    """`text` with every span replaced; spans do not overlap.
+
+    >>> replaced("abc", [Span(0, 1, "x"), Span(2, 3, "yy")])
+    'xbyy'
+    """
+    data = text.encode()
+    for one in sorted(spans, reverse=True):
+        data = data[: one.start] + one.new.encode() + data[one.end :]
+    return data.decode()

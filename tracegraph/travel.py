@@ -1,0 +1,213 @@
+"""Run methods in the sandbox: the values of the object go there with each call, and come back.
+
+An object itself cannot pass the wall, its values can. In the sandbox an object of the text's own class
+is made of them; when the call is over its values are taken home. They are data that hostile
+code may have written: they become attributes, never the class or anything of the recorder's.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+from tracegraph.errors import SandboxError
+from tracegraph.isolation import as_called, away, is_plain, names_around, prelude
+from tracegraph.node import Node, lower
+from tracegraph.profiling import way_of
+from tracegraph.recorder import current
+from tracegraph.variables import attributes, listed
+
+__all__ = ["Traveller", "actor", "method_apart"]
+
+_HELD = "_bundle_"  # attributes of this name belong to the recorder, and stay
+_MADE_OF = f"{_HELD}made_of"  # nodes that were given where the object was made, apart
+_OWNER = "_Object"
+_ATTRIBUTE = re.compile(r"call\['args'\]\[2\]\['(\w+)'\](.*)", re.DOTALL)
+
+
+@final
+class Traveller:
+    """What is asked of objects of one class, answered by code in the sandbox.
+
+    Args:
+        kind: the class of the objects here.
+        act: runs `actor`'s code there.
+    """
+
+    def __init__(self, kind: type, act: Callable[..., Any]) -> None:
+        self._kind, self._act = kind, act
+
+    def ask(self, task: str, name: str, instance: Any, args: Any, kwargs: Any) -> Any:
+        """Do a task: "make" an object, "call" a method, "get", "set" or "delete" an attribute.
+
+        Raises:
+            SandboxError: a value cannot travel, or the answer is none.
+        """
+        nodes: list[Node[Any]] = []
+        sent = {} if instance is None else self._values(instance, nodes)
+        given = [self._packed(arg, nodes) for arg in args]
+        named = {key: lower(arg, key, nodes, []) for key, arg in kwargs.items()}
+        policy = current()
+        if policy is not None and policy.frame is not None:
+            for node in nodes:
+                policy.frame.read(node)
+        values = None if instance is None or task == "make" else sent
+        try:
+            told = self._act(task, name, values, given, named)
+        except SandboxError as error:
+            found = _ATTRIBUTE.match(str(error))
+            if found is None:
+                raise
+            raise SandboxError(
+                f"{self._kind.__name__}.{found[1]}{found[2]}; where the code is trusted "
+                "(parameter.trust()) it runs here, and takes any object"
+            ) from error
+        except Exception as error:
+            held = listed(attributes(instance))  # a failed call left them as they were
+            if held and "marked" in error.__dict__:
+                error.__dict__["marked"] += f"\n{held}"
+            raise
+        match told:
+            case ("value" | "self" | "object" as kind, result, after):
+                pass
+            case _:
+                raise SandboxError(f"the sandbox gave no answer of a {self._kind.__name__}")
+        if kind == "object":
+            result = self._object(result)
+        if instance is not None:
+            self._take(instance, sent, result if task == "make" else after)
+            if task == "make" and nodes:
+                vars(instance)[_MADE_OF] = tuple(nodes)
+        if task == "make":
+            return None
+        return instance if kind == "self" else result
+
+    def _values(self, instance: Any, nodes: list[Node[Any]]) -> dict[str, Any]:
+        """The values of an object without nodes; those that are in it, or made it, are added."""
+        values = getattr(instance, "__dict__", {})
+        nodes += values.get(_MADE_OF, ())
+        held = {k: v for k, v in values.items() if not k.startswith(_HELD)}
+        return dict(lower(held, "", nodes, []))
+
+    def _packed(self, arg: Any, nodes: list[Node[Any]]) -> tuple[str, Any]:
+        if type(arg) is self._kind:
+            return "object", self._values(arg, nodes)
+        return "value", lower(arg, "", nodes, [])
+
+    def _object(self, values: Any) -> Any:
+        self._check(values)
+        twin: Any = object.__new__(self._kind)
+        vars(twin).update(values)
+        return twin
+
+    def _check(self, values: object) -> None:
+        if not isinstance(values, dict) or not all(
+            isinstance(k, str) and not k.startswith(("__", _HELD)) for k in values
+        ):
+            raise SandboxError(f"the sandbox gave no values of a {self._kind.__name__}")
+
+    def _take(self, instance: Any, sent: Mapping[str, Any], values: Any) -> None:
+        """Give an object the values that came back; what did not change stays the very object."""
+        self._check(values)
+        changed = {k: v for k, v in values.items() if k not in sent or not _same(sent[k], v)}
+        gone = sent.keys() - values.keys()
+        if not changed and not gone:
+            return
+        held = vars(instance)
+        for name in [*changed, *gone]:
+            if isinstance(held.get(name), Node):
+                raise SandboxError(
+                    f"the code replaced {self._kind.__name__}.{name}, which is a node of this program; "
+                    "code that is not trusted may only read it"
+                )
+        for name in gone:
+            del held[name]
+        held.update(changed)
+
+
+def method_apart(
+    text: str,
+    entry: str,
+    original: Callable[..., Any],
+    sandbox: Any,
+    host: Mapping[str, Callable[..., Any]] | None,
+    *,
+    profile: bool = False,
+) -> Callable[..., Any]:
+    """The method `entry` of a text, run in a sandbox on the values of the object that it is given.
+
+    It has the object's attributes and the plain ones of its class, but not its other methods.
+    """
+    raw: Any = inspect.unwrap(original)
+    way = way_of(raw)
+    names = names_around(raw)
+    used = {item.attr for item in ast.walk(ast.parse(text)) if isinstance(item, ast.Attribute)}
+
+    def run(instance: Any, /, *args: Any, **kwargs: Any) -> Any:
+        kind = instance if isinstance(instance, type) else type(instance)
+        held = {name: getattr(kind, name) for name in sorted(used) if hasattr(kind, name)}
+        body = [f"    {name} = {value!r}" for name, value in held.items() if is_plain(value)]
+        owner = "\n".join([f"\n\nclass {_OWNER}:", *body, f"    {entry} = {entry}\n"])
+        act = away(
+            text,
+            f"_act_of_{_OWNER}",
+            before=prelude(text, names),
+            after=owner + actor(_OWNER, way),
+            sandbox=sandbox,
+            host=host,
+            profile=way if profile else "",
+            known=names,
+        )
+        target = None if isinstance(instance, type) else instance
+        return Traveller(kind, act).ask("call", entry, target, args, kwargs)
+
+    return as_called(run, way)
+
+
+_RESULTS = {
+    "value": "{0}",
+    "items": "list({0})",
+    "async": "await {0}",
+    "items of async": "[item async for item in {0}]",
+}
+
+
+def actor(entry: str, way: str) -> str:
+    """The code that does in the sandbox what is asked of an object of the class `entry`."""
+    word = "async def" if "async" in way else "def"
+    result = _RESULTS[way].format("getattr(owner, name)(*args, **kwargs)")
+    return f"""
+
+def _object_of_{entry}(values):
+    made = object.__new__({entry})
+    made.__dict__.update(values)
+    return made
+
+{word} _act_of_{entry}(task, name, values, args, kwargs):
+    args = [_object_of_{entry}(v) if kind == "object" else v for kind, v in args]
+    if task == "make":
+        return "value", {entry}(*args, **kwargs).__dict__, None
+    owner = {entry} if values is None else _object_of_{entry}(values)
+    if task == "call":
+        result = {result}
+    else:
+        result = {{"get": getattr, "set": setattr, "delete": delattr}}[task](owner, name, *args)
+    after = None if values is None else owner.__dict__
+    if result is owner:
+        return "self", None, after
+    if type(result) is {entry}:
+        return "object", result.__dict__, after
+    return "value", result, after
+"""
+
+
+def _same(before: Any, after: Any) -> bool:
+    from tracegraph.sandbox.values import pack  # only when code ran in it
+
+    try:
+        return bool(pack(before) == pack(after))
+    except SandboxError:
+        return False

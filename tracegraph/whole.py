@@ -1,0 +1,410 @@
+"""A class or a module whose whole text is one parameter: what runs for which version.
+
+A trainable class stays the class that it is: it is made, checked with ``isinstance`` and read as
+before. Its objects belong to no version: they hold values, and every access asks the text that is in
+force. Text that is trusted runs in place, on the object's own ``__dict__``. Text that is not runs
+in the sandbox: the object's values go there with each call, and come back changed.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from tracegraph.definitions import ClassSource, ModuleSource
+from tracegraph.errors import SandboxError
+from tracegraph.isolation import as_called, away, isolated, prelude
+from tracegraph.parameter import Cell, Parameter
+from tracegraph.profiling import way_of
+from tracegraph.spans import replaced, span
+from tracegraph.travel import Traveller, actor
+
+__all__ = ["ClassCode", "Place", "Program", "code_of", "is_function"]
+
+_MOST_COMPILED = 32
+_UNTOUCHED = frozenset({"__init_subclass__", "__class_getitem__", "__subclasshook__"})
+_MARK = "__tracegraph_code__"
+_MODULE = "_Module = type('Module', (), {'__call__': lambda self, *a, **k: self.forward(*a, **k)})"
+"""What of our `Module` a class needs in the sandbox."""
+
+Record = Callable[[str, Any, Callable[[Cell], Callable[..., Any]], bool], Any]
+"""Makes the recorded operation of a member: ``(name, as it was written, its versions, is a method)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where code that is not trusted runs, whether any is, and whether its lines are measured."""
+
+    trust: bool = False
+    sandbox: Any = "isolated"
+    host: Mapping[str, Callable[..., Any]] | None = None
+    profile: bool = False
+
+
+def code_of(value: Any) -> ClassCode | None:
+    """The code of a trainable class, or of the class of an object; ``None`` for anything else."""
+    found = vars(value if isinstance(value, type) else type(value)).get(_MARK)
+    return found if isinstance(found, ClassCode) else None
+
+
+def is_function(member: Any) -> bool:
+    """Whether a member of a class is called: a method, a static or a class method."""
+    if isinstance(member, (staticmethod, classmethod)):
+        return True
+    return callable(member) and not isinstance(member, type)
+
+
+@final
+class ClassCode:
+    """The versions of a trainable class, and how its objects reach them.
+
+    Attributes:
+        parameter: the text; set before the first call.
+        source: the text that the class was decorated with, and what is around it.
+    """
+
+    parameter: Parameter[str]
+
+    def __init__(
+        self,
+        target: type,
+        source: ClassSource,
+        place: Place,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._target, self.source, self._place = target, source, place
+        bound = source.attributes()
+        self._first = members or {
+            name: member
+            for name, member in vars(target).items()
+            if name not in _UNTOUCHED
+            and (is_function(member) or (name in bound and not name.startswith("__")))
+        }
+        self._made: dict[str, tuple[ClassSource, type]] = {}  # a source knows its lines
+        self._runs: dict[tuple[str, str], Callable[..., Any]] = {}
+
+    def install(self, record: Record | None = None) -> None:
+        """Stand between the class and its members; `record` makes operations of public functions."""
+        target: Any = self._target
+        for name, member in self._first.items():
+            public = is_function(member) and (not name.startswith("_") or name == "__call__")
+            if record is not None and public:
+                raw = getattr(member, "__func__", member)
+                versions = functools.partial(self.function, name)
+                made = record(name, raw, versions, not isinstance(member, staticmethod))
+                if isinstance(member, (staticmethod, classmethod)):
+                    made = type(member)(made)
+            else:
+                made = (_Data if isinstance(member, property) else _Member)(self, name, member)
+            setattr(target, name, made)
+        setattr(target, _MARK, self)
+        target.__init_subclass__ = classmethod(functools.partial(_no_heir, target.__qualname__))
+
+    def to_test(self, text: str) -> type:
+        """A class with this text that tests may use; it runs where the text would run."""
+        source = self.source.replaced(text)
+        if self._place.trust:
+            return source.compile()
+        twin = types.new_class(source.entry)
+        code = ClassCode(twin, source, self._place, self._first)
+        code.parameter = Parameter(text, name=source.entry)
+        code.parameter.trusted = False
+        code.install()
+        return twin
+
+    # Which text is in force
+
+    def cell(self) -> Cell:
+        """The cell of the code in this thread or task."""
+        cell = self.parameter._cell()
+        if self._place.trust:
+            cell.trusted = True
+        return cell
+
+    def is_first(self, cell: Cell) -> bool:
+        """Whether the text is the one that the class was decorated with, and runs in place."""
+        return cell.trusted and bool(cell.data == self.source.text)
+
+    def made(self, text: str) -> type:
+        """The class that a trusted text defines, made once."""
+        known = self._made.get(text)
+        if known is None:
+            source = self.source.replaced(text)
+            known = source, source.compile()
+            if len(self._made) >= _MOST_COMPILED:
+                self._made = {}
+            self._made[text] = known
+        return known[1]
+
+    def function(self, name: str, cell: Cell) -> Callable[..., Any]:
+        """What a function of the class does now; it takes the object first, or the class."""
+        first = self._first[name]
+        if self.is_first(cell):
+            return getattr(first, "__func__", first)  # type: ignore[no-any-return]
+        if cell.trusted:
+            return self._in_place(name, self.made(cell.data))
+        return self._apart(name, cell.data)
+
+    # In place: a method of the new class on a view of the object
+
+    def view(self, instance: Any, made: type) -> Any:
+        """An object of `made` that shares the ``__dict__`` of `instance`."""
+        if type(instance) is not self._target:
+            return instance
+        twin: Any = object.__new__(made)
+        object.__setattr__(twin, "__dict__", instance.__dict__)
+        return twin
+
+    def home(self, result: Any, made: type, instance: Any = None) -> Any:
+        """A result without views: the object itself for its view, a new object for another one."""
+        if type(result) is not made:
+            return result
+        if instance is not None and result.__dict__ is instance.__dict__:
+            return instance
+        twin: Any = object.__new__(self._target)
+        object.__setattr__(twin, "__dict__", result.__dict__)
+        return twin
+
+    def _in_place(self, name: str, made: type) -> Callable[..., Any]:
+        first, member = self._first[name], vars(made).get(name)
+        static = isinstance(first, staticmethod)
+        bound = static or isinstance(first, classmethod)
+
+        def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            instance = None if static else args[0]
+            owner = made if bound else self.view(instance, made)
+            given = [self.view(arg, made) for arg in (args if static else args[1:])]
+            named = {key: self.view(arg, made) for key, arg in kwargs.items()}
+            return getattr(owner, name)(*given, **named), None if bound else instance
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            result, instance = begin(args, kwargs)
+            return self.home(result, made, instance)
+
+        async def run_async(*args: Any, **kwargs: Any) -> Any:
+            result, instance = begin(args, kwargs)
+            return self.home(await result, made, instance)
+
+        raw = None if member is None else inspect.unwrap(getattr(member, "__func__", member))
+        function: Any = run_async if inspect.iscoroutinefunction(raw) else run
+        if raw is not None:
+            function.__wrapped__ = raw  # a failure is told by its line
+        return function  # type: ignore[no-any-return]
+
+    # Apart: the values of the object travel
+
+    def _apart(self, name: str, text: str) -> Callable[..., Any]:
+        first = self._first[name]
+        raw = inspect.unwrap(getattr(first, "__func__", first))
+        bound = isinstance(first, classmethod)
+        static = bound or isinstance(first, staticmethod)
+        way = way_of(raw)
+        act = self._act(text, way)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            instance = None if static else args[0]
+            given = args[1:] if bound or not static else args
+            return act("make" if name == "__init__" else "call", name, instance, given, kwargs)
+
+        return as_called(run, way)
+
+    def ask(self, task: str, name: str, instance: Any, *values: Any) -> Any:
+        """Read, set or delete an attribute that is not a function, where the text may run."""
+        return self._act(self.cell().data, "value")(task, name, instance, values, {})
+
+    def _act(self, text: str, way: str) -> Callable[..., Any]:
+        known = self._runs.get((text, way))
+        if known is None:
+            if len(self._runs) >= _MOST_COMPILED:
+                self._runs = {}
+            known = self._runs[text, way] = self._acting(text, way)
+        return known
+
+    def _acting(self, text: str, way: str) -> Callable[..., Any]:
+        entry, source, place = self.source.entry, self.source.replaced(text), self._place
+        names = source.names
+        before, sent = [*prelude(text, names), _MODULE], self._with_bases(source)
+        act = away(
+            text,
+            f"_act_of_{entry}",
+            before=before,
+            after=actor(entry, way),
+            sandbox=place.sandbox,
+            host=place.host,
+            profile=way if place.profile else "",
+            known=names,
+            sent=sent,
+        )
+        return Traveller(self._target, act).ask
+
+    def _with_bases(self, source: ClassSource) -> str:
+        """The text, with bases that the sandbox knows, line by line.
+
+        Raises:
+            SandboxError: a base is neither in the text nor of Python's own modules.
+        """
+        spans = []
+        for written, base in source.bases():
+            kind = getattr(base, "__origin__", base)
+            home = str(getattr(kind, "__module__", "")).partition(".")[0]
+            root = next(n.id for n in ast.walk(written) if isinstance(n, ast.Name))
+            if home == "tracegraph" and kind.__name__ == "Module":
+                height = (written.end_lineno or 0) - written.lineno
+                spans.append(span(source.text, written, "_Module" + "\n" * height))
+            elif root not in source.brings() and home not in sys.stdlib_module_names | {"builtins"}:
+                raise SandboxError(
+                    f"{source.entry!r} derives from {ast.unparse(written)!r}, which is not in its text, "
+                    "so a text that is not trusted cannot run apart; write the base into the text, or "
+                    f"read the text and call {source.entry}.parameter.trust()"
+                )
+        return replaced(source.text, spans)
+
+
+def _no_heir(name: str, heir: type, **_: Any) -> None:
+    raise TypeError(
+        f"{heir.__name__} cannot derive from {name}: the text of {name} is a parameter, and the next one "
+        "may be another class; derive from a class that is not trainable, and decorate the heir"
+    )
+
+
+class _Member:
+    """A member of a trainable class that is no operation: it is what the text in force says."""
+
+    def __init__(self, code: ClassCode, name: str, first: Any) -> None:
+        self._code, self._name, self._first = code, name, first
+        self.__doc__ = getattr(first, "__doc__", None)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        code, name, first = self._code, self._name, self._first
+        cell = code.cell()
+        if code.is_first(cell):
+            get = getattr(type(first), "__get__", None)
+            return first if get is None else get(first, instance, owner)
+        if is_function(first):
+            function = code.function(name, cell)
+            if isinstance(first, staticmethod) or (instance is None and not _is_class(first)):
+                return function
+            return types.MethodType(function, owner if _is_class(first) else instance)
+        if cell.trusted:
+            made = code.made(cell.data)
+            return getattr(made if instance is None else code.view(instance, made), name)
+        return code.ask("get", name, instance)
+
+
+class _Data(_Member):
+    """A property: it is set and deleted through the text in force, too."""
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        self._change(setattr, "set", instance, value)
+
+    def __delete__(self, instance: Any) -> None:
+        self._change(delattr, "delete", instance)
+
+    def _change(self, action: Callable[..., None], task: str, instance: Any, *values: Any) -> None:
+        code, cell = self._code, self._code.cell()
+        if code.is_first(cell):
+            getattr(self._first, f"__{task}__")(instance, *values)
+        elif cell.trusted:
+            action(code.view(instance, code.made(cell.data)), self._name, *values)
+        else:
+            code.ask(task, self._name, instance, *values)
+
+
+def _is_class(member: Any) -> bool:
+    return isinstance(member, classmethod)
+
+
+@final
+class Program:
+    """A module whose whole text is one parameter; made by ``bundle(module, trainable=True)``.
+
+    Its public functions are recorded operations; everything else is what the text in force says.
+    In the sandbox every call starts with the module as it is when it was just loaded.
+
+    Attributes:
+        parameter: the text.
+    """
+
+    parameter: Parameter[str]
+
+    def __init__(self, module: types.ModuleType, source: ModuleSource, place: Place) -> None:
+        self.__name__ = module.__name__
+        self.__doc__ = module.__doc__
+        self._module, self.source, self._place = module, source, place
+        self._made = {source.text: (source, module)}
+        self._operations: dict[str, Any] = {}
+
+    def install(self, record: Record) -> None:
+        """Make operations of the module's public functions."""
+        for name in self.source.functions():
+            raw = vars(self._module)[name]
+            versions = functools.partial(self.function, name)
+            self._operations[name] = record(name, raw, versions, False)
+
+    def to_test(self, text: str) -> Any:
+        """A module with this text that tests may use; its functions run where the text would run."""
+        if self._place.trust:
+            return self.source.replaced(text).compile(self._module)
+        cell = Cell(text, trusted=False)
+        return types.SimpleNamespace(
+            **{name: self.function(name, cell) for name in self.source.functions()}
+        )
+
+    def parameters(self) -> list[Parameter[Any]]:
+        """The text, alone."""
+        return [self.parameter]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_operations" not in vars(self):
+            raise AttributeError(f"{self._module.__name__!r} has no attribute {name!r}")
+        if name in self._operations:
+            return self._operations[name]
+        cell = self._cell()
+        if cell.trusted:
+            return getattr(self.made(cell.data), name)
+        if name in self.source.members:
+            raise SandboxError(
+                f"{self.__name__}.{name} cannot be used here: an optimizer wrote the text, and nobody "
+                f"trusts it; read it, and call {self.__name__}.parameter.trust()"
+            )
+        get = "\ndef _get(name):\n    return globals()[name]\n"
+        place = self._place
+        return away(cell.data, "_get", after=get, sandbox=place.sandbox, host=place.host)(name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*self.source.members, "parameter", "parameters"})
+
+    def __repr__(self) -> str:
+        return f"<trainable module {self.__name__}>"
+
+    def _cell(self) -> Cell:
+        cell = self.parameter._cell()
+        if self._place.trust:
+            cell.trusted = True
+        return cell
+
+    def function(self, name: str, cell: Cell) -> Callable[..., Any]:
+        """What a public function of the module is now."""
+        if cell.trusted:
+            return vars(self.made(cell.data))[name]  # type: ignore[no-any-return]
+        raw, place = vars(self._module)[name], self._place
+        return isolated(
+            cell.data, name, raw, place.sandbox, place.host, alone=True, profile=place.profile
+        )
+
+    def made(self, text: str) -> types.ModuleType:
+        """The module that a trusted text defines, loaded once."""
+        known = self._made.get(text)
+        if known is None:
+            source = self.source.replaced(text)
+            known = source, source.compile(self._module)
+            if len(self._made) >= _MOST_COMPILED:
+                self._made = {self.source.text: (self.source, self._module)}
+            self._made[text] = known
+        return known[1]
