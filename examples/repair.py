@@ -7,7 +7,7 @@ The function `middle` has a mistake. Each of its cases is run and recorded with 
 went through; lines that failing cases run, and passing ones do not, are changed first. `Evolve` tries
 such changes, made of the function's own expressions, until all cases pass.
 
-`shipping` is not there at all: it is written from what it must return for six parcels, and tried on
+`shipping` has no body: it is written from what it must return for six parcels, and tried on
 others that were kept back.
 """
 
@@ -44,11 +44,12 @@ CASES = [
     ((7, 5, 6), 6), ((9, 1, 5), 5),
 ]  # fmt: skip
 
-SHIPPING = '''
+
 def shipping(weight: int, express: bool) -> int:
-    """The price of a parcel."""
-    return 4
-'''
+    """The price of a parcel; nobody has written it yet."""
+    raise NotImplementedError
+
+
 PARCELS = [(1, False), (3, False), (7, False), (1, True), (3, True), (6, True)]
 KEPT_BACK = [(2, False), (9, False), (2, True), (10, True)]
 
@@ -79,7 +80,7 @@ def attempt(function: Any) -> tuple[list[tuple[Any, bool]], list[str]]:
 
 def repair(console: Console, *, seed: int, steps: int, blind: bool = False) -> int:
     """Change `middle` until all cases pass; gives the number of candidates that were tried, or -1."""
-    function = tg.bundle(middle, trainable=True, trust=True, profile=True)
+    function: Any = tg.bundle(trainable=True, trust=True, profile=True)(middle)
     optimizer = Evolve(function, seed=seed)
     for step in range(1, steps + 1):
         (candidate,) = optimizer.ask()
@@ -116,11 +117,11 @@ def write(console: Console) -> str | None:
         ({"weight": weight, "express": express}, price(weight, express))
         for weight, express in PARCELS
     ]
-    text = synthesized(SHIPPING, known)
+    function: Any = tg.bundle(trainable=True)(shipping)
+    text = synthesized(function.parameter.data, known)
     console.print(f"\nshipping, from {len(known)} examples:\n\n{text}", highlight=False)
     if text is not None:
-        function = tg.bundle(price, trainable=True)  # the same parameters; its code is replaced
-        function.parameter.assign(text.replace("def shipping", "def price"), origin="person")
+        function.parameter.assign(text)
         right = sum(function(*parcel).data == price(*parcel) for parcel in KEPT_BACK)
         console.print(f"\nright for {right} of {len(KEPT_BACK)} parcels that were kept back")
     return text

@@ -64,7 +64,7 @@ def suspects(
     ...     if a > b:
     ...         return a
     ...     return a
-    >>> larger = tg.bundle(larger, trainable=True, profile=True)
+    >>> larger = tg.bundle(trainable=True, profile=True)(larger)
     >>> runs = [(larger(a, b), larger(a, b).data == max(a, b)) for a, b in [(2, 1), (1, 2)]]
     >>> suspects(runs, {"larger": larger.parameter})
     {'larger': {2: 1.0, 4: 1.0}}

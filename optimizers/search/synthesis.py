@@ -29,6 +29,7 @@ _LONGEST: Final = 200  # of a text or list among the values: growth is no way to
 _LARGEST: Final = 10**12
 _MOST: Final = 20_000
 _DEEPEST: Final = 12
+_CONSTANTS: Final = (bool, int, float, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,8 @@ def synthesized(
                 f"an example gives {', '.join(sorted(arguments))}, and the parameters of "
                 f"{function.name} are {', '.join(names)}"
             )
-    own = [node.value for item in function.body for node in ast.walk(item) if _plain(node)]
+    nodes = [node for item in function.body for node in ast.walk(item)]
+    own = [n.value for n in nodes if isinstance(n, ast.Constant) and type(n.value) in _CONSTANTS]
     found = expression_for(known, constants=[*constants, *own], most=most)
     if found is None:
         return None
@@ -139,10 +141,6 @@ def synthesized(
     body = ast.parse(f"return {found}").body
     function.body = [*function.body[:1], *body] if documented else body
     return ast.unparse(ast.fix_missing_locations(tree))
-
-
-def _plain(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float | str)
 
 
 def expression_for(
@@ -185,15 +183,15 @@ class _Pool:
         return len(self._seen) >= self._most
 
     def add(self, text: str, size: int, values: tuple[Any, ...]) -> None:
-        kinds = {type(value) for value in values}
-        if len(kinds) != 1 or not kinds <= set(_ANY) or not all(map(_small, values)):
+        kind, *others = {type(value) for value in values}
+        if others or kind not in _ANY or not all(map(_small, values)):
             return
         key = _key(values)
         if key in self._seen:
             return
         self._seen.add(key)
         found = _Found(text, _bracketed(text), size, values)
-        self._found.setdefault((size, *kinds), []).append(found)
+        self._found.setdefault((size, kind), []).append(found)
         if key == self._wanted and self.answer is None:
             self.answer = text
 
