@@ -101,7 +101,7 @@ CAUGHT: dict[str, list[str]] = {
     "OpenEvolve's timeout stops nothing": [
         "tests/optimizers/training/test_evaluator.py::"
         "test_an_endless_loop_does_not_keep_the_process_from_ending",
-        "tests/sandbox/test_box.py::test_no_process_outlives_an_owner_that_is_killed",
+        "tests/sandbox/test_ends.py::test_no_process_outlives_an_owner_that_is_killed",
     ],
     "GEPA resumes into another run and evaluates again": [
         f"{TRAINING}::test_a_stopped_training_goes_on_exactly_and_repeats_no_run",

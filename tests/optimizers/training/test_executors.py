@@ -137,7 +137,9 @@ def test_an_executor_that_takes_no_call_ends_it_with_its_reason(word: Any) -> No
         evaluator(word, executor=executor, remote=elsewhere.greeted).scores(HELLO, NAMES)
 
 
-@pytest.mark.parametrize("wrong", [{"remote": elsewhere.greeted}, {"executor": 4}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"remote": elsewhere.greeted}, {"executor": 4}], ids=["remote", "executor"]
+)
 def test_wrong_options_are_refused(word: Any, wrong: dict[str, Any]) -> None:
     with pytest.raises(OptimizerError, match="executor"):
         evaluator(word, **wrong)
