@@ -93,7 +93,7 @@ def test_a_report_is_one_file(kept: KeptRun, tmp_path: Path) -> None:
 
 def test_objectives_are_scores_by_name(tmp_path: Path) -> None:
     with tg.run("objectives", store=tmp_path) as run:
-        run.candidate("a", score=1.0, objectives={"right": 1.0, "cheap": -2.0})
+        run.candidate("a", score=1.0, scores={"right": 1.0, "cheap": -2.0})
     shown = page(History(tmp_path).run())
     assert shown.frames == ()
     assert shown.candidates is not None

@@ -31,10 +31,10 @@ LIMITS: dict[str, Any] = {
 QUICK, PATIENT = 0.3, 10.0
 
 
-def traces() -> dict[str, object]:
-    """What an attack could leave behind in or around this process."""
+def traces(others: frozenset[int] = frozenset()) -> dict[str, object]:
+    """What an attack could leave behind in or around this process; `others` were there before."""
     return {
-        "processes": len(descendants(os.getpid())),
+        "processes": len(descendants(os.getpid()) - others),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
     }

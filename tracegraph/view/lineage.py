@@ -97,7 +97,7 @@ def lineage(candidates: Sequence[Candidate]) -> Frame:
     boxes = tuple(
         Box(
             key=keys[c.id],
-            title=c.id[:12],
+            title=c.id[:8],
             lines=tuple(filter(None, (_scored(c), _told(c)))),
             role=_role(c, best),
             kind="front" if c.id in ahead else "",
