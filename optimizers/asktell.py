@@ -188,11 +188,11 @@ class AskTell(Optimizer):
         candidate = self._next()
         if candidate is None:
             note = "every candidate that could be found was tried; call finish()"
-            return Proposal({}, usage=self._paid(), note=note)
+            return Proposal({}, usage=self.paid(), note=note)
         self._current = candidate.id
         told = "failed" if score is None else f"scored {score:g}"
         note = f"candidate {present.number} {told}; next is candidate {candidate.number}"
-        return Proposal(self._values(candidate), usage=self._paid(), note=note)
+        return Proposal(self._values(candidate), usage=self.paid(), note=note)
 
     def _arrived(self) -> tuple[float | None, str]:
         """The score of the present values, ``None`` for a failure, and the words beside it."""
@@ -339,7 +339,7 @@ class AskTell(Optimizer):
             self._refill(self._ranked())
         return self._waiting[0] if self._waiting else None
 
-    def _paid(self) -> Usage:
+    def paid(self) -> Usage:
         """What was paid for candidates since this was asked last; nothing where no model is asked."""
         return Usage()
 

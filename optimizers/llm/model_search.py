@@ -111,7 +111,8 @@ class ModelSearch(Questions, AskTell):
     def _refuse_values(self, reason: str) -> None:
         self.refused = [*self.refused, reason][-_MOST_REFUSED:]
 
-    def _paid(self) -> Usage:
+    def paid(self) -> Usage:
+        """What was paid since this was asked last."""
         spent, self._unbilled = self._unbilled, Usage()
         return spent
 

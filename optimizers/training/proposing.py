@@ -77,7 +77,17 @@ class Proposers:
     def _asked(self, member: Any, present: Candidate, score: float) -> list[Challenger]:
         found: list[Challenger] = []
         while len(found) < self.each:
-            following = member.ask(1)
+            try:
+                following = member.ask(1)
+            except BudgetExceeded:
+                raise
+            except ModelError as error:
+                self._failed(error)
+                break
+            finally:
+                if hasattr(member, "paid"):
+                    self._account.pay(member.paid())
+            self.failures = 0
             if not following:
                 break
             values = {**present.values, **following[0].values}
@@ -96,10 +106,7 @@ class Proposers:
             except BudgetExceeded:
                 raise
             except ModelError as error:
-                self.failures += 1
-                self._diary.tell("rejected", f"the model failed: {error}")
-                if self.failures >= _MOST_FAILURES:
-                    raise
+                self._failed(error)
                 continue
             self.failures = 0
             self._account.pay(proposal.usage)
@@ -107,6 +114,13 @@ class Proposers:
             if challenger is not None:
                 found.append(challenger)
         return found
+
+    def _failed(self, error: ModelError) -> None:
+        """Go on after a failure of the model, unless there were several, one after the other."""
+        self.failures += 1
+        self._diary.tell("rejected", f"the model failed: {error}")
+        if self.failures >= _MOST_FAILURES:
+            raise error
 
     def _read(self, member: Any, proposal: Proposal, present: Candidate) -> Challenger | None:
         if proposal.rejections:

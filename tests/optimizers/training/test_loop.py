@@ -6,12 +6,13 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import Field
 
 import tracegraph as tg
-from optimizers import Evolve, OptoPrime, Partition
+from optimizers import EvoLLM, Evolve, OptoPrime, Partition
 from optimizers.training.acceptance import Paired
 from optimizers.training.budget import Budget
 from optimizers.training.guide import BadVerdict
@@ -408,3 +409,34 @@ def test_what_is_asked_twice_is_another_attempt(word: Any) -> None:
         warnings.simplefilter("ignore")
         fit(lambda x: word + x, ["a"], length, optimizer=optimizer, budget=Budget(steps=2), tries=2)
     assert len(set(attempts)) > 1
+
+
+def bounded() -> Any:
+    within = Annotated[float, Field(ge=0, le=9)]
+    return tg.node(1.0, trainable=True, name="number", constraint=within)
+
+
+def asked(*replies: Any) -> tuple[Any, Any]:
+    """A search that asks its model for the mean of each brood, and how `fit` went with it."""
+    number = bounded()
+    search = EvoLLM(
+        [number], Scripted([*replies, *['{"mean": {"number": 900}}'] * 20]), population=2
+    )
+    return search, fit(
+        lambda x: number * 1, [1, 2], lambda example, output: output,
+        optimizer=search, budget=Budget(steps=6), tries=1,
+    )  # fmt: skip
+
+
+def test_what_an_optimizer_that_is_asked_pays_is_in_the_spend() -> None:
+    search, result = asked()
+    assert search.usage.calls > 0
+    assert result.spend.calls == search.usage.calls
+    assert result.spend.tokens == search.usage.tokens_in + search.usage.tokens_out
+
+
+def test_an_optimizer_that_is_asked_may_lose_its_model_for_a_while() -> None:
+    search, result = asked(ModelFailed("busy", status=503))
+    assert "the model failed: busy" in "\n".join(map(str, result.history))
+    assert search.usage.calls > 0
+    assert result.error is None
