@@ -19,18 +19,22 @@ if find_spec("triton") is None:  # comes with torch for GPUs only
     collect_ignore += [
         f"optimizers/numeric/executors/{name}.py" for name in ("newton_schulz", "triton")
     ]
+    collect_ignore += [
+        f"tests/optimizers/numeric/triton_{name}.py" for name in ("compiled", "interpreted")
+    ]
 if find_spec("torch") is None:
     collect_ignore += ["optimizers/numeric", "tests/optimizers/numeric", "tracegraph/tensor.py"]
-    collect_ignore += ["tests/worlds/mixed.py", "tests/worlds/test_mixed.py"]
+    collect_ignore += ["tests/worlds/mixed.py", "tests/worlds/test_mixed.py", "tests/gpu"]
 if find_spec("uxsim") is None:
     collect_ignore += ["examples/traffic.py", "examples/traffic_world.py"]
-for package, adapter in (
+for package, module in (
+    ("atheris", "tests/sandbox/fuzzing.py"),
     ("gepa", "optimizers/training/gepa.py"),
     ("dspy", "tracegraph/adapters/dspy.py"),
     ("langchain_core", "tracegraph/adapters/langchain.py"),
 ):
     if find_spec(package) is None:
-        collect_ignore.append(adapter)
+        collect_ignore.append(module)
 
 _dspy_cache = tempfile.TemporaryDirectory()  # DSPy opens its cache as it is imported, else at home
 os.environ.setdefault("DSPY_CACHEDIR", _dspy_cache.name)
