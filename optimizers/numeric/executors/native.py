@@ -33,6 +33,7 @@ __all__ = ["Native", "available"]
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17")
 FLAGS_LINK = ("-shared", "-fPIC", "-pthread")
 SMALL = 1 << 16  # elements that are not worth a second thread
+_ANYWHERE = ("fp32", "bf16")  # codecs that do not go by where an element stands
 
 
 @cache
@@ -140,7 +141,7 @@ class Native(Executor):
         p = batch.params[0]
         if p.device.type != "cpu" or p.dtype not in CTYPE:
             return False
-        if batch.codec.name in ("fp32", "bf16"):
+        if batch.codec.name in _ANYWHERE:
             return all(map(_dense, batch.params))
         parts = (part for state in batch.states for part in state)
         return all(x.is_contiguous() for column in (batch.params, *parts) for x in column)
@@ -151,7 +152,7 @@ class Native(Executor):
         if not params:
             return
         copies: list[tuple[Tensor, Tensor]] = []
-        placed = batch.codec.name not in ("fp32", "bf16")
+        placed = batch.codec.name not in _ANYWHERE
         grads = _laid_like(params, batch.grads, params[0].dtype)
         found = batch.addresses
         if found is None:
