@@ -1,0 +1,254 @@
+"""A function whose calls are recorded: what `bundle` makes.
+
+A call runs the function exactly once, with plain values, and is remembered as a node (`calling`). The
+signature, name, documentation and exceptions stay the function's own. Where its text is a parameter,
+the text in force runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import types
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+from tracegraph.calling import Binding, Call
+from tracegraph.feedback import Gradient
+from tracegraph.hosting import hosted
+from tracegraph.isolation import isolated
+from tracegraph.node import Node, raise_failed
+from tracegraph.operators import Operation
+from tracegraph.parameter import Cell, Parameter
+from tracegraph.profiling import in_place
+from tracegraph.recorder import enter_frame, leave
+from tracegraph.source import Source
+from tracegraph.stepping import awaited, mode_of
+from tracegraph.travel import method_apart
+
+__all__ = ["Bundle", "Way", "operation_of"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MOST_COMPILED = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the function runs: what `bundle` was told beside the function."""
+
+    traceable: bool = False
+    catch: bool = True
+    trust: bool = False
+    sandbox: Any = "isolated"
+    host: Mapping[str, Callable[..., Any]] | None = None
+    profile: bool = False
+
+
+class Bundle(Generic[P, R]):
+    """A function whose calls are recorded; made by `bundle`.
+
+    Attributes:
+        parameter: the source text as a parameter, for a trainable bundle.
+        operation: what a node remembers of the function.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        operation: Operation,
+        *,
+        parameter: Parameter[str] | None = None,
+        source: Source | None = None,
+        method: bool = False,
+        way: Way | None = None,
+        versions: Callable[[Cell], Callable[..., Any]] | None = None,
+    ) -> None:
+        self.operation = operation
+        self.parameter = parameter
+        self._way = way or Way()
+        self.traceable = self._way.traceable
+        self._function = function
+        self._source = source
+        self._versions = versions
+        self._compiled: dict[tuple[int, bool], Callable[..., Any]] = {
+            (0, True): self._measured(function)
+        }
+        self._sources: list[Source] = []  # of what is compiled: a source knows its lines
+        self._held: Node[Any] | None = None  # the code's leaf lives on, so that a call makes none
+        self._method = method
+        self._binding = Binding(function)
+        self._mode = mode_of(function)
+        self._kept: dict[int, tuple[weakref.ref[Any], Bundle[P, R]]] = {}
+        functools.update_wrapper(self, function)
+
+    # A function like the one it wraps
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self._function)
+
+    @property
+    def __code__(self) -> Any:
+        return getattr(inspect.unwrap(self._function), "__code__", None)
+
+    @property
+    def __defaults__(self) -> Any:
+        return getattr(inspect.unwrap(self._function), "__defaults__", None)
+
+    @property
+    def __kwdefaults__(self) -> Any:
+        return getattr(inspect.unwrap(self._function), "__kwdefaults__", None)
+
+    @property
+    def name(self) -> str:
+        """The name of the operation."""
+        return self.operation.name
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the source text is a parameter."""
+        return self.parameter is not None
+
+    def parameters(self) -> list[Parameter[Any]]:
+        """The source text, for a trainable bundle; else nothing."""
+        return [] if self.parameter is None else [self.parameter]
+
+    def __repr__(self) -> str:
+        return f"<{'trainable ' if self.trainable else ''}bundle {self.operation.name}>"
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._method = True
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        shared = self.parameter is None or self._versions is not None or isinstance(instance, type)
+        mine = self if shared else self._for(instance)
+        return types.MethodType(mine, instance)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Bundle[P, R]:
+        return self._twin(copy.deepcopy(self.parameter, memo))
+
+    def _for(self, instance: Any) -> Bundle[P, R]:
+        """The bundle of one object: every object owns the code of its methods."""
+        held = getattr(instance, "__dict__", None)
+        key = f"_bundle_{getattr(self, '__name__', self.name)}"
+        if held is not None:
+            mine = held.get(key)
+            if mine is None:
+                mine = self._twin(copy.deepcopy(self.parameter))
+                held[key] = mine
+            return cast("Bundle[P, R]", mine)
+        entry = self._kept.get(id(instance))
+        if entry is None or entry[0]() is not instance:
+            forget = functools.partial(self._kept.pop, id(instance), None)
+            entry = (
+                weakref.ref(instance, lambda _: forget()),
+                self._twin(copy.deepcopy(self.parameter)),
+            )
+            self._kept[id(instance)] = entry
+        return entry[1]
+
+    def _within(self) -> str:
+        """The name of what holds the text that this function is a part of; by default itself."""
+        if self._versions is None:
+            return ""
+        name: str = inspect.unwrap(self._function).__qualname__
+        return name.rpartition(".")[0]
+
+    def _twin(self, parameter: Parameter[str] | None) -> Bundle[P, R]:
+        return Bundle(
+            self._function,
+            self.operation,
+            parameter=parameter,
+            source=self._source,
+            method=self._method,
+            way=self._way,
+            versions=self._versions,
+        )
+
+    # Calling
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Node[R]:
+        """Run the function once and give the node of the call."""
+        if self._mode is not None:
+            return self._mode(self, args, kwargs)  # type: ignore[no-any-return]
+        call = Call(self, args, kwargs)
+        failure = None
+        token = enter_frame(call.frame)
+        try:
+            result = call.plain(call.function(*call.args, **call.kwargs))
+        except Exception as error:
+            failure = error
+        finally:
+            leave(token)
+        if failure is None:
+            if type(result) is types.CoroutineType:
+                return awaited(call, result)  # type: ignore[return-value]
+            return call.finished(result)  # type: ignore[no-any-return]
+        try:
+            raise_failed(failure, call.failed(failure))
+        finally:
+            del failure
+
+    def _now(self, cell: Cell) -> Callable[..., Any]:
+        """The function to run: the one that was decorated, or the current text of it."""
+        if self._way.trust:
+            cell.trusted = True
+        trusted = cell.trusted
+        known = self._compiled.get((cell.version, trusted))
+        if known is not None:
+            return known
+        if len(self._compiled) >= _MOST_COMPILED:
+            self._compiled, self._sources = {}, []
+        make = self._version if self._versions is None else self._versions
+        function = make(cell)
+        if trusted:
+            function = self._measured(function)
+        self._compiled[cell.version, trusted] = function
+        return function
+
+    def _measured(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, its lines measured where that was asked for."""
+        return in_place(function, self._within()) if self._way.profile else function
+
+    def _version(self, cell: Cell) -> Callable[..., Any]:
+        """The function that a version's text defines."""
+        source = cast(Source, self._source)
+        if cell.data != source.text:
+            source = source.replaced(cell.data)
+        self._source = source
+        self._sources.append(source)
+        if cell.trusted:
+            return source.compile(self._function)
+        host = hosted(self._way.host)
+        run = method_apart if self._method or self._binding.skip else isolated
+        return run(
+            source.text, source.entry, self._function, self._way.sandbox, host,
+            profile=self._way.profile,
+        )  # fmt: skip
+
+
+def operation_of(target: Any, label: str, said: str, rules: Any) -> Operation:
+    """What a node remembers of a function `target`."""
+    raw = target
+    while isinstance(raw, functools.partial):
+        raw = raw.func
+    try:
+        signature = f"{label}{inspect.signature(target)}"
+    except (ValueError, TypeError):
+        signature = f"{label}(...)"
+    return Operation(
+        "lambda" if label == "<lambda>" else label,
+        target,
+        doc=said,
+        signature=signature.replace("<lambda>", "lambda"),
+        rules=rules,
+        cuts=rules is not None and Gradient in rules,
+        code=getattr(inspect.unwrap(raw), "__code__", None),
+    )
