@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from tracegraph.graph import Graph
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
+from tracegraph.spans import lines_of
 
 __all__ = ["Suspects", "lines_run", "ochiai", "suspects"]
 
@@ -69,16 +71,15 @@ def suspects(
     >>> suspects(runs, {"larger": larger.parameter})
     {'larger': {2: 1.0, 4: 1.0}}
     """
-    runs = list(runs)
     code = {name: p for name, p in parameters.items() if p.kind.name == "code"}
-    spectra = {
-        name: [(lines_run(output, p), good) for output, good in runs] for name, p in code.items()
-    }
-    blamed = {
-        name: _with_conditions(code[name].data, ochiai(spectrum))
-        for name, spectrum in spectra.items()
-    }
-    return {name: lines for name, lines in blamed.items() if lines}
+    walked = [(_lines(output, code), good) for output, good in runs]
+    found = {}
+    for name, parameter in code.items():
+        spectrum = [(lines[name], good) for lines, good in walked]
+        blamed = _with_conditions(parameter.data, ochiai(spectrum))
+        if blamed:
+            found[name] = blamed
+    return found
 
 
 def _with_conditions(text: str, blamed: Mapping[int, float]) -> dict[int, float]:
@@ -105,34 +106,54 @@ def lines_run(output: Node[Any], parameter: Parameter[Any]) -> frozenset[int]:
 
     None where its calls were not measured: ``@bundle(trainable=True, profile=True)`` measures them.
     """
-    text = str(parameter.data).splitlines()
-    found: set[int] = set()
+    return _lines(output, {"": parameter})[""]
+
+
+def _lines(
+    output: Node[Any], parameters: Mapping[str, Parameter[Any]]
+) -> dict[str, frozenset[int]]:
+    """What `lines_run` gives of several parameters, in one walk."""
+    texts = {name: lines_of(str(p.data), ends=False) for name, p in parameters.items()}
+    found: dict[str, set[int]] = {name: set() for name in parameters}
     for node in Graph.of(output).nodes:
         profile = node.info.get("profile")
-        if profile is None or not _runs(node, parameter):
+        if profile is None:
             continue
-        lines = {line.number: line.text.strip() for line in profile.lines}
-        shift = _shift(lines, [line.strip() for line in text])
-        found.update(number - shift for number in lines if 0 < number - shift <= len(text))
-    return frozenset(found)
+        given = [node.parameter for node in node.inputs.values()]
+        for name, parameter in parameters.items():
+            if not any(one is parameter for one in given):
+                continue
+            lines = {line.number: line.text.strip() for line in profile.lines}
+            text = [line.strip() for line in texts[name]]
+            shift = _shift(lines, text, node)
+            found[name].update(n - shift for n in lines if 0 < n - shift <= len(text))
+    return {name: frozenset(lines) for name, lines in found.items()}
 
 
-def _runs(node: Node[Any], parameter: Parameter[Any]) -> bool:
-    return any(given.parameter is parameter for given in node.inputs.values())
-
-
-def _shift(lines: Mapping[int, str], text: list[str]) -> int:
+def _shift(lines: Mapping[int, str], text: list[str], node: Node[Any]) -> int:
     """How far the numbers of lines lie behind those of the text: a function from a file keeps
     the file's numbers.
     """
-    if not lines:
-        return 0
-    first = min(lines)
-    for place, line in enumerate(text, 1):
-        shift = first - place
-        if line == lines[first] and all(
+
+    def fits(shift: int) -> bool:
+        return all(
             0 < number - shift <= len(text) and text[number - shift - 1] == said
             for number, said in lines.items()
-        ):
-            return shift
-    return 0
+        )
+
+    if not lines or fits(0):
+        return 0
+    code = node.operation.code if node.operation is not None else None
+    first = min(lines)
+    shifts = [first - place for place in range(1, len(text) + 1) if fits(first - place)]
+    if code is not None:  # where the same lines stand in the text twice
+        shifts.sort(
+            key=lambda shift: not _begins(text[max(code.co_firstlineno - shift - 1, 0) :], code)
+        )
+    return shifts[0] if shifts else 0
+
+
+def _begins(text: list[str], code: Any) -> bool:
+    """Whether the first function of these lines has the name of `code`."""
+    head = next((line for line in text if re.match(r"(async )?def ", line)), "")
+    return bool(re.search(rf"def {code.co_name}\b", head))

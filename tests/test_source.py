@@ -1,15 +1,17 @@
 """Code as data: taken by its syntax tree, replaced only by what fits."""
 
+import ast
 import functools
 import linecache
 import textwrap
+import traceback
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tracegraph import bundle
-from tracegraph.source import BadSource, Source
+from tracegraph.source import BadSource, Source, dedented, marked, numbered
 
 SAMPLE = Source("def f(a, b=1, *rest, c, d=2, **more):\n    return a\n", entry="f")
 
@@ -262,3 +264,31 @@ def test_the_entry_is_defined_once_and_the_line_marked(text, marked):
 def test_inner_names_like_the_entry_are_no_second_entry():
     text = "def f(n):\n    f = n\n    return f\ndef g(f): return [f for f in f]\n"
     assert Source(text, entry="f").entry == "f"
+
+
+ENDS_NO_LINE = ("\x0c", "\x0b", "\x1c", "\x1e", "\x85", "\u2028")
+
+
+@pytest.mark.parametrize("mark", ENDS_NO_LINE, ids=ascii)
+def test_lines_are_counted_as_python_counts_them(mark):
+    """Python's parser knows three ends of a line; `str.splitlines` knows ten."""
+    text = f"def f(x):\n    # a{mark}b{mark}c\n    y = 1\n    return y / x\n"
+    at = ast.parse(text).body[0].body[-1].lineno
+    assert marked(text, at, "here").endswith("return y / x  <--- here")
+    assert numbered(text).splitlines()[-1] == f"{at:>4} |     return y / x"
+    with pytest.raises(BadSource) as caught:
+        Source(f"x = 1  # {mark}\ndef f(x:\n", entry="f")
+    assert caught.value.line == 2
+    assert "def f(x:  <---" in str(caught.value)
+    source = Source(text, entry="f")  # its lines are known while it lives
+    try:
+        source.compile(lambda x: x)(0)
+    except ZeroDivisionError as error:
+        told = traceback.format_exception(error)
+    assert "return y / x" in "".join(told)
+
+
+@pytest.mark.parametrize("mark", ENDS_NO_LINE, ids=ascii)
+def test_the_indent_goes_and_nothing_else(mark):
+    text = f"    def f():\n        # a{mark}    b\n        return 'c{mark}    d'\n"
+    assert dedented(text) == f"def f():\n    # a{mark}    b\n    return 'c{mark}    d'\n"

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, final
 from tracegraph.errors import MissingExtra
 from tracegraph.kinds import show
 from tracegraph.source import BadSource, marked
+from tracegraph.spans import lines_of
 
 __all__ = [
     "AllowedImports",
@@ -167,7 +168,7 @@ class MaxSize(CodeCheck):
 
     def fault(self, tree: ast.Module, text: str) -> Fault | None:
         """The first thing that is wrong with the code, or ``None``."""
-        lines = len(text.splitlines())
+        lines = len(lines_of(text))
         if self.lines is not None and lines > self.lines:
             return Fault(f"has {lines:,} lines, more than {self.lines:,}", self.lines + 1)
         if self.characters is not None and len(text) > self.characters:

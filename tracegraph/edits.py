@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tracegraph.source import BadSource
+from tracegraph.spans import lines_of
 
 __all__ = ["Edit", "diff", "edited", "read_edits"]
 
@@ -40,7 +41,7 @@ def read_edits(reply: str) -> tuple[Edit, ...]:
     """
     edits: list[Edit] = []
     halves: list[list[str]] = []
-    for line in reply.splitlines():
+    for line in lines_of(reply, ends=False):
         if not halves:
             if _OPEN.fullmatch(line) and "SEARCH" in line:
                 halves = [[]]

@@ -26,7 +26,7 @@ from tracegraph.failure import masked
 from tracegraph.pullback import Pullback, has_tensors
 from tracegraph.recorder import current
 from tracegraph.source import marked
-from tracegraph.spans import replaced, span
+from tracegraph.spans import lines_of, replaced, span
 
 if TYPE_CHECKING:
     from tracegraph.sandbox import Failure, Policy, Result, Runner
@@ -270,7 +270,7 @@ def _value(result: Result, text: str, shift: int, missing: Mapping[str, bool]) -
         held = ", ".join(
             f"{n} = {masked(n, value)}" for n, value in failure.locals.items() if n != "self"
         )
-        within = 0 < line <= len(text.splitlines())
+        within = 0 < line <= len(lines_of(text))
         told = [
             marked(text, line, _mark(failure)) if within else "",
             f"where {held}" if held and within else "",

@@ -17,6 +17,7 @@ from typing import Any
 from tracegraph import linemeter
 from tracegraph.failure import stands_in
 from tracegraph.recorder import current
+from tracegraph.spans import lines_of
 
 __all__ = ["Line", "Profile", "apart", "in_place", "told", "way_of"]
 
@@ -134,7 +135,8 @@ def apart(entry: str, way: str, text: str, shift: int) -> tuple[str, str, Callab
     """
     name = f"_measured_{entry}"
     kind = "async" if "async" in way else "value"
-    count = len(text.splitlines())
+    lines = lines_of(text)
+    count = len(lines)
     meter = Path(linemeter.__file__).read_text(encoding="utf-8")
     code = f"""
 _meter_of_{entry} = {{"__name__": "linemeter"}}
@@ -145,7 +147,6 @@ def _is_own_of_{entry}(code, name={entry}.__code__.co_filename):
 
 {name} = _meter_of_{entry}["metered"]({entry}, {kind!r}, _is_own_of_{entry}, {REPORT})
 """
-    lines = text.splitlines(keepends=True)
     return name, code, lambda rows: _leave(rows, lines, shift)
 
 

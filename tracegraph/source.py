@@ -18,6 +18,8 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from tracegraph.spans import lines_of
+
 __all__ = [
     "BadSource",
     "Source",
@@ -80,7 +82,7 @@ class Text:
         self.flags = flags
         self.tree = parsed(text)
         self.filename = f"<code of {entry} {id(self):x}>"
-        lines = text.splitlines(keepends=True)
+        lines = lines_of(text)
         linecache.cache[self.filename] = (len(text), None, lines, self.filename)
         weakref.finalize(self, linecache.cache.pop, self.filename, None)
 
@@ -182,7 +184,7 @@ class Source(Text):
         start = kept[0].lineno if kept else definition.lineno
         code: types.CodeType = raw.__code__
         return cls(
-            "\n".join(text.splitlines()[start - 1 :]).rstrip() + "\n",
+            "\n".join(lines_of(text, ends=False)[start - 1 :]).rstrip() + "\n",
             entry=name,
             free=code.co_freevars,
             flags=future_flags(raw),
@@ -336,7 +338,7 @@ def numbered(text: str) -> str:
        1 | a = 1
        2 | b = 2
     """
-    lines = text.splitlines()
+    lines = lines_of(text, ends=False)
     shown = [f"{n:>4} | {line[:200]}" for n, line in enumerate(lines[:_MOST_NUMBERED], 1)]
     left = len(lines) - _MOST_NUMBERED
     return "\n".join([*shown, f"     ... {left:,} lines more"] if left > 0 else shown)
@@ -344,7 +346,7 @@ def numbered(text: str) -> str:
 
 def marked(text: str, line: int, mark: str) -> str:
     """The lines around `line`, which has `mark` behind it."""
-    lines = text.splitlines()
+    lines = lines_of(text, ends=False)
     if not lines:
         return ""
     number = min(line, len(lines))
@@ -426,7 +428,7 @@ def signature_of(definition: _Definition) -> str:
 
 def dedented(text: str) -> str:
     """Take the common indent away, but not inside texts that run over lines."""
-    first = text.splitlines()[0]
+    first = lines_of(text)[0]
     indent = len(first) - len(first.lstrip())
     if not indent:
         return text
@@ -448,7 +450,7 @@ def dedented(text: str) -> str:
             and id(item) not in documentation
         ):
             inside.update(range(item.lineno - 1, item.end_lineno - 1))
-    lines = text.splitlines(keepends=True)
+    lines = lines_of(text)
     return "".join(
         line if number in inside or line[:indent].strip() else line[indent:] or "\n"
         for number, line in enumerate(lines)

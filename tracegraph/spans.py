@@ -6,10 +6,13 @@ Python counts lines as ``\\n``, ``\\r`` and ``\\r\\n`` end them, and columns in 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
 __all__ = ["Span", "lines_of", "offset", "replaced", "span"]
+
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
 class Span(NamedTuple):
@@ -20,13 +23,14 @@ class Span(NamedTuple):
     new: str
 
 
-def lines_of(text: str) -> list[str]:
-    """The lines of a text as Python counts them, with their ends.
+def lines_of(text: str, *, ends: bool = True) -> list[str]:
+    """The lines of a text as Python counts them, with their ends or without.
 
-    >>> lines_of("a\\x0cb\\r\\nc")
-    ['a\\x0cb\\r\\n', 'c']
+    >>> lines_of("a\\x0cb\\r\\nc"), lines_of("a\\nb\\n", ends=False)
+    (['a\\x0cb\\r\\n', 'c'], ['a', 'b'])
     """
-    return [line.decode() for line in text.encode().splitlines(keepends=True)]
+    found = _LINE.findall(text)
+    return found if ends else [line.rstrip("\r\n") for line in found]
 
 
 def offset(text: str, line: int, column: int | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from optimizers import Evolve
 from optimizers.localisation import lines_run
 from optimizers.search import ochiai, suspects
 from optimizers.search.code import varied_code
+from tracegraph.graph import Graph
 
 RUNS = st.lists(st.tuples(st.frozensets(st.integers(1, 6)), st.booleans()), max_size=12)
 
@@ -82,6 +84,46 @@ def test_a_run_that_raises_is_blamed_up_to_its_last_line() -> None:
 def test_without_measuring_nothing_is_blamed() -> None:
     function = tg.bundle(clamp, trainable=True)
     assert suspects([(function(0, 1, 9), False)], {"clamp": function.parameter}) == {}
+
+
+def test_the_graph_of_an_output_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = {
+        f"f{n}": tg.bundle(clamp, trainable=True, profile=True, name=f"f{n}") for n in range(5)
+    }
+    total = tg.node(0)
+    for function in functions.values():
+        total = total + function(0, 1, 9)
+    walks: list[object] = []
+    of = Graph.of
+
+    def counted(*outputs: tg.Node[Any]) -> Graph:
+        walks.append(outputs)
+        return of(*outputs)
+
+    monkeypatch.setattr(Graph, "of", counted)
+    blamed = suspects([(total, False)] * 3, {n: f.parameter for n, f in functions.items()})
+    assert set(blamed) == set(functions)
+    assert len(walks) == 3
+
+
+@tg.bundle(trainable=True, profile=True)
+class Twins:
+    """Two methods that read alike."""
+
+    def first(self, x: int) -> int:
+        return x + 1
+
+    def second(self, x: int) -> int:
+        return x + 1
+
+
+def test_methods_that_read_alike_are_told_apart() -> None:
+    text = Twins.parameter.data.splitlines()  # type: ignore[attr-defined]
+    twins = Twins()
+    for name in ("first", "second"):
+        place = next(n for n, line in enumerate(text, 1) if f"def {name}" in line)
+        ran = lines_run(getattr(twins, name)(1), Twins.parameter)  # type: ignore[attr-defined]
+        assert ran == {place + 1}, name
 
 
 TEXT = """def f(a, b):
