@@ -9,8 +9,9 @@ either way, in whatever order the scores of a brood come.
 from __future__ import annotations
 
 import copy
+import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from optimizers.base import Optimizer, Proposal, Update, Usage
@@ -80,6 +81,7 @@ class AskTell(Optimizer):
         feedback: str = "",
         *,
         suspects: Suspects | None = None,
+        cases: Mapping[str, float] | Sequence[float] | None = None,
     ) -> None:
         """Say how a candidate did.
 
@@ -90,10 +92,13 @@ class AskTell(Optimizer):
             feedback: words to keep beside the score.
             suspects: which lines of its code are to blame, as `optimizers.search.suspects` finds them
                 in traces; who edits code begins there.
+            cases: how well it did on each of several cases, larger is better also where the search minimizes,
+                by name or in an order that stays. What is best on a few cases can then become a parent
+                although its score is not.
 
         Raises:
             UnknownFeedback: the score is NaN or no number; nothing is told.
-            OptimizerError: the candidate is none of this search.
+            OptimizerError: the candidate is none of this search, or a case is no number.
         """
         value = (
             None if score is None else (score if isinstance(score, Score) else Score(score)).mean
@@ -106,7 +111,9 @@ class AskTell(Optimizer):
             )
         words = "\n".join(part for part in (trial.feedback, feedback) if part)
         blamed = {name: dict(lines) for name, lines in (suspects or trial.suspects).items()}
-        self._trials[candidate.id] = Trial(trial.candidate, (*trial.scores, value), words, blamed)
+        by_case = trial.cases if cases is None else _by_name(cases)
+        scores = (*trial.scores, value)
+        self._trials[candidate.id] = Trial(trial.candidate, scores, words, blamed, by_case)
         if trial.candidate in self._waiting:
             self._waiting.remove(trial.candidate)
 
@@ -261,6 +268,7 @@ class AskTell(Optimizer):
                     "suspects": {
                         name: sorted(lines.items()) for name, lines in trial.suspects.items()
                     },
+                    "cases": {name: encoded(score) for name, score in trial.cases.items()},
                 }
                 for trial in self._trials.values()
             ],
@@ -311,7 +319,8 @@ class AskTell(Optimizer):
         )
         scores = tuple(decoded(score, None) for score in entry["scores"])
         blamed = {name: dict(lines) for name, lines in entry.get("suspects", {}).items()}
-        return Trial(candidate, scores, str(entry["feedback"]), blamed)
+        cases = {name: decoded(score, None) for name, score in entry.get("cases", {}).items()}
+        return Trial(candidate, scores, str(entry["feedback"]), blamed, cases)
 
     def _options(self) -> dict[str, Any]:
         """The options that a state must have been made with."""
@@ -395,3 +404,14 @@ class AskTell(Optimizer):
                 "step()"
             )
         return max(told, key=lambda t: (self._fitness(t), -t.candidate.number))
+
+
+def _by_name(cases: Mapping[str, float] | Sequence[float]) -> dict[str, float]:
+    if not isinstance(cases, Mapping):
+        cases = {str(number): score for number, score in enumerate(cases)}
+    for name, score in cases.items():
+        if not isinstance(score, int | float) or math.isnan(score):
+            raise OptimizerError(
+                f"cases= takes a number for each case, got {show(score, 40)} for {name!r}"
+            )
+    return {str(name): float(score) for name, score in cases.items()}

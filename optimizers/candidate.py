@@ -67,13 +67,15 @@ class Candidate:
 class Trial:
     """A candidate and the scores that it was told; ``None`` stands for a failure.
 
-    `suspects` says which lines of its code are to blame, by the parameter's name and the line's number.
+    `suspects` says which lines of its code are to blame, by the parameter's name and the line's number;
+    `cases` how it did on each of several cases.
     """
 
     candidate: Candidate
     scores: tuple[float | None, ...] = ()
     feedback: str = ""
     suspects: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    cases: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:

@@ -21,7 +21,7 @@ from tracegraph.node import Node
 from tracegraph.parameter import Parameter
 from tracegraph.spans import lines_of
 
-__all__ = ["Suspects", "lines_run", "ochiai", "suspects"]
+__all__ = ["Suspects", "blamed_lines", "lines_run", "ochiai", "suspects"]
 
 Suspects = Mapping[str, Mapping[int, float]]
 """How suspicious each line is, from 0 to 1, by the name of the parameter and the line's number."""
@@ -76,13 +76,18 @@ def suspects(
     found = {}
     for name, parameter in code.items():
         spectrum = [(lines[name], good) for lines, good in walked]
-        blamed = _with_conditions(parameter.data, ochiai(spectrum))
+        blamed = blamed_lines(parameter.data, spectrum)
         if blamed:
             found[name] = blamed
     return found
 
 
-def _with_conditions(text: str, blamed: Mapping[int, float]) -> dict[int, float]:
+def blamed_lines(text: str, runs: Iterable[tuple[Collection[int], bool]]) -> dict[int, float]:
+    """How suspicious the lines of a text are, from the lines of each run and whether it passed.
+
+    As `ochiai`, and a condition with the lines that it leads to.
+    """
+    blamed = ochiai(runs)
     found = dict(blamed)
 
     def share(block: list[ast.stmt], behind: int | None) -> None:

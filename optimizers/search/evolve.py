@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from random import Random
 from typing import Any, Final, final
 
 from optimizers.candidate import Candidate, Trial
 from optimizers.localisation import Suspects
+from optimizers.search.code import crossed_code
+from optimizers.search.lexicase import lexicase
 from optimizers.search.search import Search
-from tracegraph.errors import OptimizerError
-from tracegraph.kinds import show
+from tracegraph.errors import OptimizerError, Rejected
+from tracegraph.kinds import KINDS, show
 
 __all__ = ["Evolve"]
 
@@ -31,13 +34,15 @@ class Evolve(Search):
     """Improve parameters of any kind by mutation, crossover and selection; needs scores, no model.
 
     Every brood has `lambda_` children of the `mu` best candidates so far. Texts, code, choices and
-    structures change by one edit at a time; numbers and tensors by a step that adapts itself.
+    structures change by one edit at a time; numbers and tensors by a step that adapts itself. Where
+    `tell` says how each case went, candidates that are best on some cases become parents too.
 
     Args:
         parameters: of any kind, see `Optimizer`.
         mu: how many of the best become parents.
         lambda_: how many children a brood has; evaluate them side by side by ``ask(lambda_)``.
-        crossover: how often a child has two parents; it takes each value from one of them.
+        crossover: how often a child has two parents; it takes each value from one of them, of code each
+            line in which they differ.
         step: the first step size, relative to a number's bounds, or to its size where it has none.
         seed: see `Search`; so are `minimize`, `phrases`, `expressions`, `logarithmic`.
 
@@ -93,24 +98,46 @@ class Evolve(Search):
         return {**super()._options(), **own}
 
     def _bred(self, random: Random, effort: int, chosen: list[Trial]) -> Candidate:
-        parents = [trial.candidate for trial in chosen[: self.mu]] or [self._root]
-        mother = random.choice(parents)
+        mother = self._parent(random, chosen)
         values, step = dict(mother.values), mother.step or self.first_step
         parentage: tuple[str, ...] = (mother.id,)
-        if len(parents) > 1 and random.random() < self.crossover:
-            father = random.choice([parent for parent in parents if parent is not mother])
-            parentage = (mother.id, father.id)
-            step = math.sqrt(step * (father.step or self.first_step))
-            for name in values:
-                if random.random() < 0.5:
-                    values[name] = father.values[name]
+        crossed = False
+        if random.random() < self.crossover:
+            father = self._parent(random, chosen)
+            if father is not mother:
+                parentage = (mother.id, father.id)
+                step = math.sqrt(step * (father.step or self.first_step))
+                crossed = self._cross(values, father, random)
         present = self._present_values()
         for name, parameter in self.named_parameters.items():
             if not parameter.trainable:
                 values[name] = present[name]
+        if crossed and random.random() < 0.5:
+            return Candidate("", values, parentage, step)
         blamed = self._trials[mother.id].suspects if len(parentage) == 1 else {}
         step = self._mutate(values, step, random, effort, blamed)
         return Candidate("", values, parentage, step)
+
+    def _parent(self, random: Random, chosen: list[Trial]) -> Candidate:
+        """One of the best; where cases are known, half the time one that is best on some of them."""
+        by_case = [trial for trial in chosen if trial.cases]
+        if by_case and random.random() < 0.5:
+            return lexicase(by_case, random).candidate
+        return random.choice([trial.candidate for trial in chosen[: self.mu]] or [self._root])
+
+    def _cross(self, values: dict[str, Any], father: Candidate, random: Random) -> bool:
+        """Take values from the father, of code some lines; gives whether code was made of both."""
+        crossed = False
+        for name in values:
+            parameter = self.named_parameters[name]
+            if parameter.kind is KINDS["code"]:
+                both = crossed_code(values[name], father.values[name], random)
+                with suppress(Rejected):
+                    if both is not None:
+                        values[name], crossed = parameter.check(both), True
+            elif random.random() < 0.5:
+                values[name] = father.values[name]
+        return crossed
 
     def _mutate(
         self, values: dict[str, Any], step: float, random: Random, effort: int, blamed: Suspects

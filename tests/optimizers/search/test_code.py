@@ -92,7 +92,7 @@ def test_the_same_chance_gives_the_same_variation() -> None:
 
 
 def test_every_sort_of_edit_happens() -> None:
-    found = "\n".join(varied_code(HUNT, Random(i)) for i in range(400))
+    found = "\n".join(varied_code(HUNT, Random(i)) for i in range(800))
     for piece in ("or row > 2", "not ", "<= 2", "row + 8", " if ", "is not None", "pass"):
         assert piece in found, piece
 
@@ -116,7 +116,7 @@ def test_growth_has_a_limit() -> None:
 
 
 def test_a_text_that_cannot_vary_stays() -> None:
-    assert varied_code("x = 1", Random(0)) == "x = 1"
+    assert varied_code("import math", Random(0)) == "import math"
 
 
 @tg.bundle(trainable=True, trust=True)
