@@ -2,6 +2,7 @@
 
 from optimizers.candidate import Candidate, Trial
 from optimizers.localisation import ochiai, suspects
+from optimizers.search.demonstrations import examples_of
 from optimizers.search.evolve import Evolve
 from optimizers.search.mutate import Mutator, Variation, register
 from optimizers.search.random_search import RandomSearch
@@ -16,6 +17,7 @@ __all__ = [
     "Search",
     "Trial",
     "Variation",
+    "examples_of",
     "expression_for",
     "ochiai",
     "register",

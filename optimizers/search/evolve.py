@@ -98,16 +98,18 @@ class Evolve(Search):
         return {**super()._options(), **own}
 
     def _bred(self, random: Random, effort: int, chosen: list[Trial]) -> Candidate:
-        mother = self._parent(random, chosen)
+        parents = [trial.candidate for trial in chosen[: self.mu]] or [self._root]
+        by_case = [trial for trial in chosen if trial.cases]
+        mother = _parent(parents, by_case, random)
         values, step = dict(mother.values), mother.step or self.first_step
         parentage: tuple[str, ...] = (mother.id,)
         crossed = False
-        if random.random() < self.crossover:
-            father = self._parent(random, chosen)
-            if father is not mother:
-                parentage = (mother.id, father.id)
-                step = math.sqrt(step * (father.step or self.first_step))
-                crossed = self._cross(values, father, random)
+        others = [parent for parent in parents if parent is not mother]
+        if others and len(parents) > 1 and random.random() < self.crossover:
+            father = _parent(others, by_case, random)
+            parentage = (mother.id, father.id)
+            step = math.sqrt(step * (father.step or self.first_step))
+            crossed = self._cross(values, father, random)
         present = self._present_values()
         for name, parameter in self.named_parameters.items():
             if not parameter.trainable:
@@ -117,13 +119,6 @@ class Evolve(Search):
         blamed = self._trials[mother.id].suspects if len(parentage) == 1 else {}
         step = self._mutate(values, step, random, effort, blamed)
         return Candidate("", values, parentage, step)
-
-    def _parent(self, random: Random, chosen: list[Trial]) -> Candidate:
-        """One of the best; where cases are known, half the time one that is best on some of them."""
-        by_case = [trial for trial in chosen if trial.cases]
-        if by_case and random.random() < 0.5:
-            return lexicase(by_case, random).candidate
-        return random.choice([trial.candidate for trial in chosen[: self.mu]] or [self._root])
 
     def _cross(self, values: dict[str, Any], father: Candidate, random: Random) -> bool:
         """Take values from the father, of code some lines; gives whether code was made of both."""
@@ -163,3 +158,10 @@ class Evolve(Search):
                         name, values[name], random, times=times, suspects=blamed.get(name)
                     )
         return step
+
+
+def _parent(parents: list[Candidate], by_case: list[Trial], random: Random) -> Candidate:
+    """One of the best; where cases are known, half the time one that is best on some of them."""
+    if by_case and random.random() < 0.5:
+        return lexicase(by_case, random).candidate
+    return random.choice(parents)

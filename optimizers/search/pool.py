@@ -1,0 +1,290 @@
+"""Grow expressions from small ones, and keep those whose values on the examples are new.
+
+A list among them may be gone through: expressions of an item are grown in the same way, from the items of
+all examples at once, and become the bodies and conditions of comprehensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Final
+
+from optimizers.search.vocabulary import KINDS_OF_VALUES, OPERATIONS, REFUSALS, Operation
+
+__all__ = ["Budget", "Found", "Pool", "key_of"]
+
+_LONGEST: Final = 200  # of a text or list among the values: growth is no way to a small function
+_LARGEST: Final = 10**12
+_MOST_ITEMS: Final = 300
+_MOST_SOURCES: Final = 12
+_SOURCE_SIZE: Final = 3
+_BODY_SIZE: Final = 5
+_BODIES: Final = 3_000
+_FLAT: Final = (bool, int, str, type(None))
+
+
+@dataclass(slots=True)
+class Budget:
+    """How many expressions may still be tried."""
+
+    left: int
+
+    def spend(self) -> bool:
+        """Take one; False where none is left."""
+        self.left -= 1
+        return self.left >= 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An expression: how it reads, its size, and its value on each example."""
+
+    text: str
+    closed: bool
+    size: int
+    values: tuple[Any, ...]
+
+    @property
+    def inside(self) -> str:
+        """How it reads inside another."""
+        return self.text if self.closed else f"({self.text})"
+
+
+class Pool:
+    """The expressions found so far: of those with the same values, the first.
+
+    Args:
+        seeds: expressions of one word with their values; all have one value for each example.
+        budget: what all pools of a search may try together.
+        most: how many are kept.
+        wanted: values; `answer` is the first expression that has them.
+        depth: how many comprehensions may stand in each other.
+    """
+
+    def __init__(
+        self,
+        seeds: Iterable[tuple[str, Sequence[Any]]],
+        budget: Budget,
+        *,
+        most: int,
+        wanted: tuple[Any, ...] | None = None,
+        depth: int = 1,
+    ) -> None:
+        self._budget, self._most, self._depth = budget, most, depth
+        self._wanted = None if wanted is None else key_of(wanted)
+        self._results = wanted
+        self._by_size: dict[tuple[int, type], list[Found]] = {}
+        self._seen: set[Any] = set()
+        self._inner: dict[str, tuple[Found, Pool, list[int]]] = {}
+        self._names = {name for name, _ in seeds}
+        self.leaves: list[Found] = []
+        self.answer: Found | None = None
+        for text, values in seeds:
+            self.add("{0}", [Found(text, True, 1, ())], True, 1, tuple(values))
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is tried."""
+        return len(self._seen) >= self._most or self._budget.left <= 0
+
+    def add(
+        self, form: str, parts: Sequence[Found], closed: bool, size: int, values: tuple[Any, ...]
+    ) -> None:
+        """Keep an expression of these parts, if its values are new and of one type."""
+        kind = type(values[0])
+        if kind not in KINDS_OF_VALUES:
+            return
+        for value in values:
+            if type(value) is not kind or not _small(value):
+                return
+        key = (kind, values) if kind in _FLAT else key_of(values)
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        found = Found(form.format(*(part.inside for part in parts)), closed, size, values)
+        self._by_size.setdefault((size, kind), []).append(found)
+        if key == self._wanted and self.answer is None:
+            self.answer = found
+
+    def grow(self, size: int) -> None:
+        """Add the expressions of this size."""
+        for operation in OPERATIONS:
+            for parts in self._parts(operation, size - 1):
+                if self.answer or self.full or not self._budget.spend():
+                    return
+                self._apply(operation, parts, size)
+        if self._depth:
+            if size == 2:
+                self._add_sources(1)
+            self._go_through(size)
+            self._add_sources(size)
+
+    def _apply(self, operation: Operation, parts: tuple[Found, ...], size: int) -> None:
+        run = operation.run
+        try:
+            if len(parts) == 1:
+                values = tuple(map(run, parts[0].values))
+            else:
+                values = tuple(map(run, parts[0].values, parts[1].values))
+        except REFUSALS:
+            if self._results is not None:
+                self._add_leaf(operation, parts, size)
+            return
+        self.add(operation.form, parts, operation.closed, size, values)
+
+    def _add_leaf(self, operation: Operation, parts: tuple[Found, ...], size: int) -> None:
+        """Keep what fails on some examples and is right on others, for one side of a condition."""
+        values: list[Any] = []
+        right = 0
+        for column, wanted in zip(
+            zip(*(p.values for p in parts), strict=True), self._results or (), strict=True
+        ):
+            try:
+                value = operation.run(*column)
+            except REFUSALS:
+                values.append(Failed)
+                continue
+            right += key_of((value,)) == key_of((wanted,))
+            values.append(value)
+        if right:
+            text = operation.form.format(*(part.inside for part in parts))
+            self.leaves.append(Found(text, operation.closed, size, tuple(values)))
+
+    def _parts(self, operation: Operation, size: int) -> Iterator[tuple[Found, ...]]:
+        """The arguments of an operation whose sizes add up."""
+        takes = operation.takes
+        if len(takes) == 1:
+            yield from ((found,) for found in self._of(size, takes[0]))
+            return
+        for first in range(1, size):
+            if operation.commutes and first > size - first:
+                return
+            ones, others = self._of(first, takes[0]), self._of(size - first, takes[1])
+            if operation.commutes and 2 * first == size:
+                yield from ((a, b) for n, a in enumerate(ones) for b in others[n:])
+            else:
+                yield from product(ones, others)
+
+    def _of(self, size: int, kinds: Iterable[type]) -> list[Found]:
+        return [found for kind in kinds for found in self._by_size.get((size, kind), ())]
+
+    def of_kind(self, kind: type) -> Iterator[Found]:
+        """All expressions of a type, the smallest first."""
+        for (_, held), those in sorted(self._by_size.items(), key=lambda item: item[0][0]):
+            if held is kind:
+                yield from those
+
+    def everything(self) -> Iterator[Found]:
+        """All expressions, the smallest first."""
+        for _, those in sorted(self._by_size.items(), key=lambda item: item[0][0]):
+            yield from those
+
+    # Comprehensions
+
+    def _go_through(self, size: int) -> None:
+        """Add the comprehensions of this size: of an item's expressions, over each source."""
+        for source, pool, counts in self._inner.values():
+            inner = size - source.size
+            if not 1 <= inner <= _BODY_SIZE:
+                continue
+            if inner > 1 and not pool.full:
+                pool.grow(inner)
+            item = Found(pool.item, True, 1, ())
+            for kind in KINDS_OF_VALUES:
+                for body in pool._of(inner, (kind,)):
+                    if self.answer or self.full or not self._budget.spend():
+                        return
+                    lists = _cut(body.values, counts)
+                    self.add("[{0} for {1} in {2}]", (body, item, source), True, size, lists)
+                    if kind is bool:
+                        kept = zip(lists, _cut(pool.items, counts), strict=True)
+                        values = tuple(
+                            [v for yes, v in zip(one, items, strict=True) if yes]
+                            for one, items in kept
+                        )
+                        form = "[{1} for {1} in {2} if {0}]"
+                        self.add(form, (body, item, source), True, size, values)
+
+    item = "x"
+    items: tuple[Any, ...] = ()
+
+    def _add_sources(self, size: int) -> None:
+        """Begin to go through the lists and texts that were found at this size, and pairs of lists."""
+        if size > _SOURCE_SIZE:
+            return
+        for found in self._of(size, (list, tuple, str)):
+            self._add_source(found, found.values, "x", "y")
+        lists = [*self._of(1, (list, tuple))]
+        if size == 2:
+            for a, b in product(lists, lists):
+                if a is not b and all(
+                    len(x) == len(y) for x, y in zip(a.values, b.values, strict=True)
+                ):
+                    pairs = tuple(
+                        [*zip(x, y, strict=True)] for x, y in zip(a.values, b.values, strict=True)
+                    )
+                    both = Found(f"zip({a.text}, {b.text})", True, 2, pairs)
+                    self._add_source(both, pairs, "x, y")
+
+    def _add_source(self, found: Found, values: Sequence[Any], *names: str) -> None:
+        counts = [len(value) for value in values]
+        items = tuple(item for value in values for item in value)
+        if len(self._inner) >= _MOST_SOURCES or not 0 < len(items) <= _MOST_ITEMS:
+            return
+        name = next((n for n in names if not self._names & set(n.split(", "))), None)
+        if name is None:
+            return
+        seeds: list[tuple[str, Sequence[Any]]] = []
+        words = name.split(", ")
+        for place, word in enumerate(words):
+            seeds.append((word, items if len(words) == 1 else [item[place] for item in items]))
+        for one in self.everything():
+            if one.size == 1:
+                repeated = [v for v, n in zip(one.values, counts, strict=True) for _ in range(n)]
+                seeds.append((one.text, repeated))
+        pool = Pool(seeds, self._budget, most=_BODIES, depth=self._depth - 1)
+        pool.item, pool.items = name, items
+        self._inner[found.text] = found, pool, counts
+
+
+class Failed:
+    """Stands for the value of an example on which an expression fails."""
+
+
+def key_of(values: Any) -> Any:
+    """What tells values apart: 1, 1.0 and True are three; lists by their items.
+
+    >>> key_of([1]) == key_of([1]), key_of([1]) == key_of([True])
+    (True, False)
+    """
+    kinds = {type(value) for value in values}
+    if len(kinds) == 1:
+        (kind,) = kinds
+        if kind in _FLAT:
+            return kind, tuple(values)
+        if kind is float:
+            return kind, tuple("nan" if math.isnan(v) else (v, math.copysign(1, v)) for v in values)
+        if kind in (list, tuple):
+            return kind, tuple(map(key_of, values))
+    return tuple((type(v).__name__, key_of((v,)) if type(v) in _KEYED else v) for v in values)
+
+
+_KEYED: Final = (list, tuple, float)
+
+
+def _cut(values: Sequence[Any], counts: Sequence[int]) -> tuple[list[Any], ...]:
+    """`values` as one list for each example."""
+    found, start = [], 0
+    for count in counts:
+        found.append(list(values[start : start + count]))
+        start += count
+    return tuple(found)
+
+
+def _small(value: Any) -> bool:
+    if isinstance(value, str | list | tuple):
+        return len(value) <= _LONGEST
+    return not isinstance(value, int | float) or abs(value) <= _LARGEST
