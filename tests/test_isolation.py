@@ -1,7 +1,9 @@
 """Code of an optimizer runs apart, and its call looks like any other."""
 
 import asyncio
+import functools
 import json
+import os
 from collections import Counter  # noqa: F401 - code that runs apart names it
 from math import sqrt  # noqa: F401
 
@@ -412,8 +414,118 @@ def test_methods_run_apart_on_the_values_of_their_object():
     with pytest.raises(tg.SandboxError, match=r"replaced Stall\.base"):
         stall.price(2)
     code.assign("def price(self, x):\n    return self.rated(x)\n", origin="optimizer")
-    with pytest.raises(AttributeError, match="rated"):
-        stall.price(2)
+    assert stall.price(2).data == 2
+
+
+ROUND = 2
+
+
+class Till:
+    """Has methods of every kind beside the one that an optimizer may write."""
+
+    RATE = 3
+
+    def __init__(self):
+        self.sales = []
+        self.__open = True
+
+    @bundle(trainable=True)
+    def sell(self, price):
+        return price
+
+    @bundle(trainable=True)
+    def discount(self, price):
+        return price // 2
+
+    def total(self, *, extra=1):
+        """Uses another method, a constant of the module, and a private name."""
+        return round(self._sum() + extra, ROUND) if self.__open else 0
+
+    def _sum(self):
+        return sum(self.sales) * self.RATE
+
+    @property
+    def count(self):
+        return len(self.sales)
+
+    @staticmethod
+    def half(x):
+        return x / 2
+
+    @classmethod
+    def rate(cls):
+        return cls.RATE
+
+    def __len__(self):
+        return 10 * len(self.sales)
+
+    def __contains__(self, price):
+        return price in self.sales
+
+    def close(self):
+        self.sales.clear()
+
+    def spy(self):
+        import os
+
+        return os.getpid()
+
+    def named(self):
+        return super().__repr__()
+
+    @functools.lru_cache  # noqa: B019
+    def cached(self):
+        return 1
+
+
+def selling(body):
+    till = Till()
+    till.sales = [1, 2]
+    till.sell.parameter.assign(f"def sell(self, price):\n    {body}\n", origin="optimizer")
+    return till
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ("return self.total()", 10),
+        ("return self.total(extra=price)", 16),
+        ("return self.count", 2),
+        ("return self.half(price)", 3.5),
+        ("return self.rate()", 3),
+        ("return len(self)", 20),
+        ("return 1 in self, 5 in self", (True, False)),
+        ("return self.discount(9)", 4),
+    ],
+    ids=str,
+)
+def test_other_methods_of_the_object_go_along(body, wanted):
+    assert selling(body).sell(7).data == wanted
+
+
+def test_other_methods_work_there_on_the_values_and_nothing_runs_here():
+    till = selling("self.sales.append(price); self.close(); return self.spy()")
+    assert till.sell(7).data != os.getpid()
+    assert till.sales == []
+
+
+def test_the_text_of_another_method_is_the_one_in_force_and_is_read():
+    till = selling("return self.discount(price)")
+    till.discount.parameter.assign(
+        "def discount(self, price):\n    return 10 * price\n", origin="optimizer"
+    )
+    result = till.sell(7)
+    assert result.data == 70
+    assert {till.sell.parameter, till.discount.parameter} <= set(result.backward("dear"))
+    assert Till().sell(7).data == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("named", r"uses super\(\)"), ("cached", "a decorator stands above it")]
+)
+def test_a_method_that_cannot_go_along_says_why(name, why):
+    with pytest.raises(AttributeError, match=f"{name} stays outside the sandbox: .*{why}"):
+        selling(f"return self.{name}()").sell(7)
 
 
 def test_methods_of_every_kind_run_apart():

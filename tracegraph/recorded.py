@@ -24,7 +24,7 @@ from tracegraph.node import Node, raise_failed
 from tracegraph.operators import Operation
 from tracegraph.parameter import Cell, Parameter
 from tracegraph.profiling import in_place
-from tracegraph.recorder import enter_frame, leave
+from tracegraph.recorder import current, enter_frame, leave
 from tracegraph.source import Source
 from tracegraph.stepping import awaited, mode_of
 from tracegraph.travel import method_apart
@@ -227,11 +227,25 @@ class Bundle(Generic[P, R]):
         if cell.trusted:
             return source.compile(self._function)
         host = hosted(self._way.host)
-        run = method_apart if self._method or self._binding.skip else isolated
-        return run(
+        run: Any = isolated
+        if self._method or self._binding.skip:
+            run = functools.partial(method_apart, text_of=_text_of)
+        return run(  # type: ignore[no-any-return]
             source.text, source.entry, self._function, self._way.sandbox, host,
             profile=self._way.profile,
         )  # fmt: skip
+
+
+def _text_of(instance: Any, method: Any) -> str | None:
+    """The text in force of another method that goes along with one; the call has read it."""
+    if not isinstance(method, Bundle) or method.parameter is None:
+        return None
+    mine = method if instance is None or method._versions is not None else method._for(instance)
+    parameter = cast("Parameter[str]", mine.parameter)
+    policy = current()
+    if policy is not None and policy.frame is not None:
+        policy.frame.read(parameter._leaf(parameter._cell()))
+    return parameter._cell().data
 
 
 def operation_of(target: Any, label: str, said: str, rules: Any) -> Operation:

@@ -24,6 +24,7 @@ __all__ = [
     "BadSource",
     "Source",
     "Text",
+    "class_of",
     "dedented",
     "definition_of",
     "future_flags",
@@ -34,6 +35,7 @@ __all__ = [
     "numbered",
     "outside_function",
     "parsed",
+    "private_names",
     "signature_of",
 ]
 
@@ -188,7 +190,7 @@ class Source(Text):
             entry=name,
             free=code.co_freevars,
             flags=future_flags(raw),
-            owner=_class_of(raw),
+            owner=class_of(raw),
         )
 
     def replaced(self, text: str) -> Source:
@@ -250,7 +252,7 @@ class Source(Text):
             if isinstance(argument, ast.arg):
                 argument.annotation = None
         if self.owner:
-            _Private(self.owner).visit(entry)
+            private_names(entry, self.owner)
         return self.compiled(tree, (*self.free, _DEFAULTS, _KEYWORDS))
 
 
@@ -259,15 +261,18 @@ def future_flags(function: types.FunctionType) -> int:
     return function.__code__.co_flags & __future__.annotations.compiler_flag
 
 
-def _class_of(function: Any) -> str:
+def class_of(function: Any) -> str:
     """The name of the class in whose body `function` was defined, or nothing."""
     name: str = function.__qualname__.rpartition(".")[0].rpartition(".")[2]
     return "" if name == "<locals>" else name
 
 
-class _Private(ast.NodeTransformer):
-    """Writes private names (``self.__x``) as Python does inside a class body."""
+def private_names(definition: ast.AST, owner: str) -> None:
+    """Write private names (``self.__x``) as Python does inside the body of a class `owner`."""
+    _Private(owner).visit(definition)
 
+
+class _Private(ast.NodeTransformer):
     def __init__(self, owner: str) -> None:
         self.prefix = f"_{owner.lstrip('_')}" if owner.strip("_") else ""
 

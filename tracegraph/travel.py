@@ -7,12 +7,13 @@ code may have written: they become attributes, never the class or anything of th
 
 from __future__ import annotations
 
-import ast
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
+from tracegraph.companions import companions, written
 from tracegraph.errors import SandboxError
 from tracegraph.isolation import as_called, away, is_plain, names_around, prelude
 from tracegraph.node import Node, lower
@@ -21,6 +22,9 @@ from tracegraph.recorder import current
 from tracegraph.variables import attributes, listed
 
 __all__ = ["Traveller", "actor", "method_apart"]
+
+TextOf = Callable[[Any, Any], str | None]
+"""The text in force of a method of an object: ``(object or None, method)``; None where it is no parameter."""
 
 _HELD = "_bundle_"  # attributes of this name belong to the recorder, and stay
 _MADE_OF = f"{_HELD}made_of"  # nodes that were given where the object was made, apart
@@ -135,22 +139,26 @@ def method_apart(
     sandbox: Any,
     host: Mapping[str, Callable[..., Any]] | None,
     *,
+    text_of: TextOf,
     profile: bool = False,
 ) -> Callable[..., Any]:
     """The method `entry` of a text, run in a sandbox on the values of the object that it is given.
 
-    It has the object's attributes and the plain ones of its class, but not its other methods.
+    It has the object's attributes, the plain ones of its class, and its other methods (`companions`), of
+    which `text_of` gives the text in force where it is a parameter.
     """
     raw: Any = inspect.unwrap(original)
     way = way_of(raw)
     names = names_around(raw)
-    used = {item.attr for item in ast.walk(ast.parse(text)) if isinstance(item, ast.Attribute)}
 
     def run(instance: Any, /, *args: Any, **kwargs: Any) -> Any:
         kind = instance if isinstance(instance, type) else type(instance)
+        target = None if isinstance(instance, type) else instance
+        along, used = companions(kind, text, entry, functools.partial(text_of, target))
         held = {name: getattr(kind, name) for name in sorted(used) if hasattr(kind, name)}
         body = [f"    {name} = {value!r}" for name, value in held.items() if is_plain(value)]
         owner = "\n".join([f"\n\nclass {_OWNER}:", *body, f"    {entry} = {entry}\n"])
+        owner += written(along, _OWNER)
         act = away(
             text,
             f"_act_of_{_OWNER}",
@@ -161,7 +169,6 @@ def method_apart(
             profile=way if profile else "",
             known=names,
         )
-        target = None if isinstance(instance, type) else instance
         return Traveller(kind, act).ask("call", entry, target, args, kwargs)
 
     return as_called(run, way)
