@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracegraph import linemeter
 from tracegraph.failure import stands_in
 from tracegraph.recorder import current
 
@@ -119,6 +118,10 @@ def in_place(function: Callable[..., Any], within: str = "") -> Callable[..., An
     def report(rows: object) -> None:
         _leave(rows, lines, 0)
 
+    from tracegraph import (
+        linemeter,
+    )  # inside: it loads tracemalloc, and most functions are not measured
+
     run = linemeter.metered(  # type: ignore[no-untyped-call]
         function, way_of(function), is_own, report
     )
@@ -135,7 +138,7 @@ def apart(entry: str, way: str, text: str, shift: int) -> tuple[str, str, Callab
     name = f"_measured_{entry}"
     kind = "async" if "async" in way else "value"
     count = len(text.splitlines())
-    meter = Path(linemeter.__file__).read_text(encoding="utf-8")
+    meter = Path(__file__).with_name("linemeter.py").read_text(encoding="utf-8")
     code = f"""
 _meter_of_{entry} = {{"__name__": "linemeter"}}
 exec({meter!r}, _meter_of_{entry})
