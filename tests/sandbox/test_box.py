@@ -184,7 +184,7 @@ def test_what_a_call_cost_is_told(box: Sandbox) -> None:
 
 
 def test_the_zygotes_own_clock_ends_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tracegraph.sandbox.box._GRACE", 30.0)
+    monkeypatch.setattr("tracegraph.sandbox.exchange._GRACE", 30.0)
     with Sandbox(Policy(timeout=0.3, cpu=60, preload=())) as box:
         result = box.call("def f():\n    while True:\n        pass\n", "f")
     assert isinstance(result.error, TimedOut)
