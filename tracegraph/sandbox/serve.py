@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import gc
 import io
 import linecache
 import mmap
@@ -248,6 +249,7 @@ def _addresses(size: int) -> mmap.mmap | None:
 
 def serve(channel: Line, *, max_output: int, rehearsed: bool = False) -> None:
     """Answer calls until the one that says it is the last, or until the host closes the channel."""
+    gc.enable()
     server = _Server(channel, max_output=max_output)
     if rehearsed:
         server.rehearse()
