@@ -131,7 +131,7 @@ def test_runs_are_pruned() -> None:
 
 def program(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from tracegraph.cli import main; main()", *words],
+        [sys.executable, "-m", "tracegraph", *words],
         cwd=folder, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
@@ -172,7 +172,7 @@ def test_help_shows_an_example_that_is_understood(
 
 def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "from tracegraph.cli import main; main()", "-h"],
+        [sys.executable, "-X", "importtime", "-m", "tracegraph", "-h"],
         cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
@@ -205,7 +205,7 @@ def test_a_row_of_the_table_is_a_command(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_shell_completes_commands(typed: str, offered: set[str]) -> None:
     words = f"tracegraph {typed}"
     done = subprocess.run(
-        [sys.executable, "-c", "from tracegraph.cli import main; main()"],
+        [sys.executable, "-m", "tracegraph"],
         cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
         env={**os.environ, "_TRACEGRAPH_COMPLETE": "complete_bash", "COMP_WORDS": words,
              "COMP_CWORD": str(len(words.split(" ")) - 1)},
@@ -289,7 +289,7 @@ def test_a_live_check_asks_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_reader_that_has_enough_gets_no_traceback(folder: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", "from tracegraph.cli import main; main()", "export", "second"],
+        [sys.executable, "-m", "tracegraph", "export", "second"],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip

@@ -319,13 +319,15 @@ def test_so_it_is_where_a_gradient_is_wanted():
     torch = pytest.importorskip("torch")
 
     @bundle(trainable=True)
-    def f(x, y):
+    def f(x, y, z=None):
         return x
 
     rewritten(f, "return y")
     weight = node(torch.ones(1), trainable=True)
     with pytest.raises(tg.SandboxError, match=r"^the argument y\[1\] is of type Opaque"):
         f(weight, [1, Opaque()])
+    with pytest.raises(tg.SandboxError, match=r"^the argument z is of type Opaque"):
+        f(weight, 1, Opaque())
     with pytest.raises(tg.SandboxError, match=r"^the argument y is of type Opaque"):
         f(weight, y=Opaque())
 

@@ -136,6 +136,8 @@ _LAZY = {
     "export": "tracegraph.exporting",
     "run": "tracegraph.history",
 }
+"""What is imported at its first use. Not everything can be: `bundle` and `node` are names of modules too, and
+importing `tracegraph.node`, which any part does, would put the module in the function's place."""
 
 _FORMER = {
     "GRAPH": "there is no global graph here: values hold it. Graph.of(node) cuts it out, "

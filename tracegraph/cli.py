@@ -126,7 +126,3 @@ def _said(error: Exception) -> int:
     more = "" if expected else " (this should not happen; --debug shows where)"
     typer.echo(f"error: {known}{one_line(str(error))}{more}", err=True)
     return 3 if isinstance(error, NoSuchRun) else 1
-
-
-if __name__ == "__main__":
-    main()

@@ -13,9 +13,7 @@ import functools
 import linecache
 import os
 import re
-import subprocess
 import sys
-import tempfile
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -266,6 +264,9 @@ class TypeChecks(CodeCheck):
         """
         if find_spec("mypy") is None:
             raise MissingExtra("TypeChecks needs mypy: pip install 'tracegraph[code]'")
+        import subprocess  # inside: importing these takes 15 ms, and mypy takes seconds
+        import tempfile
+
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "code.py")
             file.write_text(text, encoding="utf-8")
@@ -273,7 +274,7 @@ class TypeChecks(CodeCheck):
                 sys.executable, "-m", "mypy", "--config-file", os.devnull, "--no-error-summary",
                 "--no-color-output", "--hide-error-context", "--follow-imports", "silent",
                 "--ignore-missing-imports", "--disable-error-code", "name-defined",
-                "--cache-dir", _cache().name,
+                "--cache-dir", _cache(),
                 *(["--strict"] if self.strict else []), str(file),
             ]  # fmt: skip
             done = subprocess.run(
@@ -287,11 +288,13 @@ class TypeChecks(CodeCheck):
 
 
 @functools.cache
-def _cache() -> tempfile.TemporaryDirectory[str]:
-    """What mypy remembers between the checks of this process."""
+def _cache() -> str:
+    """The folder of what mypy remembers between the checks of this process."""
+    import tempfile
+
     made = tempfile.TemporaryDirectory()
     atexit.register(made.cleanup)
-    return made
+    return made.name
 
 
 @final

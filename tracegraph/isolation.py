@@ -223,16 +223,17 @@ def _collecting(entry: str, raw: Any) -> tuple[str, str]:
     return entry, ""
 
 
-_ARGUMENT = re.compile(r"call\['args'\]\[(\d+)\]|call\['kwargs'\]\['(\w+)'\]")
-_INNER = {"call['args'][1]": "call['args']", "call['args'][2]": "call['kwargs']"}
+_ARGUMENT = re.compile(r"args\[(\d+)\]|kwargs\['(\w+)'\]")
+_INNER = {"args[1]": "args", "args[2]": "kwargs"}
 """Where a call that may be asked for its gradient has the arguments of the code."""
 
 
 def _name_argument(error: SandboxError, names: tuple[str, ...] | None, *, inner: bool) -> None:
     """Say which argument cannot travel by its name, and what else could be done."""
     text = str(error)
-    for outer, place in _INNER.items() if inner else ():
-        text = text.replace(outer, place, 1) if text.startswith(outer) else text
+    outer = text[: len("args[1]")]
+    if inner and outer in _INNER:
+        text = _INNER[outer] + text[len(outer) :]
     if names is None:
         error.args = (text,)
         return

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracegraph import linemeter
 from tracegraph.failure import stands_in
 from tracegraph.recorder import current
 from tracegraph.spans import lines_of
@@ -120,6 +119,8 @@ def in_place(function: Callable[..., Any], within: str = "") -> Callable[..., An
     def report(rows: object) -> None:
         _leave(rows, lines, 0)
 
+    from tracegraph import linemeter  # here: it loads tracemalloc, and few functions are measured
+
     run = linemeter.metered(  # type: ignore[no-untyped-call]
         function, way_of(function), is_own, report
     )
@@ -137,7 +138,7 @@ def apart(entry: str, way: str, text: str, shift: int) -> tuple[str, str, Callab
     kind = "async" if "async" in way else "value"
     lines = lines_of(text)
     count = len(lines)
-    meter = Path(linemeter.__file__).read_text(encoding="utf-8")
+    meter = Path(__file__).with_name("linemeter.py").read_text(encoding="utf-8")
     code = f"""
 _meter_of_{entry} = {{"__name__": "linemeter"}}
 exec({meter!r}, _meter_of_{entry})

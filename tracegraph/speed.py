@@ -6,7 +6,6 @@ that it would replace, where both run in the same place.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -143,5 +142,7 @@ class IsFaster:
 
 
 def _time(times: list[float]) -> str:
+    import statistics  # inside, as it takes 5 ms: only a refusal needs it
+
     seconds = statistics.median(times)
     return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

@@ -36,6 +36,11 @@ def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
     assert loaded.isdisjoint(HEAVY)
 
 
+def test_importing_tracegraph_does_not_load_what_only_a_few_calls_need() -> None:
+    rare = {"asyncio", "sqlite3", "statistics", "subprocess", "tempfile", "tracemalloc"}
+    assert (loaded_after("import tracegraph") - loaded_after("pass")).isdisjoint(rare)
+
+
 @pytest.mark.parametrize(
     "door",
     ["optimizers.training.gepa", "tracegraph.adapters.dspy", "tracegraph.adapters.langchain"],

@@ -140,6 +140,29 @@ def test_a_secret_is_never_shown(
     assert "***" in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["x", "none", "user"])
+def test_a_key_that_is_a_short_word_does_not_spoil_the_message(
+    key: str, server: Any, answer: Callable[..., Any]
+) -> None:
+    told = f"unexpected users: nonexistent, not {key}, and no Bearer {key}"
+    model = LiteLLM("openai/served", api_base=server.base, api_key=key)
+    server.answers = [answer(status=401, body=f'{{"error": {{"message": "{told}"}}}}')]
+    with pytest.raises(ModelFailed) as caught:
+        model("Hi")
+    assert "unexpected users: nonexistent, not ***, and no Bearer ***" in str(caught.value)
+
+
+def test_an_error_that_holds_no_secret_keeps_its_cause(
+    server: Any, answer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "e")
+    model = LiteLLM("openai/served", api_base=server.base, api_key="q")
+    server.answers = [answer(status=401, body='{"error": {"message": "no"}}')]
+    with pytest.raises(ModelFailed) as caught:
+        model("Hi")
+    assert caught.value.__cause__ is not None
+
+
 @pytest.mark.parametrize(
     ("name", "variable"),
     [("gpt-4o-mini", "OPENAI_API_KEY"), ("anthropic/claude-3-haiku", "ANTHROPIC_API_KEY")],

@@ -557,7 +557,7 @@ def attack(w):
         """
 import os, struct
 def attack(w):
-    text = b'{"dict":["value",{"array":["<f8",[1099511627776]]}]}'
+    text = b'[{"array":["<f8",[1099511627776]]},0.0]'
     os.write(3, struct.pack('<cIQ', b'R', len(text), 0) + text)
 """,
         SandboxError,
@@ -652,9 +652,9 @@ def attack(w):
         """
 import os, struct
 def attack(w):
-    text = (b'{"dict":["failure",{"dict":["type",1,"builtin",["SystemExit",2,"print","ValueError"],'
-            b'"args",["' + b'x' * 1_000_000 + b'"],"host",5,"line",-1,"locals",[1]]}]}')
-    os.write(3, struct.pack('<cIQ', b'R', len(text), 0) + text)
+    text = (b'[{"dict":["type",1,"builtin",["SystemExit",2,"print","ValueError"],'
+            b'"args",["' + b'x' * 1_000_000 + b'"],"host",5,"line",-1,"locals",[1]]},0.0]')
+    os.write(3, struct.pack('<cIQ', b'F', len(text), 0) + text)
     os.read(3, 100)
 """,
         ValueError,
@@ -711,7 +711,7 @@ def attack(w):
         """
 import os, struct
 def attack(w):
-    text = b'{"dict":["value","forged"]}'
+    text = b'["forged",0.0]'
     os.write(3, struct.pack('<cIQ', b'R', len(text), 0) + text)
     return 'honest'
 """,

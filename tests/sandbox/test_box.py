@@ -44,6 +44,15 @@ def code(text: str) -> str:
     return textwrap.dedent(text).lstrip("\n")
 
 
+def test_the_start_loads_little_and_leaves_the_garbage_collector_on() -> None:
+    source = "import gc, sys\ndef f():\n    return gc.isenabled(), sorted(sys.modules)\n"
+    for walls in ("zygote", "plain"):
+        with Sandbox(QUICK, walls=walls) as box:
+            collects, loaded = box.call(source, "f").unwrap()
+        assert collects
+        assert {"dataclasses", "inspect", "asyncio", "pathlib", "numpy"}.isdisjoint(loaded)
+
+
 def test_every_layer_is_active(box: Sandbox) -> None:
     assert set(box.layers) == set(LAYERS)
     assert box.missing == {}
@@ -184,7 +193,7 @@ def test_what_a_call_cost_is_told(box: Sandbox) -> None:
 
 
 def test_the_zygotes_own_clock_ends_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tracegraph.sandbox.box._GRACE", 30.0)
+    monkeypatch.setattr("tracegraph.sandbox.exchange._GRACE", 30.0)
     with Sandbox(Policy(timeout=0.3, cpu=60, preload=())) as box:
         result = box.call("def f():\n    while True:\n        pass\n", "f")
     assert isinstance(result.error, TimedOut)

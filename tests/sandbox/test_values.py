@@ -180,6 +180,9 @@ def frame(tree: str, blob: bytes = b"", *, kind: bytes = RESULT) -> bytes:
 FORGED = {
     "an unknown kind": frame("1", kind=b"?"),
     "not JSON": frame("[1,"),
+    "no text": frame(""),
+    "text behind the value": frame("1 1"),
+    "a space before the value": frame(" 1"),
     "a JSON object": frame('{"a": 1, "b": 2}'),
     "an unknown tag": frame('{"pickle": "gASVDAAAAAAAAAB9"}'),
     "an array larger than its bytes": frame('{"array":["<f8",[1099511627776]]}'),

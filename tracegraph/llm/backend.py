@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import re
 import threading
 import traceback
 import warnings
@@ -41,6 +42,9 @@ _OURS = {
 _ADDRESSES = ("API_BASE", "API_VERSION", "BASE_URL")
 _SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 _LONGEST_MESSAGE = 1_000
+_SHORTEST_SECRET = 8
+"""A shorter "secret", such as the word that a server of one's own asks for, stands in other words by chance:
+hidden there, it would spoil the message, and tell of itself. It is hidden where it is a word."""
 _lock = threading.Lock()
 
 
@@ -255,7 +259,7 @@ class LiteLLM(ModelBase):
             retry_after=_retry_after(error),
         )
         whole = "".join(traceback.format_exception(error))
-        if not any(secret in whole for secret in secrets):
+        if _scrubbed(whole, secrets) == whole:
             failure.__cause__ = error
         return failure
 
@@ -264,8 +268,12 @@ class LiteLLM(ModelBase):
         given = [v for k, v in self._options.items() if _is_secret(k) and isinstance(v, str)]
         if self._api_base is not None and (password := urlsplit(self._api_base).password):
             given.append(password)
-        ambient = [value for name, value in os.environ.items() if _is_secret(name)]
-        return [secret for secret in (*own, *given, *ambient) if len(secret) >= 8] + own
+        ambient = [
+            value
+            for name, value in os.environ.items()
+            if _is_secret(name) and len(value) >= _SHORTEST_SECRET
+        ]
+        return [secret for secret in (*own, *given, *ambient) if secret]
 
 
 def _is_secret(name: str) -> bool:
@@ -273,8 +281,16 @@ def _is_secret(name: str) -> bool:
 
 
 def _scrubbed(text: str, secrets: list[str]) -> str:
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "***")
+    """`text` without the secrets, the short ones taken out only where they are words.
+
+    >>> _scrubbed("exactly: x is no key, nor is correct-horse", ["x", "correct-horse"])
+    'exactly: *** is no key, nor is ***'
+    """
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "***")
+        else:
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
     return text
 
 

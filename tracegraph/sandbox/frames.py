@@ -7,6 +7,7 @@ ever unpickled.
 from __future__ import annotations
 
 import json
+import json.encoder
 import os
 import select
 import struct
@@ -26,6 +27,8 @@ __all__ = [
     "ANSWER",
     "ASK",
     "CALL",
+    "FAILED",
+    "LAST",
     "LOAD",
     "OUTPUT",
     "RAISED",
@@ -35,22 +38,24 @@ __all__ = [
     "Frame",
     "Line",
     "Link",
+    "framed",
     "read",
     "write",
 ]
 
 LOAD = b"L"  # host to child: this is the code
 CALL = b"C"  # host to child: run it on these arguments
-RESULT = b"R"  # child to host: it returned, or raised
+LAST = b"Z"  # host to child: the same, and no call comes after it
+RESULT = b"R"  # child to host: it returned, and what it cost
+FAILED = b"F"  # child to host: it raised, and what it cost
 OUTPUT = b"O"  # child to host: it printed
 ASK = b"A"  # child to host: call this host function
 ANSWER = b"V"  # host to child: what the host function returned
 RAISED = b"E"  # host to child: what the host function raised
 WHERE = b"W"  # child to host: time is nearly up, and this is where the code is
 
-_KINDS = frozenset((LOAD, CALL, RESULT, OUTPUT, ASK, ANSWER, RAISED, WHERE))
-_from_json = json.JSONDecoder().decode  # both made once: making one costs more than its use
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_KINDS = frozenset((LOAD, CALL, LAST, RESULT, FAILED, OUTPUT, ASK, ANSWER, RAISED, WHERE))
+_from_json = json.JSONDecoder().scan_once
 _HEADER = struct.Struct("<cIQ")
 _TREE_SHARE = 4  # JSON grows when read, about 25-fold at worst, so it gets a quarter of the limit
 _FEWEST_BYTES = 1 << 16  # so that a failure can always be told
@@ -64,6 +69,21 @@ class Frame(NamedTuple):
     value: Any
 
 
+def _json_writer() -> Callable[[object], str]:
+    """What makes JSON of a tree; made once, for making it costs more than its use."""
+    plain = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+    make: Any = json.encoder.c_make_encoder
+    if make is None:  # an interpreter without the part that is written in C
+        return plain.encode
+    # As `plain.encode` makes it anew for every text.
+    text = json.encoder.encode_basestring_ascii
+    in_parts = make(None, plain.default, text, None, ":", ",", False, False, True)
+    return lambda tree: "".join(in_parts(tree, 0))
+
+
+_to_json = _json_writer()
+
+
 def write(kind: bytes, value: object, *, limit: int, name: str = "value") -> list[Buffer]:
     """The buffers that make a frame, to be sent one after the other.
 
@@ -71,8 +91,13 @@ def write(kind: bytes, value: object, *, limit: int, name: str = "value") -> lis
         SandboxError: where `value` cannot travel, or is longer than `limit` bytes.
     """
     tree, runs = pack(value, name=name)
+    return framed(kind, tree, runs, limit=limit, name=name)
+
+
+def framed(kind: bytes, tree: object, runs: list[Buffer], *, limit: int, name: str) -> list[Buffer]:
+    """As `write`, of what `pack` made already."""
     text = _to_json(tree).encode("ascii")
-    size = sum(len(run) + padding(len(run)) for run in runs)
+    size = sum([len(run) + padding(len(run)) for run in runs]) if runs else 0
     most = max(limit // _TREE_SHARE, _FEWEST_BYTES)
     if size > limit or len(text) > most:
         raise SandboxError(
@@ -107,10 +132,12 @@ def read(take: Callable[[int], Buffer], *, limit: int) -> Frame:
             f"a frame that claims {text_size:,} + {size:,} bytes; {limit:,} is the most"
         )
     try:
-        tree = _from_json(str(take(text_size), "ascii"))
-    except (ValueError, RecursionError) as error:
+        tree, end = _from_json(str(take(text_size), "ascii"), 0)
+    except (ValueError, StopIteration, RecursionError) as error:
         raise SandboxError(f"a frame that is not JSON: {type(error).__name__}: {error}") from None
-    return Frame(kind, unpack(tree, memoryview(take(size)) if size else memoryview(b"")))
+    if end != text_size:
+        raise SandboxError(f"a frame with {text_size - end} bytes behind its JSON")
+    return Frame(kind, unpack(tree, memoryview(take(size)) if size else None))
 
 
 class Link(Protocol):
@@ -152,8 +179,9 @@ class Channel:
         self.busy = False
         self._unread = b""
         self._waits = not os.get_blocking(fd)
-        self._poller = select.poll()
-        self._poller.register(fd, select.POLLIN)
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(fd, select.POLLIN)
+        self._writable.register(fd, select.POLLOUT)
 
     def send(self, kind: bytes, value: object, *, name: str = "value") -> None:
         """Send one frame.
@@ -167,14 +195,14 @@ class Channel:
     def send_buffers(self, buffers: list[Buffer]) -> None:
         """Send a frame that `write` made; raises as `send`."""
         self.busy = True
-        at = 0
-        while at < len(buffers):
+        at, count = 0, len(buffers)
+        while at < count:
             try:
                 sent = os.writev(self.fd, buffers[at : at + 64])
             except BlockingIOError:
-                self._wait(select.POLLOUT)
+                self._wait(self._writable)
                 continue
-            while at < len(buffers) and sent >= len(buffers[at]):
+            while at < count and sent >= len(buffers[at]):
                 sent -= len(buffers[at])
                 at += 1
             if sent:
@@ -210,7 +238,7 @@ class Channel:
     def _read_some(self, most: int) -> bytes:
         while True:
             if self._waits:
-                self._wait(select.POLLIN)  # at the start of a frame, nothing is there yet
+                self._wait(self._readable)  # at the start of a frame, nothing is there yet
             try:
                 chunk = os.read(self.fd, most)
             except BlockingIOError:
@@ -224,19 +252,18 @@ class Channel:
             try:
                 count = os.readv(self.fd, [view])
             except BlockingIOError:
-                self._wait(select.POLLIN)
+                self._wait(self._readable)
                 continue
             if not count:
                 raise EOFError
             return count
 
-    def _wait(self, event: int) -> None:
-        self._poller.modify(self.fd, event)
+    def _wait(self, ready: select.poll) -> None:
         if self.deadline is None:
-            self._poller.poll()
+            ready.poll()
             return
         left = self.deadline - time.monotonic()
-        if left <= 0 or not self._poller.poll(left * 1000):
+        if left <= 0 or not ready.poll(left * 1000):
             raise TimeoutError
 
 

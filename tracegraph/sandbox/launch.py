@@ -62,7 +62,10 @@ _SYSTEM_LIBRARIES = (
 )
 # Run by `python -I -S`: packages by path and without their __init__, so that nothing else is
 # loaded.
+# Nothing that they make while they load is garbage, so nobody looks for it until they serve.
 BOOTSTRAP = """
+import gc
+gc.disable()
 import json, sys, types
 from importlib import import_module
 program, settings = sys.argv[1], json.loads(sys.argv[2])

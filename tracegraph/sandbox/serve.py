@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import gc
 import io
 import linecache
 import mmap
@@ -23,6 +24,8 @@ from tracegraph.sandbox.frames import (
     ANSWER,
     ASK,
     CALL,
+    FAILED,
+    LAST,
     LOAD,
     OUTPUT,
     RAISED,
@@ -78,7 +81,12 @@ class Printed(io.TextIOBase):
     """A stream that sends what is printed, soon enough to be seen when the code then hangs."""
 
     def __init__(self, send: Callable[[str], None], *, most: int) -> None:
-        self._send, self._left = send, most
+        self._send, self._most = send, most
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin a call: nothing is printed yet."""
+        self._left = self._most
         self._waiting: list[str] = []
         self._size = self._flushes = 0
         self._flushed = 0.0
@@ -151,6 +159,7 @@ class _Server:
 
     def __init__(self, channel: Line, *, max_output: int) -> None:
         self._channel, self._max_output = channel, max_output
+        self._streams = (self._printed("stdout"), self._printed("stderr"))
         self._host = _Host(channel)
         self._code: dict[str, Any] = {}
         self._function: Callable[..., Any] | None = None
@@ -168,42 +177,43 @@ class _Server:
         copied here instead of during the call.
         """
         self.take({"source": _REHEARSAL, "entry": "rehearsal", "host": (), "timeout": 1.0})
-        sent = write(RESULT, self.run({"args": (1,), "kwargs": {}}), limit=0)
+        kind, value, seconds = self.run([1])
+        sent = write(kind, [value, seconds], limit=0)
         read(io.BytesIO(b"".join(sent)).read, limit=0)
         linecache.cache.pop(filename("rehearsal"), None)
 
-    def run(self, call: dict[str, Any]) -> dict[str, Any]:
-        """Run one call; a dict of `value` or `failure`, and of what it cost."""
-        streams = [self._printed("stdout"), self._printed("stderr")]
-        sys.stdout, sys.stderr = streams
+    def run(self, args: list[Any], kwargs: Mapping[str, Any] = {}) -> tuple[bytes, Any, float]:
+        """Run one call: RESULT and its value, or FAILED and why; and the processor time it took."""
+        for stream in self._streams:
+            stream.renew()
+        sys.stdout, sys.stderr = self._streams
         self._host.raised.clear()
-        reply: dict[str, Any] = {}
         if self._reserve is None:
             self._reserve = _addresses(_RESERVE)
         started = time.process_time()
         self._watch(self._code["timeout"])
+        kind = RESULT
         try:
-            reply["value"] = self._result(call)
+            value = self._result(args, kwargs)
             self._watch(0.0)
         except BaseException as error:  # SystemExit and KeyboardInterrupt are the code's doing too
             if self._reserve is not None:
                 self._reserve.close()
                 self._reserve = None
             self._watch(0.0)
-            reply["failure"] = describe(error, self._host.raised)
-        for stream in streams:
+            kind, value = FAILED, describe(error, self._host.raised)
+        for stream in self._streams:
             stream.flush()
-        reply["cpu_seconds"] = time.process_time() - started
-        return reply
+        return kind, value, time.process_time() - started
 
     def _printed(self, name: str) -> Printed:
         return Printed(lambda text: self._channel.send(OUTPUT, (name, text)), most=self._max_output)
 
-    def _result(self, call: dict[str, Any]) -> Any:
+    def _result(self, args: list[Any], kwargs: Mapping[str, Any]) -> Any:
         if self._function is None:
             given = {name: self._host.stub(name) for name in self._code["host"]}
             self._function = load(self._code["source"], self._code["entry"], given)
-        value = self._function(*call["args"], **call["kwargs"])
+        value = self._function(*args, **kwargs)
         if type(value) is not types.CoroutineType:
             return value
         import asyncio  # inside: takes 50 ms, and few sources are asynchronous
@@ -212,9 +222,8 @@ class _Server:
 
     def _watch(self, timeout: float) -> None:
         """From shortly before the time is up, tell now and then where the code is; 0 stops it."""
-        if not _HAS_TIMER:
-            return
-        signal.setitimer(signal.ITIMER_REAL, timeout * _WATCH_FROM, timeout * _WATCH_EVERY)
+        if _HAS_TIMER:
+            signal.setitimer(signal.ITIMER_REAL, timeout * _WATCH_FROM, timeout * _WATCH_EVERY)
 
     def _tell_where(self, number: int, frame: types.FrameType | None) -> None:
         if self._channel.busy:
@@ -240,6 +249,7 @@ def _addresses(size: int) -> mmap.mmap | None:
 
 def serve(channel: Line, *, max_output: int, rehearsed: bool = False) -> None:
     """Answer calls until the one that says it is the last, or until the host closes the channel."""
+    gc.enable()
     server = _Server(channel, max_output=max_output)
     if rehearsed:
         server.rehearse()
@@ -251,16 +261,15 @@ def serve(channel: Line, *, max_output: int, rehearsed: bool = False) -> None:
         if frame.kind == LOAD:
             server.take(frame.value)
             continue
-        if frame.kind != CALL:
+        if frame.kind not in (CALL, LAST):
             raise SandboxError(f"expected a call, got a frame of kind {frame.kind!r}")
-        reply = server.run(frame.value)
+        kind, value, seconds = server.run(*frame.value)
         try:
-            channel.send(RESULT, reply, name="the returned value")
+            channel.send(kind, [value, seconds], name="the returned value")
         except SandboxError as error:
-            why = SandboxError(str(error).replace("['value']", "", 1))
-            failed = {"failure": describe(why, ()), "cpu_seconds": reply["cpu_seconds"]}
-            channel.send(RESULT, failed)
-        if frame.value["last"]:
+            why = SandboxError(str(error).replace("[0]", "", 1))
+            channel.send(FAILED, [describe(why, ()), seconds])
+        if frame.kind == LAST:
             return
 
 

@@ -210,16 +210,19 @@ def padding(size: int) -> int:
     return -size % ALIGN
 
 
-def unpack(tree: object, data: memoryview) -> Any:
+_NOTHING = Blob(memoryview(b""))
+
+
+def unpack(tree: object, data: memoryview | None = None) -> Any:
     """The value that `pack` made `tree` and `data` of.
 
     Raises:
         SandboxError: for anything else; nothing larger than `data` and `tree` is built.
 
-    >>> unpack({"tuple": [1, {"set": ["a"]}]}, memoryview(b""))
+    >>> unpack({"tuple": [1, {"set": ["a"]}]})
     (1, {'a'})
     """
-    blob = Blob(data)
+    blob = Blob(data) if data else _NOTHING
     try:
         value = _unpack(tree, 0, blob)
     except (TypeError, ValueError, OverflowError, ArithmeticError, RecursionError) as error:
@@ -269,8 +272,9 @@ def _unpack_dict(body: Any, depth: int, blob: Blob) -> dict[Any, Any]:
     items = _items(body, depth, blob)
     if len(items) % 2:
         raise SandboxError("a dict with a key that has no value")
-    _spread(items[::2])
-    return dict(zip(items[::2], items[1::2], strict=True))
+    keys = items[::2]
+    _spread(keys)
+    return dict(zip(keys, items[1::2], strict=True))
 
 
 def _unpack_set(body: Any, depth: int, blob: Blob) -> set[Any]:

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from tracegraph.errors import MissingExtra, SandboxError
-from tracegraph.sandbox.box import Call, Exchange, Host
-from tracegraph.sandbox.frames import RESULT, Frame, read, write
+from tracegraph.sandbox.exchange import Call, Exchange, Host
+from tracegraph.sandbox.frames import FAILED, RESULT, Frame, read, write
 from tracegraph.sandbox.launch import BOOTSTRAP, Fate, packages_under
 from tracegraph.sandbox.policy import Policy
 
@@ -182,7 +182,7 @@ class _Guest:
         if self._exchange is None:
             raise SandboxError(f"the guest sent a frame of kind {frame.kind!r} that nobody expects")
         self._exchange.take(*frame)
-        if frame.kind == RESULT:
+        if frame.kind in (RESULT, FAILED):
             self._results.append(self._exchange.result(None, None, self._seconds))
             self._exchange = None
 

@@ -24,7 +24,6 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from tracegraph.sandbox import confine, seccomp
@@ -39,15 +38,14 @@ _LOADED_LATER = {"torch": ("torch.fx.experimental.symbolic_shapes",)}
 first gradient of torch."""
 
 
-@dataclass(slots=True, eq=False)
-class _Ward:
-    """A child, and what the zygote holds of it."""
+class _Ward:  # not a dataclass: that module's import would be a quarter of the start
+    """A child, and what the zygote holds of it; `number` is the parent's name for it."""
 
-    number: int  # the parent's name for it
-    pid: int
-    pidfd: int
-    lifeline: int
-    deadline: float = math.inf
+    __slots__ = ("deadline", "lifeline", "number", "pid", "pidfd")
+
+    def __init__(self, number: int, pid: int, pidfd: int, lifeline: int) -> None:
+        self.number, self.pid, self.pidfd, self.lifeline = number, pid, pidfd, lifeline
+        self.deadline = math.inf
 
 
 def main(policy: dict[str, Any]) -> NoReturn:
@@ -80,11 +78,11 @@ def main(policy: dict[str, Any]) -> NoReturn:
     put_on("seccomp", _probe_seccomp)
     for name in os.environ.keys() - set(policy["environment"]):
         del os.environ[name]
-    gc.collect()
     control.send(json.dumps({"layers": layers, "missing": missing, "error": error}).encode())
     if error is None:
         zygote = _Zygote(control, policy, layers)
         gc.freeze()  # children share these pages as long as nobody counts their objects again
+        gc.enable()
         zygote.run()
     os._exit(0)
 
