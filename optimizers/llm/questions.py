@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from optimizers.base import Usage
+from optimizers.llm.turns import aside
 from tracegraph.llm import LanguageModelLike, Message, Reply, Request, as_language_model
 
 __all__ = ["Exchange", "Questions", "added", "options_of", "usage_of"]
@@ -64,7 +65,8 @@ class Questions:
         with self._asking:
             request = replace(request, attempt=request.attempt + self.asked[key])
             self.asked[key] += 1
-        reply = self.llm.ask(request)
+        with aside():
+            reply = self.llm.ask(request)
         self.log.append(Exchange(tuple(messages), reply))
         if verbose:
             logger.info(
