@@ -158,6 +158,10 @@ class ModelOptimizer(Questions, Optimizer):
         self.learn(problem)
         return proposal
 
+    def prepare(self, **options: Any) -> Usage:
+        """Find out what several proposals by the same feedback share; says what that cost."""
+        return Usage()
+
     def learn(self, problem: Problem) -> None:
         """Keep what a problem taught for the next one."""
         self.memory.learn(problem)

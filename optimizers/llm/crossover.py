@@ -8,7 +8,7 @@ mutated, combined with the best member, and crossed with the present one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, Literal, final
@@ -17,6 +17,7 @@ from optimizers.base import Proposal, Rejection
 from optimizers.candidate import identity
 from optimizers.encoding import encoded
 from optimizers.llm.asking import FORM, ModelOptimizer
+from optimizers.llm.turns import OfThread
 from optimizers.records import score_of
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
@@ -72,6 +73,7 @@ class Crossover(ModelOptimizer):
     ('Be both.', [0.4, 0.5])
     """
 
+    _parents: OfThread[Sequence[tuple[str, Member]]] = OfThread(())
     default_objective = "Make the score as high as possible."
 
     def __init__(
@@ -92,7 +94,6 @@ class Crossover(ModelOptimizer):
         self.population: list[Member] = []
         self._tried: dict[str, None] = {}
         self._turn = 0
-        self._parents: list[tuple[str, Member]] = []
 
     def propose(
         self, *, mask: Iterable[str] = (), verbose: bool = False, **options: Any

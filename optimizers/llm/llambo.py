@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, TypeAlias, final
 from optimizers.candidate import Trial, identity
 from optimizers.llm.model_search import ModelSearch
 from tracegraph.errors import BudgetExceeded, ModelError, OptimizerError
+from tracegraph.kinds import show
 
 __all__ = ["LLAMBO", "Sampler", "Surrogate", "expected_improvement"]
 
@@ -190,16 +191,24 @@ class LLAMBO(ModelSearch):
     def _chosen(
         self, ranked: list[Trial], points: list[dict[str, Any]], random: Random
     ) -> dict[str, Any]:
-        """The point with the largest expected improvement."""
+        """The point with the largest expected improvement; of equals the one with the best mean."""
         if self.surrogate == "none" or len(points) == 1:
             return points[0]
         if callable(self.surrogate):
             predicted = list(self.surrogate(ranked, points))
+            if len(predicted) != len(points) or not all(
+                _finite(n) for pair in predicted for n in pair
+            ):
+                raise OptimizerError(
+                    f"surrogate must give a finite mean and deviation for each of {len(points)} points, "
+                    f"got {show(predicted, 120)}"
+                )
         else:
             predicted = self._predicted(ranked, points, random)
         sign = -1 if self.minimize else 1
+        best = sign * ranked[0].score
         gains = [
-            expected_improvement(sign * mean, spread, sign * ranked[0].score)
+            (expected_improvement(sign * mean, spread, best), sign * mean)
             for mean, spread in predicted
         ]
         return points[gains.index(max(gains))] if gains else points[0]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import logging
+import threading
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from optimizers.base import Usage
+from optimizers.llm.turns import aside
 from tracegraph.llm import LanguageModelLike, Message, Reply, Request, as_language_model
 
 __all__ = ["Exchange", "Questions", "added", "options_of", "usage_of"]
@@ -43,6 +45,7 @@ class Questions:
         self.options = options_of(options)
         self.log: deque[Exchange] = deque(maxlen=100)
         self.asked: Counter[str] = Counter()
+        self._asking = threading.Lock()
 
     def exchange(
         self,
@@ -59,9 +62,11 @@ class Questions:
             **{"max_tokens": self.max_tokens, **self.options, **options},
         )
         key = request.key(self.llm.name)
-        request = replace(request, attempt=request.attempt + self.asked[key])
-        self.asked[key] += 1
-        reply = self.llm.ask(request)
+        with self._asking:
+            request = replace(request, attempt=request.attempt + self.asked[key])
+            self.asked[key] += 1
+        with aside():
+            reply = self.llm.ask(request)
         self.log.append(Exchange(tuple(messages), reply))
         if verbose:
             logger.info(

@@ -13,6 +13,7 @@ from typing import Any, final
 
 from optimizers.base import Proposal
 from optimizers.llm.asking import FORM, ModelOptimizer
+from optimizers.llm.turns import OfThread
 from optimizers.records import records_of
 from tracegraph.llm import Message
 from tracegraph.problem import Problem
@@ -43,10 +44,11 @@ class Reflect(ModelOptimizer):
     one: 'one' -> '1'
     """
 
+    _chosen = OfThread("")
+
     def __init__(self, parameters: Any, *args: Any, **options: Any) -> None:
         super().__init__(parameters, *args, **options)
         self.turn = 0
-        self._chosen = ""
 
     def propose(
         self, *, mask: Iterable[str] = (), verbose: bool = False, **options: Any

@@ -15,6 +15,7 @@ from typing import Any, Final, final
 
 from optimizers.base import Proposal, Rejection, Update
 from optimizers.llm.asking import ModelOptimizer
+from optimizers.llm.turns import OfThread
 from optimizers.records import Record, records_of
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
@@ -67,6 +68,7 @@ class Rules(ModelOptimizer):
     prompt: 'Answer.' -> 'Answer.\\n- Write digits.'
     """
 
+    _chosen = OfThread("")
     default_objective = "Find a rule that makes the worse run like the better one."
 
     def __init__(
@@ -91,8 +93,6 @@ class Rules(ModelOptimizer):
         self.rules: dict[str, list[str]] = {name: [] for name in self.named_parameters}
         self.runs: dict[str, dict[str, tuple[_Run, _Run]]] = {n: {} for n in self.named_parameters}
         self._shown: dict[tuple[str, str], int] = {}
-        self._chosen = ""
-        self._new = ""
 
     def propose(
         self, *, mask: Iterable[str] = (), verbose: bool = False, **options: Any
@@ -116,12 +116,12 @@ class Rules(ModelOptimizer):
             return Proposal(
                 {}, proposal.reasoning, proposal.rejections, proposal.usage, proposal.note
             )
-        self._new = " ".join(str(advice).split()).removeprefix(_MARK.strip()).strip()
-        reason = self._wrong(self._new, parameter.data)
+        rule = " ".join(str(advice).split()).removeprefix(_MARK.strip()).strip()
+        reason = self._wrong(rule, parameter.data)
         if reason:
             rejected = (*proposal.rejections, Rejection(self._chosen, advice, reason))
             return Proposal({}, proposal.reasoning, rejected, proposal.usage, proposal.note)
-        value = self._with(self._chosen, parameter.data, self._new)
+        value = self._with(self._chosen, parameter.data, rule)
         return Proposal(
             {parameter: value},
             proposal.reasoning,
@@ -136,7 +136,8 @@ class Rules(ModelOptimizer):
         if not bypassing:
             for change in update.changes:
                 kept = [r for r in self.rules[change.name] if f"{_MARK}{r}" in str(change.after)]
-                self.rules[change.name] = [*kept, self._new]
+                new = str(change.after).rpartition("\n")[2].removeprefix(_MARK)
+                self.rules[change.name] = [*kept, new]
         return update
 
     def messages(self, problem: Problem, mask: tuple[str, ...]) -> list[Message]:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeAlias, final
 
-from optimizers.base import Proposal, Usage
+from optimizers.base import Optimizer, Proposal, Usage
 from optimizers.candidate import identity
+from optimizers.llm.asking import ModelOptimizer
 from optimizers.llm.group import Group
 from optimizers.llm.questions import Questions, added, usage_of
+from optimizers.llm.turns import in_turns
 from tracegraph.errors import BudgetExceeded, ModelError, OptimizerError, Rejected
 from tracegraph.kinds import show
-from tracegraph.llm import LanguageModelLike, Message
+from tracegraph.llm import LanguageModelLike, Message, Reply
 from tracegraph.node import unwrap
 from tracegraph.overlay import Overlay
 from tracegraph.recorder import stop_tracing
@@ -41,7 +44,10 @@ Select: TypeAlias = Callable[[Sequence[Proposal]], Choice]
 
 @final
 class Several(Group):
-    """Asks for several proposals and takes one of them.
+    """Asks for several proposals at once and takes one of them.
+
+    Only the model is asked side by side: what the optimizers read and remember comes in the same order every
+    time, and so do the proposals. Members that are groups themselves, such as `Mix`, are asked in turn.
 
     Proposals that were refused, that a parameter does not take, or that change nothing are left out; where
     none is left, the last one is given with its reasons. Which one is taken is decided by `select`. When the
@@ -53,6 +59,7 @@ class Several(Group):
         select: `by_majority`, ``by_judge(llm)``, ``by_evaluation(workflow, examples, guide)``, or a function
             of your own, see `Select`.
         temperatures: one for each proposal, in turn; by default the optimizers' own.
+        workers: how many questions are under way at once, at least 1.
 
     >>> import tracegraph as tg
     >>> from optimizers import OptoPrime
@@ -73,6 +80,7 @@ class Several(Group):
         *,
         select: Select | None = None,
         temperatures: Iterable[float] = (),
+        workers: int = 8,
     ) -> None:
         super().__init__(optimizers if isinstance(optimizers, list | tuple) else [optimizers])
         count = n if n is not None else (len(self.optimizers) if len(self.optimizers) > 1 else 4)
@@ -80,29 +88,26 @@ class Several(Group):
             raise OptimizerError(f"n is how many proposals are made, at least 1, got {show(n, 40)}")
         if select is not None and not callable(select):
             raise OptimizerError(f"select is a function of proposals, got {show(select, 80)}")
-        self.n, self.select = count, select or by_majority
+        if not isinstance(workers, int) or workers < 1:
+            raise OptimizerError(f"workers must be a whole number from 1, got {show(workers, 40)}")
+        self.n, self.select, self.workers = count, select or by_majority, workers
         self.temperatures = tuple(temperatures)
 
     def propose(self, **options: Any) -> Proposal:
         """Ask `n` times, and select."""
-        usage, last = Usage(), Proposal({})
-        usable: list[tuple[Any, Proposal]] = []
-        for number in range(self.n):
-            owner = self.optimizers[number % len(self.optimizers)]
-            own = dict(options)
-            if self.temperatures:
-                own["temperature"] = self.temperatures[number % len(self.temperatures)]
-            try:
-                proposal = owner.propose(**own)
-            except (BudgetExceeded, ModelError):
-                if not usable:
-                    raise
-                break  # what was paid for is used
+        last, usable, failure = Proposal({}), [], None
+        usage, made = self._made(options)
+        for owner, proposal in made:
+            if isinstance(proposal, Exception):
+                failure = failure or proposal
+                continue
             usage = added(usage, proposal.usage)
             if self._usable(proposal):
                 usable.append((owner, proposal))
             else:
                 last, self._owner = proposal, owner
+        if failure is not None and (not usable or not isinstance(failure, _OF_THE_MODEL)):
+            raise failure  # else what was paid for is used
         if not usable:
             return replace(last, usage=usage)
         proposals = [proposal for _, proposal in usable]
@@ -112,6 +117,27 @@ class Several(Group):
         note = choice.note or f"{alike} of {self.n} proposals agree"
         note = "; ".join(filter(None, (chosen.note, note)))
         return replace(chosen, usage=added(usage, choice.usage), note=note)
+
+    def _made(
+        self, options: Mapping[str, Any]
+    ) -> tuple[Usage, list[tuple[Optimizer, Proposal | Exception]]]:
+        """What each question came to, in their order, and what the questions before them cost."""
+        owners = [self.optimizers[number % len(self.optimizers)] for number in range(self.n)]
+        heat = self.temperatures
+        given = [
+            {**options, "temperature": heat[number % len(heat)]} if heat else dict(options)
+            for number in range(self.n)
+        ]
+        usage = Usage()
+        jobs: list[Callable[[], Proposal]] = []
+        for owner, own in zip(owners, given, strict=True):
+            if isinstance(owner, ModelOptimizer) and owner not in owners[: len(jobs)]:
+                usage = added(usage, owner.prepare(**own))
+            jobs.append(partial(owner.propose, **own))
+        single = all(isinstance(owner, ModelOptimizer) for owner in owners)
+        at_once = single and self.workers > 1
+        made = in_turns(jobs, workers=self.workers) if at_once else _until_one_fails(jobs)
+        return usage, list(zip(owners, made, strict=False))
 
     def _usable(self, proposal: Proposal) -> bool:
         if proposal.rejections:
@@ -124,6 +150,19 @@ class Several(Group):
                 return False
             changes = changes or identity({"": value}) != identity({"": parameter.data})
         return changes
+
+
+_OF_THE_MODEL = (BudgetExceeded, ModelError)
+
+
+def _until_one_fails(jobs: Iterable[Callable[[], Proposal]]) -> list[Proposal | Exception]:
+    made: list[Proposal | Exception] = []
+    for job in jobs:
+        try:
+            made.append(job())
+        except _OF_THE_MODEL as error:
+            return [*made, error]
+    return made
 
 
 def by_majority(proposals: Sequence[Proposal]) -> Choice:
@@ -156,20 +195,24 @@ def by_judge(llm: LanguageModelLike = None, *, objective: str = "", **options: A
         ]
         votes = dict.fromkeys(distinct, 0)
         usage = Usage()
-        for order in (distinct, distinct[::-1]):
+        orders = (distinct, distinct[::-1])
+
+        def ask(order: list[int]) -> Reply:
             shown = "\n\n".join(
                 f"Candidate {place}:\n{_told(proposals[index])}"
                 for place, index in enumerate(order, 1)
             )
             wanted = f"What is wanted: {objective}\n\n" if objective else ""
-            try:
-                reply = questions.exchange(
-                    [Message("system", _JUDGE), Message("user", wanted + shown)]
-                )
-            except (BudgetExceeded, ModelError):
-                if not usage.calls:
-                    raise
-                break  # one order was paid for, and counts
+            return questions.exchange([Message("system", _JUDGE), Message("user", wanted + shown)])
+
+        replies = in_turns([partial(ask, order) for order in orders], workers=2)
+        for order, reply in zip(orders, replies, strict=True):
+            if isinstance(reply, Exception):
+                if not isinstance(reply, _OF_THE_MODEL) or all(
+                    isinstance(r, Exception) for r in replies
+                ):
+                    raise reply
+                continue  # the other order was paid for, and counts
             usage = added(usage, usage_of(reply))
             said = re.search(r"\d+", reply.text)
             if said and 1 <= int(said[0]) <= len(order):

@@ -8,12 +8,14 @@ new values are kept only if THEY win the majority.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 from optimizers.base import Proposal, Update, Usage
 from optimizers.llm.asking import FORM, ModelOptimizer
+from optimizers.llm.duels import Duels, Judge, preferred
 from optimizers.llm.questions import added, usage_of
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
@@ -38,8 +40,6 @@ _JUDGE = """\
 Compare two outputs for the same input by the requirements. Answer with one letter: A if the first is better,
 B if the second is better, T if neither is."""
 
-Judge = Callable[[Any, Any, Any], float]
-
 
 @dataclass(frozen=True, slots=True)
 class Duel:
@@ -58,6 +58,12 @@ class Duel:
 @final
 class SPO(ModelOptimizer):
     """Proposes values and keeps them if their outputs win against the present ones.
+
+    `improve` makes one round. In a training `guide` compares: ``fit(workflow, examples, spo.guide,
+    optimizer=spo)``, with ``acceptance=Paired(alpha=1)`` for the source's plain majority.
+
+    Attributes:
+        guide: compares each output with the present values' one for the same example, see `Duels`.
 
     Args:
         requirements: what good outputs are, in words; for the proposals and for the judge.
@@ -90,8 +96,10 @@ class SPO(ModelOptimizer):
             )
         self.requirements = requirements
         self.judge = judge or self._judged
+        self.guide = Duels(self.named_parameters, lambda *duel: self.judge(*duel))
         self._shown: list[tuple[Any, Any]] = []
         self._judging = Usage()
+        self._lock = threading.Lock()
 
     def improve(self, workflow: Any, examples: Sequence[Any]) -> tuple[Update, Duel | None]:
         """One round: propose, run both on the examples, compare, and keep what wins.
@@ -108,14 +116,21 @@ class SPO(ModelOptimizer):
         if proposal.rejections or all(present[p] == v for p, v in proposal.values.items()):
             return self.settle(proposal), None
         after = self._outputs(workflow, examples, {**present, **proposal.values})
-        self._judging = Usage()
         duel = self._compared(examples, before, after)
-        usage = added(proposal.usage, self._judging)
+        usage = added(proposal.usage, self._judged_for())
         proposal = Proposal(proposal.values, proposal.reasoning, usage=usage, note=str(duel))
         if duel.better:
             return self.settle(proposal), duel
         self.refuse(proposal, f"its outputs won {duel.won} comparisons and lost {duel.lost}")
         return Update(reasoning=proposal.reasoning, usage=usage, note=str(duel)), duel
+
+    def propose(
+        self, *, mask: Iterable[str] = (), verbose: bool = False, **options: Any
+    ) -> Proposal:
+        """Ask for values by the outputs that were recorded last; what the judge cost since is counted."""
+        self._shown = self.guide.take() or self._shown
+        proposal = super().propose(mask=mask, verbose=verbose, **options)
+        return replace(proposal, usage=added(proposal.usage, self._judged_for()))
 
     def messages(self, problem: Problem, mask: tuple[str, ...]) -> list[Message]:
         """The requirements, the present values, and the outputs that they gave."""
@@ -134,7 +149,7 @@ class SPO(ModelOptimizer):
     def _compared(self, examples: Sequence[Any], before: list[Any], after: list[Any]) -> Duel:
         won = lost = drawn = 0
         for example, old, new in zip(examples, before, after, strict=True):
-            verdict = _sign(self.judge(example, new, old)) - _sign(self.judge(example, old, new))
+            verdict = preferred(self.judge, example, new, old)
             won, lost, drawn = won + (verdict > 0), lost + (verdict < 0), drawn + (verdict == 0)
         return Duel(won, lost, drawn)
 
@@ -144,9 +159,12 @@ class SPO(ModelOptimizer):
             f"{show(first, 2_000)}\n\nB: {show(second, 2_000)}"
         )
         reply = self.exchange([Message("system", _JUDGE), Message("user", text)])
-        self._judging = added(self._judging, usage_of(reply))
+        with self._lock:
+            self._judging = added(self._judging, usage_of(reply))
         return {"A": 1.0, "B": -1.0}.get(reply.text.strip(" .*:\n")[:1].upper(), 0.0)
 
-
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)
+    def _judged_for(self) -> Usage:
+        """What the judge has cost since this was asked last."""
+        with self._lock:
+            usage, self._judging = self._judging, Usage()
+        return usage

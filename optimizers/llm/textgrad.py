@@ -93,13 +93,7 @@ class TextGrad(ModelOptimizer):
         self, *, mask: Iterable[str] = (), verbose: bool = False, **options: Any
     ) -> Proposal:
         """Criticise what was not criticised yet, then ask for new values."""
-        outputs = {i: n for p in self.parameters for i, n in p.feedback.outputs.items()}
-        key = tuple(sorted(outputs))
-        usage = Usage()
-        if key not in self._critiques:
-            found, usage = self._backward([outputs[i] for i in key], options)
-            self._critiques, self._edges = {key: found}, {}
-        self._present = self._critiques[key]
+        usage = self.prepare(**options)
         proposal = super().propose(mask=mask, verbose=verbose, **options)
         for name, critiques in self._present.items():
             self.memory.add(f"{name}: {' '.join(text.split())}" for text in critiques)
@@ -107,6 +101,17 @@ class TextGrad(ModelOptimizer):
             proposal.values, proposal.reasoning, proposal.rejections,
             added(usage, proposal.usage), proposal.note,
         )  # fmt: skip
+
+    def prepare(self, **options: Any) -> Usage:
+        """Criticise what was not criticised yet."""
+        outputs = {i: n for p in self.parameters for i, n in p.feedback.outputs.items()}
+        key = tuple(sorted(outputs))
+        usage = Usage()
+        if key not in self._critiques:
+            found, usage = self._backward([outputs[i] for i in key], options)
+            self._critiques, self._edges = {key: found}, {}
+        self._present = self._critiques[key]
+        return usage
 
     def settle(self, proposal: Proposal, *, bypassing: bool = False) -> Any:
         """Assign, and keep the values before as momentum."""

@@ -142,10 +142,17 @@ class Evaluator:
             )
         self.workflow, self.parameters = workflow, dict(parameters)
         self.referee = Referee(guide, constraints, weights)
+        self.relative = bool(getattr(guide, "relative", False))
+        if self.relative and remote is not None:
+            raise OptimizerError(
+                "this guide compares with the present values' outputs, which are not at hand for what "
+                "remote= runs elsewhere; leave out remote="
+            )
         self.call = call or call_with_input
         self.remote, self._elsewhere = remote, executor if remote is not None else None
         self.executor = executor if executor is not None and remote is None else DaemonThreads()
-        self.workers, self.timeout, self.failure_score = workers, timeout, failure_score
+        self.workers, self.timeout = workers, timeout
+        self.failure_score = min(failure_score, -1.0) if self.relative else failure_score
         self.runs = 0
         self.cache: dict[tuple[str, str, int], Evaluation] = {}
         self.journal = journal
@@ -177,6 +184,8 @@ class Evaluator:
 
         What only the journal knows is missing: a training that goes on decides as it would have.
         """
+        if self.relative:
+            return len(numbers)
         return sum((split, candidate.id, number) not in self.cache for number in numbers)
 
     def traced(
@@ -202,8 +211,11 @@ class Evaluator:
     def _known(self, key: tuple[str, str, int]) -> bool:
         """Whether a candidate's evaluation is in the cache, into which the journal's is taken.
 
-        What comes from the journal was run by an earlier process, and counts as run.
+        What comes from the journal was run by an earlier process, and counts as run. Scores that are
+        relative to other values are known of none.
         """
+        if self.relative:
+            return False
         if key in self.cache:
             return True
         kept = None if self.journal is None else self.journal.get(_name(key))

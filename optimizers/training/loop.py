@@ -82,6 +82,11 @@ class Training:
             constraints=o.constraints, weights=o.weights, journal=self.journals.evaluations,
         )  # fmt: skip
         compared = self.validation or (self.train if self.policy.scored else [])
+        if self.evaluator.relative and compared:
+            raise OptimizerError(
+                "this guide compares a candidate with the present values only, so its scores cannot rank "
+                "several: leave out validation= and search=, or compare with fixed outputs (Pairwise)"
+            )
         self.account = Account(
             budget, self.evaluator, reserve=len(compared),
             step=self.batch_size * (1 + o.proposals * len(self.members.proposers))

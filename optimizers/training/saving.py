@@ -8,7 +8,7 @@ can be kept by ``Cached``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, Protocol, cast, final
@@ -79,10 +79,10 @@ class Journals:
         return cast("AbstractContextManager[Any]", hold()) if hold else nullcontext()
 
     @contextmanager
-    def paying(self, members: Iterator[Any] | list[Any]) -> Iterator[None]:
+    def paying(self, members: Iterable[Any]) -> Iterator[None]:
         """A block in which the replies that some optimizers' models give are kept."""
         replies = self._kept.get("replies")
-        asking = [m for m in members if isinstance(getattr(m, "llm", None), LanguageModel)]
+        asking = [m for m in _single(members) if isinstance(getattr(m, "llm", None), LanguageModel)]
         models = [(member, member.llm) for member in asking if replies is not None]
         tape = Tape(replies)
         try:
@@ -97,6 +97,13 @@ class Journals:
         """Forget what was kept."""
         for journal in self._kept.values():
             journal.clear()
+
+
+def _single(members: Iterable[Any]) -> Iterator[Any]:
+    """The optimizers, with those inside groups such as `Several` and `Mix`."""
+    for member in members:
+        inside = getattr(member, "optimizers", None)
+        yield from [member] if inside is None else _single(inside)
 
 
 @final

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -18,6 +21,7 @@ from tracegraph.llm import (
     Budgeted,
     Cached,
     Fallback,
+    FromCallable,
     LanguageModel,
     Pause,
     Price,
@@ -114,6 +118,51 @@ def test_the_pauses_double_within_their_bound_and_retry_after_wins() -> None:
     assert 0 <= second <= 2
     assert third == 7.5
     assert 0 <= fourth <= 8
+
+
+@pytest.mark.parametrize("status", [503, 400])
+def test_a_failure_that_nobody_keeps_is_gone_at_once(status: int) -> None:
+    raised: list[weakref.ref[ModelFailed]] = []
+
+    def known() -> ModelFailed:
+        error = failed(status)
+        raised.append(weakref.ref(error))
+        return error
+
+    def fail(prompt: str) -> str:
+        raise known()  # a local name would hold it
+
+    model = Retrying(FromCallable(fail), attempts=3, wait=0.0)
+    gc.disable()
+    try:
+        with suppress(ModelFailed):
+            model("Go")
+        assert [error() for error in raised] == [None] * (3 if status == 503 else 1)
+    finally:
+        gc.enable()
+
+
+@given(st.lists(st.sampled_from([400, 408, 429, 500, 503, 0, -1]), max_size=8), st.integers(1, 5))
+def test_who_is_asked_how_often_is_the_rule_itself(said: list[int], attempts: int) -> None:
+    """0 stands for a reply, -1 for a Retry-After that is too long."""
+    errors = {-1: lambda: failed(429, 99.0)}
+    script = [errors.get(s, lambda s=s: failed(s))() if s else "yes" for s in said] + ["yes"]
+    stops = [i for i, s in enumerate([*said, 0]) if s in (0, 400, -1)]
+    asked = min(stops[0] + 1, attempts)
+    for call in (Clock().play, lambda model, request: (0, asyncio.run(awaited(model, request)))):
+        inner = Scripted(list(script))
+        model = Retrying(inner, attempts=attempts, wait=0.0, longest=10.0)
+        outcome: object
+        try:
+            outcome = call(model, GO)[1].text
+        except ModelFailed as error:
+            outcome = error
+        assert len(inner.requests) == asked
+        assert outcome == script[asked - 1]
+
+
+async def awaited(model: LanguageModel, request: Request) -> Reply:
+    return await model.aask(request)
 
 
 def test_a_provider_that_asks_for_too_long_a_wait_is_not_asked_again() -> None:

@@ -13,8 +13,9 @@ from random import Random
 from typing import Any
 
 import tracegraph as tg
-from optimizers import SPO
+from optimizers import SPO, Budget, Paired, fit
 from optimizers.demo.learning import followed, induced, rules_of, written
+from optimizers.training.result import Event
 from tests.worlds.facts import facts_in, variables_in
 from tests.worlds.hidden_rules import START
 from tests.worlds.world import Case, World, case_of, task, words_of
@@ -33,6 +34,8 @@ class Intransitive(World):
         masked: the requirements do not say what is right.
         sabotage: the share of the proposals that are spoiled.
         rounds: how often `SPO` may improve.
+        trained: by `fit`, with `SPO.guide`, in place of `SPO.improve`.
+        workers: how many examples `fit` runs at once.
     """
 
     def __init__(
@@ -43,9 +46,11 @@ class Intransitive(World):
         sabotage: float = 0.0,
         rounds: int = 30,
         rules: int = 6,
+        trained: bool = False,
+        workers: int = 1,
     ) -> None:
         super().__init__(seed, masked=masked, sabotage=sabotage)
-        self.rounds = rounds
+        self.rounds, self.trained, self.workers = rounds, trained, workers
         random = Random(f"intransitive {seed}")
         words = words_of(random, 2 * rules + 20)
         self.rules = dict(zip(words[:rules], words[rules : 2 * rules], strict=True))
@@ -94,11 +99,29 @@ class Intransitive(World):
             judge=self.judge,
             budget=1_250,
         )
+
+        def run(case: Case) -> Any:
+            return respond(prompt, case.text)
+
+        if self.trained:
+            fit(
+                run, self.examples, spo.guide, optimizer=spo, budget=Budget(steps=self.rounds),
+                tries=1, acceptance=Paired(alpha=1), on=[self._note], workers=self.workers,
+                seed=self.seed,
+            )  # fmt: skip
+            return self.accuracy
         for _ in range(self.rounds):
-            update, duel = spo.improve(lambda case: respond(prompt, case.text), self.examples)
+            update, duel = spo.improve(run, self.examples)
             if duel is not None and update.changes:
-                self.kept.append((_style(prompt.data), self.accuracy))
+                self._note_kept()
         return self.accuracy
+
+    def _note(self, event: Event) -> None:
+        if event.kind == "accepted":
+            self._note_kept()
+
+    def _note_kept(self) -> None:
+        self.kept.append((_style(self.prompt.data), self.accuracy))
 
     def _requirements(self) -> str:
         if self.masked:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from optimizers import SPO
 from optimizers.demo.learning import NOTHING
+from tests.worlds.chance import Chance
 from tests.worlds.from_examples import FromExamples
 from tests.worlds.hidden_rules import START
 from tests.worlds.intransitive import STYLES, Intransitive
@@ -24,6 +26,7 @@ WORLDS: dict[str, tuple[Callable[..., World], float]] = {
     "two objectives": (TwoObjectives, 0.6),
     "noisy metric": (Noisy, 0.6),
     "intransitive judge": (Intransitive, 0.9),
+    "intransitive judge in a training": (partial(Intransitive, trained=True), 0.9),
 }
 
 over_http = pytest.mark.filterwarnings(
@@ -33,7 +36,8 @@ over_http = pytest.mark.filterwarnings(
 )
 
 
-FAST = ("two stages", "code from examples", "intransitive judge")  # they ask least often
+FAST = ("two stages", "code from examples", *(name for name in WORLDS if "intransitive" in name))
+"""They ask least often."""
 
 
 @pytest.mark.parametrize(
@@ -107,6 +111,15 @@ def test_a_circle_of_styles_costs_no_right_answer_once_most_are_right(seed: int)
     steps = itertools.pairwise(accuracies)
     assert all(after >= before for before, after in steps if before > 0.5)
     assert {style for style, _ in world.kept} == set(STYLES)
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_rules_are_read_from_runs_that_chance_made_differ(seed: int) -> None:
+    """More than half of what can be known, by scores alone; where all score the same nobody is asked."""
+    world, masked = Chance(seed, sabotage=0.3), Chance(seed, masked=True)
+    assert world.learn() > 0.5
+    assert masked.learn() == 0.0
+    assert masked.calls["optimizer"] == 0
 
 
 def test_the_place_on_the_screen_decides_nothing() -> None:

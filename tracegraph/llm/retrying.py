@@ -1,9 +1,17 @@
-"""Ask again when waiting can help, and only then."""
+"""Ask again when waiting can help, and only then.
+
+`tenacity` decides whether, and after how long; it neither sleeps nor awaits here, so that one policy
+serves blocking and awaited calls.
+"""
 
 from __future__ import annotations
 
 import random
-from typing import final
+import sys
+from collections.abc import Callable
+from typing import Any, final
+
+import tenacity
 
 from tracegraph.errors import WrongModel
 from tracegraph.llm.messages import Reply, Request
@@ -72,30 +80,67 @@ class Retrying(Wrapper):
                 "Retrying needs attempts of 1 or more, wait and longest of 0 or more seconds, "
                 f"got attempts={attempts}, wait={wait}, longest={longest}"
             )
-        self._attempts, self._wait, self._longest = attempts, wait, longest
-        self._random = random.Random(seed)
+        self._policy = _Policy(
+            retry=tenacity.retry_if_exception(
+                lambda error: worth_retrying(error) and (_asked_wait(error) or 0.0) <= longest
+            ),
+            wait=_AskedOrRandom(wait, longest, random.Random(seed).uniform),
+            stop=tenacity.stop_after_attempt(attempts),
+            retry_error_callback=_raise_last,
+        )
 
     def steps(self, request: Request) -> Steps:
         """Ask until there is a reply or asking again cannot help."""
-        attempt = 1
+        state = tenacity.RetryCallState(self._policy, fn=None, args=(), kwargs={})
+        self._policy.begin()
         while True:
             try:
-                reply: Reply = yield Ask(self._inner, request)
-                return reply
+                step = self._policy.iter(state)
             except Exception as error:
-                pause = self._pause(error, attempt)
-                if pause is None:
-                    if attempt > 1:
-                        error.add_note(f"asked {attempt} times")
-                    raise
-            yield Pause(pause)
-            attempt += 1
+                state.outcome = None  # else the error and its traceback hold each other
+                if state.attempt_number > 1:
+                    error.add_note(f"asked {state.attempt_number} times")
+                raise
+            if isinstance(step, tenacity.DoSleep):
+                state.prepare_for_next_attempt()
+                yield Pause(step)
+            elif isinstance(step, tenacity.DoAttempt):
+                try:
+                    state.set_result((yield Ask(self._inner, request)))
+                except Exception:
+                    state.set_exception(sys.exc_info())  # type: ignore[arg-type]
+            else:
+                reply: Reply = step
+                return reply
 
-    def _pause(self, error: Exception, attempt: int) -> float | None:
-        """Seconds to wait before the next attempt; None where there is to be none."""
-        if attempt == self._attempts or not worth_retrying(error):
-            return None
-        asked = getattr(error, "retry_after", None)
-        if isinstance(asked, int | float):
-            return float(asked) if asked <= self._longest else None
-        return self._random.uniform(0, min(self._longest, self._wait * 2.0 ** (attempt - 1)))
+
+class _Policy(tenacity.BaseRetrying):
+    """Says what to do next; who asks it does that."""
+
+    def __call__(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("Retrying takes the steps of this policy one by one")
+
+
+class _AskedOrRandom(tenacity.wait.wait_base):
+    """What the provider asked for, else a random time below one that doubles."""
+
+    def __init__(
+        self, first: float, longest: float, uniform: Callable[[float, float], float]
+    ) -> None:
+        self._most = tenacity.wait_exponential(multiplier=first, max=longest)
+        self._uniform = uniform
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        outcome = retry_state.outcome
+        asked = _asked_wait(None if outcome is None else outcome.exception())
+        return self._uniform(0, self._most(retry_state)) if asked is None else asked
+
+
+def _asked_wait(error: BaseException | None) -> float | None:
+    """Seconds of Retry-After, where a failure carries them."""
+    asked = getattr(error, "retry_after", None)
+    return float(asked) if isinstance(asked, int | float) else None
+
+
+def _raise_last(state: tenacity.RetryCallState) -> Any:
+    return None if state.outcome is None else state.outcome.result()

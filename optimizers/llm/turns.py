@@ -1,0 +1,163 @@
+"""Several proposals at once: only waiting for a model is side by side, all else goes in a fixed order.
+
+Each job has a thread. One of them has the turn and runs; when it asks a model it passes the turn on, and
+goes on when the turn is its own again. So what the jobs read and change they read and change in the
+same order every time, however long the replies take.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar, final, overload
+
+__all__ = ["OfThread", "aside", "in_turns"]
+
+T = TypeVar("T")
+
+
+class _Abandoned(BaseException):
+    """Whoever started the jobs has gone."""
+
+
+_seat: contextvars.ContextVar[tuple[_Table, int] | None] = contextvars.ContextVar(
+    "optimizers_turns", default=None
+)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """A block that other jobs do not wait for; outside of jobs nothing special."""
+    seat = _seat.get()
+    if seat is None:
+        yield
+        return
+    table, place = seat
+    table.leave(place)
+    try:
+        with table.room:
+            yield
+    finally:
+        table.wait(place)
+
+
+def in_turns(jobs: Sequence[Callable[[], T]], *, workers: int) -> list[T | Exception]:
+    """What each job gives, or the exception that it raises, in their order.
+
+    Args:
+        jobs: they run one after the other, but for what stands under `aside`.
+        workers: how many may be aside at once.
+
+    >>> in_turns([lambda: 1, lambda: 1 // 0], workers=2)
+    [1, ZeroDivisionError('integer division or modulo by zero')]
+    """
+    table = _Table(len(jobs), workers)
+    found: list[T | Exception] = [_Never()] * len(jobs)
+
+    def run(place: int) -> None:
+        _seat.set((table, place))
+        try:
+            table.wait(place)
+            found[place] = jobs[place]()
+        except Exception as error:
+            found[place] = error
+        except _Abandoned:
+            pass
+        finally:
+            table.finish(place)
+
+    threads = [
+        threading.Thread(
+            target=contextvars.copy_context().run, args=(run, place), daemon=True,
+            name=f"tracegraph-proposal-{place}",
+        )
+        for place in range(len(jobs))
+    ]  # fmt: skip
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        table.abandon()
+        raise
+    return found
+
+
+class _Never(Exception):
+    """A job that did not come to an end."""
+
+
+@final
+class _Table:
+    """Whose turn it is."""
+
+    def __init__(self, places: int, workers: int) -> None:
+        self.room = threading.Semaphore(workers)
+        self._changed = threading.Condition()
+        self._present = list(range(places))
+        self._turn = 0
+        self._abandoned = False
+
+    def wait(self, place: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._abandoned or self._turn == place)
+            if self._abandoned:
+                raise _Abandoned
+
+    def leave(self, place: int) -> None:
+        with self._changed:
+            self._pass_on(place)
+
+    def finish(self, place: int) -> None:
+        with self._changed:
+            if self._turn == place:
+                self._pass_on(place)
+            self._present.remove(place)
+
+    def abandon(self) -> None:
+        with self._changed:
+            self._abandoned = True
+            self._changed.notify_all()
+
+    def _pass_on(self, place: int) -> None:
+        later = [other for other in self._present if other > place]
+        self._turn = (later or self._present)[0]
+        self._changed.notify_all()
+
+
+@final
+class OfThread(Generic[T]):
+    """An attribute that each thread has for itself: what one proposal knows while it is made.
+
+    >>> class Box:
+    ...     mark = OfThread("none")
+    >>> box = Box()
+    >>> box.mark = "here"
+    >>> in_turns([lambda: box.mark], workers=1), box.mark
+    (['none'], 'here')
+    """
+
+    def __init__(self, default: T) -> None:
+        self._default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"{name} of thread"
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> OfThread[T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        if instance is None:
+            return self
+        return getattr(self._local(instance), "value", self._default)
+
+    def __set__(self, instance: object, value: T) -> None:
+        self._local(instance).value = value
+
+    def _local(self, instance: object) -> threading.local:
+        local: threading.local = vars(instance).setdefault(self._name, threading.local())
+        return local

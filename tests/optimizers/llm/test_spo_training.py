@@ -1,0 +1,212 @@
+"""SPO in a training: duels with the present values decide, nobody knows right answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tracegraph as tg
+from optimizers import SPO, Budget, Paired, Pareto, Processes, afit, fit
+from optimizers.llm.duels import Duels
+from tests.worlds.intransitive import Intransitive
+from tracegraph.errors import OptimizerError
+from tracegraph.llm import Reply, Scripted, Usage
+
+EXAMPLES = ["a", "bb", "ccc"]
+
+
+def longer(example: Any, first: str, second: str) -> float:
+    return len(first) - len(second)
+
+
+def suggest(value: str) -> str:
+    return json.dumps({"suggestion": {"word": value}})
+
+
+def made(*replies: Any, judge: Any = longer) -> tuple[Any, SPO, Any]:
+    word = tg.node("plain", trainable=True, name="word")
+    spo = SPO([word], llm=Scripted(replies), requirements="be long", judge=judge)
+    return word, spo, lambda example: word + example
+
+
+def trained(workflow: Any, spo: SPO, steps: int, **options: Any) -> Any:
+    options = {"tries": 1, "workers": 1, "acceptance": Paired(alpha=1), **options}
+    return fit(workflow, EXAMPLES, spo.guide, optimizer=spo, budget=Budget(steps=steps), **options)
+
+
+@given(st.lists(st.sampled_from(["x", "plain", "other", "longer", "the longest"]), max_size=6))
+def test_an_honest_judge_lets_pass_what_is_better_than_the_present_and_nothing_else(
+    words: list[str],
+) -> None:
+    word, spo, workflow = made(*map(suggest, words), suggest(""))
+    result = trained(workflow, spo, len(words) + 1)
+    best, accepted = "plain", []
+    for said in words:
+        if len(said) > len(best):
+            best = said
+            accepted.append(said)
+    assert word.data == best
+    kept = [event for event in result.history if event.kind == "accepted"]
+    assert [event.score for event in kept] == [1.0] * len(accepted)
+
+
+@pytest.mark.parametrize("place", [1.0, -1.0])
+def test_a_judge_that_prefers_a_place_changes_nothing(place: float) -> None:
+    word, spo, workflow = made(suggest("another"), judge=lambda example, first, second: place)
+    result = trained(workflow, spo, 1)
+    assert word.data == "plain"
+    (tried,) = (event for event in result.history if event.kind == "rejected")
+    assert tried.score == 0.0
+
+
+def test_the_model_sees_outputs_and_judges_in_both_orders_and_its_cost_is_counted() -> None:
+    def said(text: str) -> Reply:
+        return Reply(text, usage=Usage(5, 1), cost=0.5)
+
+    replies = [said(suggest("longer")), *map(said, "ABABAB"), said(suggest("longest"))]
+    llm = Scripted([*replies, *map(said, "BABABA")])
+    word = tg.node("plain", trainable=True, name="word")
+    spo = SPO([word], llm=llm, requirements="be long")
+    result = trained(lambda example: word + example, spo, 2)
+    assert word.data == "longer"
+    first, swapped = (request.messages[1].text for request in llm.requests[1:3])
+    assert first.index("longera") < first.index("plaina")
+    assert swapped.index("longera") > swapped.index("plaina")
+    assert "output: 'plainccc'" in llm.requests[0].messages[1].text
+    assert "output: 'longerccc'" in llm.requests[7].messages[1].text
+    assert "plainccc" not in llm.requests[7].messages[1].text
+    assert result.spend.calls == 8  # the last duel's six come after the last proposal
+
+
+def test_a_candidate_that_fails_loses_and_one_that_mends_a_failure_wins() -> None:
+    word = tg.node("plain", trainable=True, name="word")
+
+    @tg.bundle
+    def run(word: str, example: str) -> str:
+        if (word == "bad" and example != "a") or (word == "plain" and example == "bb"):
+            raise ValueError("it cannot be")
+        return "longer" if word == "bad" else "equal"
+
+    spo = SPO(
+        [word], llm=Scripted([suggest("bad"), suggest("good")]), requirements="x", judge=longer
+    )
+    result = trained(lambda example: run(word, example), spo, 2)
+    assert word.data == "good"
+    assert [event.step for event in result.history if event.kind == "accepted"] == [2]
+
+
+def test_doubt_is_settled_on_further_examples_against_the_present_values() -> None:
+    word, spo, workflow = made(suggest("longer"), suggest("plain"))
+    examples = list("abcdefgh")
+    result = fit(
+        workflow, examples, spo.guide, optimizer=spo, budget=Budget(steps=2), tries=1, batch_size=2,
+        acceptance=Paired(alpha=0.05), anchors=["z"], workers=1,
+    )  # fmt: skip
+    assert word.data == "longer"
+    ends = [e for e in result.history if e.kind in ("accepted", "rejected")]
+    assert [(e.kind, e.step) for e in ends] == [("accepted", 1), ("rejected", 2)]
+    assert (
+        result.spend.runs == 2 * 6 + 2 + 2
+    )  # six of each leave no doubt; the anchor; the next batch
+
+
+def test_an_anchor_is_compared_with_the_present_values_not_with_those_of_its_last_duel() -> None:
+    def judge(example: str, first: str, second: str) -> float:
+        if example == "z":  # it takes anything but very long words
+            return float(len(first) < 9) - float(len(second) < 9)
+        return len(first) - len(second)
+
+    word, spo, workflow = made(
+        suggest("longer"), suggest("the longest"), suggest("longish"), judge=judge
+    )
+    trained(workflow, spo, 3, anchors=["z"])
+    assert word.data == "longish"
+
+
+def test_who_is_ready_first_decides_nothing() -> None:
+    word, spo, _ = made(suggest("longer"))
+
+    @tg.bundle
+    def run(word: str, example: str) -> str:
+        time.sleep(0.02 * (3 - len(example)))
+        return word + example
+
+    trained(lambda example: run(word, example), spo, 1, workers=3)
+    shown = spo.log[0].messages[-1].text
+    assert [shown.index(f"input: '{e}'") for e in EXAMPLES] == sorted(
+        shown.index(f"input: '{e}'") for e in EXAMPLES
+    )
+
+
+def test_workers_change_nothing() -> None:
+    one, many = (Intransitive(7, trained=True, sabotage=0.3, workers=n) for n in (1, 16))
+    assert one.learn() == many.learn()
+    assert (one.kept, one.calls) == (many.kept, many.calls)
+
+
+def test_a_training_that_goes_on_comes_to_the_same(tmp_path: Path) -> None:
+    def begun() -> tuple[Any, SPO, Any]:
+        lengths = Random(3).choices(range(1, 30), k=12)
+        return made(*(suggest("w" * n) for n in lengths))
+
+    word, spo, workflow = begun()
+    whole = trained(workflow, spo, 12)
+    at = tmp_path / "runs.db"
+    again, first, run = begun()
+    trained(run, first, 5, store=at)
+    rest = Scripted([Reply(suggest("w" * n)) for n in Random(3).choices(range(1, 30), k=12)][5:])
+    second = SPO([again], llm=rest, requirements="be long", judge=longer)
+    again.assign("plain")
+    going = trained(run, second, 12, store=at)
+    assert again.data == word.data
+    assert [e.score for e in going.history] == [e.score for e in whole.history]
+
+
+def test_awaited_it_is_the_same() -> None:
+    word, spo, _ = made(suggest("longer"), suggest("x"))
+
+    async def workflow(example: str) -> Any:
+        await asyncio.sleep(0)
+        return word + example
+
+    asyncio.run(afit(workflow, EXAMPLES, spo.guide, optimizer=spo, budget=Budget(steps=2), tries=1))
+    assert word.data == "longer"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"validation": ["d"]}, {"search": Pareto()}, {"remote": print, "executor": Processes(1)}],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_would_rank_several_by_duels_is_refused_before_anything_runs(options: Any) -> None:
+    ran: list[str] = []
+    _, spo, _ = made()
+    with pytest.raises(OptimizerError, match="present values"):
+        trained(ran.append, spo, 1, **options)
+    assert ran == []
+
+
+@pytest.mark.parametrize("said", ["better", None, float("nan")])
+def test_a_judge_that_gives_no_number_is_named(said: Any) -> None:
+    word, spo, workflow = made(suggest("other"), judge=lambda *duel: said)
+    with pytest.raises(OptimizerError, match="must give a number"):
+        trained(workflow, spo, 1)
+    assert word.data == "plain"
+
+
+def test_a_guide_by_itself() -> None:
+    word = tg.node("plain", trainable=True, name="word")
+    duels, example = Duels({"word": word}, longer), "x"
+    assert float(duels(example, "abc")[0].mean) == 0.0
+    with tg.stop_tracing(), tg.Overlay({word: "other"}):
+        assert [float(duels(example, said)[0].mean) for said in ("abcd", "ab", "xyz")] == [1, -1, 0]
+    assert duels.take() == [(example, "abc")]
+    assert duels.take() == []
