@@ -14,9 +14,9 @@ import asyncio
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import Executor, Future, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, cast, final
 
@@ -31,6 +31,7 @@ from tracegraph.errors import BudgetExceeded, ExecutionError, OptimizerError
 from tracegraph.failure import failed_node
 from tracegraph.feedback import Feedback, Remark, Score
 from tracegraph.graph import renumber
+from tracegraph.history.checkpoint import random_state_now, set_random_state
 from tracegraph.kinds import show
 from tracegraph.llm.keeping import keeping
 from tracegraph.node import Node, next_id, unwrap
@@ -124,6 +125,9 @@ class Evaluator:
         moment: where in a training this is; the same for a step that is done again.
         edition: of what the workflow has beside the parameters, such as tensors that move by themselves;
             what was evaluated with another edition is evaluated again.
+        apart: whether runs that are only scored leave the global random generators as they were, so
+            that it makes no difference whether one was run or kept. With one worker each begins with
+            the same state; with several, which one draws what is up to the system.
 
     >>> import tracegraph as tg
     >>> word = tg.node("Hi", trainable=True, name="word")
@@ -167,14 +171,21 @@ class Evaluator:
             )
         self.workflow, self.parameters = workflow, dict(parameters)
         self.referee = Referee(guide, constraints, weights)
+        self.relative = bool(getattr(guide, "relative", False))
+        if self.relative and remote is not None:
+            raise OptimizerError(
+                "this guide compares with the present values' outputs, which are not at hand for what "
+                "remote= runs elsewhere; leave out remote="
+            )
         self.call = call or call_with_input
         self.remote, self._elsewhere = remote, executor if remote is not None else None
         self.executor = executor if executor is not None and remote is None else DaemonThreads()
-        self.workers, self.timeout, self.failure_score = workers, timeout, failure_score
+        self.workers, self.timeout = workers, timeout
+        self.failure_score = min(failure_score, -1.0) if self.relative else failure_score
         self.runs = 0
         self.cache: dict[tuple[str, str, int], Evaluation] = {}
         self.journal, self.receipts, self.moment = journal, receipts, ""
-        self.edition = 0
+        self.edition, self.apart = 0, False
         self._overlays: dict[str, Overlay] = {}
         self._bills: dict[tuple[str, str, int], Usage] = {}
         self._unpaid = Usage()
@@ -188,11 +199,14 @@ class Evaluator:
         """
         keys = {number: self._key(split, candidate, number) for number in examples}
         todo = {n: e for n, e in examples.items() if not self._known(keys[n])}
+        before = random_state_now() if self.apart else None
         try:
             if todo:
                 self._score_all([self._job(keys[n], e) for n, e in todo.items()], candidate)
         finally:
             self._bill(keys.values())
+            if before is not None:
+                set_random_state(before)
         return [self.cache[key] for key in keys.values()]
 
     def _score_all(self, jobs: Sequence[_Job], candidate: Candidate) -> None:
@@ -213,6 +227,8 @@ class Evaluator:
 
         What only the journal knows is missing: a training that goes on decides as it would have.
         """
+        if self.relative:
+            return len(numbers)
         return sum(self._key(split, candidate, number) not in self.cache for number in numbers)
 
     def traced(
@@ -246,8 +262,11 @@ class Evaluator:
     def _known(self, key: tuple[str, str, int]) -> bool:
         """Whether a candidate's evaluation is in the cache, into which the journal's is taken.
 
-        What comes from the journal was run by an earlier process, and counts as run.
+        What comes from the journal was run by an earlier process, and counts as run. Scores that are
+        relative to other values are known of none.
         """
+        if self.relative:
+            return False
         if key in self.cache:
             return True
         kept = None if self.journal is None else self.journal.get(_name(key))
@@ -261,7 +280,8 @@ class Evaluator:
     def _job(self, key: tuple[str, str, int], example: Any, *, traced: bool = False) -> _Job:
         where = f"{self.moment}/{'traced' if traced else 'scored'}/{_name(key)}"
         runs, judged = (Place(f"{where}/{what}", self.receipts) for what in ("run", "judged"))
-        return _Job(example, key, runs, judged, traced and self.receipts is not None)
+        recalls = traced and self.receipts is not None and not self.relative
+        return _Job(example, key, runs, judged, recalls)
 
     def _keep(self, job: _Job, evaluation: Evaluation) -> None:
         paid = job.paid
@@ -277,12 +297,22 @@ class Evaluator:
     # One example
 
     def _score(self, job: _Job, overlay: Overlay) -> Traced:
-        with overlay, stop_tracing():
+        with overlay, stop_tracing(), self._chance_apart():
             return replace(self._trace(job), output=None, messages=(), raised=None)
 
     async def _score_awaited(self, job: _Job, overlay: Overlay) -> Traced:
-        with overlay, stop_tracing():
+        with overlay, stop_tracing(), self._chance_apart():
             return replace(await self._trace_awaited(job), output=None, messages=(), raised=None)
+
+    @contextmanager
+    def _chance_apart(self) -> Iterator[None]:
+        """A block that leaves the global random generators as they were, where nobody else uses them."""
+        before = random_state_now() if self.apart and self.workers == 1 else None
+        try:
+            yield
+        finally:
+            if before is not None:
+                set_random_state(before)
 
     def _score_elsewhere(self, job: _Job, values: dict[str, Any]) -> Traced:
         assert self._elsewhere is not None

@@ -36,7 +36,7 @@ from optimizers.training.saving import Journals, as_store
 from optimizers.training.snapshot import restore, snapshot
 from optimizers.training.standings import Standings
 from optimizers.training.values import Values
-from tracegraph.errors import BudgetExceeded, TracegraphError
+from tracegraph.errors import BudgetExceeded, OptimizerError, TracegraphError
 
 __all__ = ["Training", "TrainingStopped", "afit", "fit"]
 
@@ -78,7 +78,13 @@ class Training:
             constraints=o.constraints, weights=o.weights, journal=self.journals.evaluations,
             receipts=self.journals.receipts,
         )  # fmt: skip
+        self.evaluator.apart = bool(self.members.movers)
         compared = self.validation or (self.train if self.policy.scored else [])
+        if self.evaluator.relative and compared:
+            raise OptimizerError(
+                "this guide compares a candidate with the present values only, so its scores cannot rank "
+                "several: leave out validation= and search=, or compare with fixed outputs (Pairwise)"
+            )
         self.account = Account(
             budget, self.evaluator, reserve=len(compared),
             step=self.batch_size * (1 + o.proposals * len(self.members.proposers))
