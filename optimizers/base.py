@@ -6,6 +6,7 @@ changed, what was rejected and why, and what it cost.
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -38,6 +39,16 @@ class Usage:
     tokens_in: int = 0
     tokens_out: int = 0
     cost: float | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        """Both together; a cost that is unknown counts nothing beside one that is known."""
+        costs = [usage.cost for usage in (self, other) if usage.cost is not None]
+        return Usage(
+            self.calls + other.calls,
+            self.tokens_in + other.tokens_in,
+            self.tokens_out + other.tokens_out,
+            math.fsum(costs) if costs else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from tracegraph.errors import DuplicateName, OptimizerError
 from tracegraph.events import observed
 from tracegraph.kinds import is_tensor, show
 
-__all__ = ["Partition", "optimize"]
+__all__ = ["Partition", "optimize", "parameters_of"]
 
 
 class Partition:
@@ -37,7 +37,7 @@ class Partition:
         self.optimizers = optimizers
         owners: dict[int, Any] = {}
         for optimizer in optimizers:
-            for parameter in _parameters(optimizer):
+            for parameter in parameters_of(optimizer):
                 if owners.setdefault(id(parameter), optimizer) is not optimizer:
                     raise DuplicateName(
                         f"{getattr(parameter, 'label', 'a tensor')!r} is given to two optimizers, "
@@ -48,7 +48,7 @@ class Partition:
     @property
     def parameters(self) -> list[Any]:
         """The parameters of all of them."""
-        return [p for optimizer in self.optimizers for p in _parameters(optimizer)]
+        return [p for optimizer in self.optimizers for p in parameters_of(optimizer)]
 
     def zero_feedback(self) -> None:
         """Forget what has arrived, everywhere."""
@@ -144,23 +144,18 @@ def _searches(optimizer: Optimizer) -> bool:
     return hasattr(optimizer, "tell")
 
 
-def _parameters(optimizer: Any) -> list[Any]:
+def parameters_of(optimizer: Any) -> list[Any]:
+    """The parameters of an optimizer, or the tensors of one of torch's."""
     if hasattr(optimizer, "parameters"):
         return list(optimizer.parameters)
     return [p for group in getattr(optimizer, "param_groups", ()) for p in group["params"]]
 
 
 def _joined(updates: list[Update]) -> Update:
-    costs = [u.usage.cost for u in updates if u.usage.cost is not None]
     return Update(
         changes=tuple(c for u in updates for c in u.changes),
         rejections=tuple(r for u in updates for r in u.rejections),
         reasoning="\n".join(u.reasoning for u in updates if u.reasoning),
-        usage=Usage(
-            calls=sum(u.usage.calls for u in updates),
-            tokens_in=sum(u.usage.tokens_in for u in updates),
-            tokens_out=sum(u.usage.tokens_out for u in updates),
-            cost=sum(costs) if costs else None,
-        ),
+        usage=sum((u.usage for u in updates), Usage()),
         note="; ".join(u.note for u in updates if u.note),
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import MutableMapping
 from dataclasses import replace
-from typing import final
+from typing import Any, Final, final
 
 from optimizers.base import Usage
 from optimizers.training.budget import Budget, Spend
@@ -12,6 +13,8 @@ from optimizers.training.evaluator import Evaluator
 from tracegraph.errors import OptimizerError
 
 __all__ = ["Account"]
+
+_TIME: Final = "seconds"
 
 
 @final
@@ -23,12 +26,21 @@ class Account:
         evaluator: counts the runs.
         reserve: runs that are kept for scoring the last accepted candidate.
         step: runs that one step takes at most, apart from `reserve`.
+        receipts: keeps the time, see `Evaluator`.
     """
 
-    def __init__(self, budget: Budget, evaluator: Evaluator, *, reserve: int, step: int) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        evaluator: Evaluator,
+        *,
+        reserve: int,
+        step: int,
+        receipts: MutableMapping[str, Any] | None = None,
+    ) -> None:
         self.budget, self.reserve, self.step = budget, reserve, step
         self.spend = Spend()
-        self._evaluator = evaluator
+        self._evaluator, self._receipts = evaluator, receipts
         self._began = time.monotonic()
 
     def check_start(self) -> None:
@@ -54,24 +66,34 @@ class Account:
 
     def over(self) -> str:
         """Which limit leaves no room for another step, in words; empty where there is room."""
-        self.spend = replace(self.spend, seconds=time.monotonic() - self._began)
+        self.count()
         reason = self.budget.spent(self.spend)
         if not reason and self.room() < self.step:
             reason = f"the budget of {self.budget.runs} runs has no room for another step"
         return reason
 
+    def spent(self) -> str:
+        """Which limit a step has reached on its way, in words; empty where it may ask for more."""
+        return self.budget.spent(replace(self.spend, steps=0))
+
     def count(self) -> None:
-        """Take over how many runs there were."""
+        """Take over how many runs there were, what judges and runs cost, and how long it took."""
         self.spend = replace(self.spend, runs=self._evaluator.runs)
+        self.pay(self._evaluator.settled())
 
     def pay(self, usage: Usage) -> None:
-        """Count what a proposal cost."""
-        self.spend = self.spend.plus(usage)
+        """Count what a proposal or a judge cost."""
+        seconds = time.monotonic() - self._began
+        self.spend = replace(self.spend.plus(usage), seconds=seconds)
+        if self._receipts is not None:
+            self._receipts[_TIME] = seconds
 
     def step_begun(self) -> None:
         """Count a step."""
         self.spend = replace(self.spend, steps=self.spend.steps + 1)
 
     def restore(self, spend: Spend) -> None:
-        """Go on from what an earlier process had spent."""
+        """Go on from what earlier processes had spent, the time since the last save included."""
         self.spend, self._evaluator.runs = spend, spend.runs
+        kept = None if self._receipts is None else self._receipts.get(_TIME)
+        self._began = time.monotonic() - max(spend.seconds, kept or 0.0)

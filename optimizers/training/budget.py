@@ -15,9 +15,16 @@ __all__ = ["Budget", "Spend", "as_budget"]
 @final
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """What was used: steps, runs of the workflow, and the optimizer's calls, tokens and dollars.
+    """What was used, by all processes that took part.
 
-    `dollars` holds what is known: calls whose price nobody knows count 0.
+    Attributes:
+        steps: minibatches.
+        runs: of the workflow.
+        calls: of the optimizers' and the judges' models.
+        tokens: in these calls.
+        dollars: that these calls and, where they go through `tracegraph.llm`, those of the workflow cost.
+            Calls whose price nobody knows count 0.
+        seconds: by the clock.
     """
 
     steps: int = 0
@@ -46,9 +53,11 @@ class Spend:
 class Budget:
     """How much a training may spend at most; ``None`` is no limit.
 
-    `runs` (of the workflow) is never exceeded. The others are looked at before each step, so the last
-    step may go beyond them by its own cost; `seconds` are those of this process. For a limit on calls,
-    tokens or dollars that no call exceeds, wrap the model: ``tracegraph.llm.Budgeted``.
+    `runs` (of the workflow) is never exceeded. The others, see `Spend`, are looked at before each step
+    and each proposal, so the last one may go beyond them by its own cost. For a limit on calls, tokens
+    or dollars that no call exceeds, wrap the model: ``tracegraph.llm.Budgeted``. A training that goes
+    on from a store goes on with what it had spent. What was under way when it was killed is done again
+    and counts once, because nobody can know whether it was paid.
 
     Raises:
         OptimizerError: a limit is no positive number; nothing could be done with it.

@@ -14,19 +14,26 @@ import asyncio
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from concurrent.futures import Executor, Future, wait
+from contextlib import closing, contextmanager
+from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, cast, final
 
+from optimizers.base import Usage
 from optimizers.candidate import Candidate
 from optimizers.training.guide import Guide, Referee, Verdict
+from optimizers.training.places import Place
+from optimizers.training.side_by_side import SideBySide
 from optimizers.training.threads import DaemonThreads
+from optimizers.training.verdicts import digest, packed, unpacked
 from tracegraph.errors import BudgetExceeded, ExecutionError, OptimizerError
 from tracegraph.failure import failed_node
 from tracegraph.feedback import Feedback, Remark, Score
 from tracegraph.graph import renumber
+from tracegraph.history.checkpoint import random_state_now, set_random_state
 from tracegraph.kinds import show
+from tracegraph.llm.keeping import keeping
 from tracegraph.node import Node, next_id, unwrap
 from tracegraph.overlay import Overlay
 from tracegraph.parameter import Parameter
@@ -49,8 +56,9 @@ class Evaluation:
 
     @classmethod
     def restored(cls, data: Mapping[str, Any]) -> Evaluation:
-        """The evaluation that `dataclasses.asdict` gave."""
-        return cls(**{**data, "violated": tuple(data["violated"])})
+        """The evaluation that `dataclasses.asdict` gave, whatever stands beside it."""
+        rest = {name: value for name, value in data.items() if name != "paid"}
+        return cls(**{**rest, "violated": tuple(data["violated"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +78,20 @@ def call_with_input(workflow: Any, example: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A call that is to be made, and under which key its evaluation is kept."""
+    """A run that is to be made: of which example, under which key its evaluation is kept, and where
+    the workflow and the judge ask models.
+    """
 
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
+    example: Any
     key: tuple[str, str, int]
+    runs: Place
+    judged: Place
+    recalls: bool
+
+    @property
+    def paid(self) -> Usage:
+        """What the judge's models cost; of the workflow's, which runs stand for, only the money."""
+        return self.judged.usage + Usage(cost=self.runs.usage.cost)
 
 
 @final
@@ -100,6 +117,17 @@ class Evaluator:
         constraints: what must hold whatever the score, by name, see `Referee`.
         weights: how much each objective counts where the guide gives several.
         journal: keeps every evaluation as soon as it is there; a dict on disk.
+        receipts: keeps what models reply, to the workflow and to the judge, and verdicts on runs whose
+            graph is needed; a dict on disk, which may be cleared between two steps.
+
+    Attributes:
+        runs: how often the workflow was run.
+        moment: where in a training this is; the same for a step that is done again.
+        edition: of what the workflow has beside the parameters, such as tensors that move by themselves;
+            what was evaluated with another edition is evaluated again.
+        apart: whether runs that are only scored leave the global random generators as they were, so
+            that it makes no difference whether one was run or kept. With one worker each begins with
+            the same state; with several, which one draws what is up to the system.
 
     >>> import tracegraph as tg
     >>> word = tg.node("Hi", trainable=True, name="word")
@@ -124,6 +152,7 @@ class Evaluator:
         constraints: Mapping[str, Any] | None = None,
         weights: Mapping[str, float] | None = None,
         journal: MutableMapping[str, Any] | None = None,
+        receipts: MutableMapping[str, Any] | None = None,
     ) -> None:
         if not callable(workflow):
             raise OptimizerError(f"workflow must be callable, got {show(workflow, 80)}")
@@ -155,8 +184,11 @@ class Evaluator:
         self.failure_score = min(failure_score, -1.0) if self.relative else failure_score
         self.runs = 0
         self.cache: dict[tuple[str, str, int], Evaluation] = {}
-        self.journal = journal
+        self.journal, self.receipts, self.moment = journal, receipts, ""
+        self.edition, self.apart = 0, False
         self._overlays: dict[str, Overlay] = {}
+        self._bills: dict[tuple[str, str, int], Usage] = {}
+        self._unpaid = Usage()
 
     def scores(
         self, candidate: Candidate, examples: Mapping[int, Any], split: str = "train"
@@ -165,19 +197,30 @@ class Evaluator:
 
         Nothing is recorded, and what is known is not run again.
         """
-        keys = {number: (split, candidate.id, number) for number in examples}
+        keys = {number: self._key(split, candidate, number) for number in examples}
         todo = {n: e for n, e in examples.items() if not self._known(keys[n])}
-        if todo:
-            overlay = self._overlay(candidate)
-            values = dict(candidate.values)
-            if self.remote is not None:
-                calls = [_Job(self._score_elsewhere, (values, e), keys[n]) for n, e in todo.items()]
-            elif self._awaits:
-                calls = [_Job(self._score_awaited, (overlay, e), keys[n]) for n, e in todo.items()]
-            else:
-                calls = [_Job(self._score, (overlay, e), keys[n]) for n, e in todo.items()]
-            self._all(calls, None if self.remote is not None else self.timeout)
+        before = random_state_now() if self.apart else None
+        try:
+            if todo:
+                self._score_all([self._job(keys[n], e) for n, e in todo.items()], candidate)
+        finally:
+            self._bill(keys.values())
+            if before is not None:
+                set_random_state(before)
         return [self.cache[key] for key in keys.values()]
+
+    def _score_all(self, jobs: Sequence[_Job], candidate: Candidate) -> None:
+        if self.remote is not None:
+            values = dict(candidate.values)
+            self._all(jobs, self._score_elsewhere, (values,), limit=None)
+        else:
+            score = self._score_awaited if self._awaits else self._score
+            self._all(jobs, score, (self._overlay(candidate),), limit=self.timeout)
+
+    def settled(self) -> Usage:
+        """What judges cost, and the money that runs cost, since this was asked last."""
+        usage, self._unpaid = self._unpaid, Usage()
+        return usage
 
     def missing(self, candidate: Candidate, numbers: Sequence[int], split: str = "train") -> int:
         """How many of these examples a candidate was not evaluated on yet.
@@ -186,7 +229,7 @@ class Evaluator:
         """
         if self.relative:
             return len(numbers)
-        return sum((split, candidate.id, number) not in self.cache for number in numbers)
+        return sum(self._key(split, candidate, number) not in self.cache for number in numbers)
 
     def traced(
         self, candidate: Candidate, examples: Mapping[int, Any], split: str = "train"
@@ -198,8 +241,13 @@ class Evaluator:
         leaves = [p._leaf() for p in self.parameters.values()]  # one for all threads
         first = next_id()
         trace = self._trace_awaited if self._awaits else self._trace
-        jobs = [_Job(trace, (e,), (split, candidate.id, n)) for n, e in examples.items()]
-        done = self._all(jobs, self.timeout)
+        jobs = [
+            self._job(self._key(split, candidate, n), e, traced=True) for n, e in examples.items()
+        ]
+        try:
+            done = self._all(jobs, trace, (), limit=self.timeout)
+        finally:
+            self._bill([job.key for job in jobs])
         renumber([t.output for t in done if t.output is not None], first)
         del leaves
         return done
@@ -207,6 +255,9 @@ class Evaluator:
     @property
     def _awaits(self) -> bool:
         return bool(getattr(self.executor, "awaits", False))
+
+    def _key(self, split: str, candidate: Candidate, number: int) -> tuple[str, str, int]:
+        return f"{split} {self.edition}" if self.edition else split, candidate.id, number
 
     def _known(self, key: tuple[str, str, int]) -> bool:
         """Whether a candidate's evaluation is in the cache, into which the journal's is taken.
@@ -223,29 +274,50 @@ class Evaluator:
             return False
         self.runs += 1
         self.cache[key] = Evaluation.restored(kept)
+        self._bills[key] = Usage(*kept.get("paid", ()))
         return True
 
-    def _keep(self, key: tuple[str, str, int], evaluation: Evaluation) -> None:
-        self.cache[key] = evaluation
+    def _job(self, key: tuple[str, str, int], example: Any, *, traced: bool = False) -> _Job:
+        where = f"{self.moment}/{'traced' if traced else 'scored'}/{_name(key)}"
+        runs, judged = (Place(f"{where}/{what}", self.receipts) for what in ("run", "judged"))
+        recalls = traced and self.receipts is not None and not self.relative
+        return _Job(example, key, runs, judged, recalls)
+
+    def _keep(self, job: _Job, evaluation: Evaluation) -> None:
+        paid = job.paid
+        self.cache[job.key], self._bills[job.key] = evaluation, paid
         if self.journal is not None:
-            self.journal[_name(key)] = asdict(evaluation)
+            self.journal[_name(job.key)] = {**asdict(evaluation), "paid": list(astuple(paid))}
+
+    def _bill(self, keys: Iterable[tuple[str, str, int]]) -> None:
+        """Count what runs cost, in their order, so that even the last digit of a sum is the same."""
+        for key in keys:
+            self._unpaid += self._bills.pop(key, Usage())
 
     # One example
 
-    def _score(self, overlay: Overlay, example: Any) -> Traced:
-        with overlay, stop_tracing():
-            return replace(self._trace(example), output=None, messages=(), raised=None)
+    def _score(self, job: _Job, overlay: Overlay) -> Traced:
+        with overlay, stop_tracing(), self._chance_apart():
+            return replace(self._trace(job), output=None, messages=(), raised=None)
 
-    async def _score_awaited(self, overlay: Overlay, example: Any) -> Traced:
-        with overlay, stop_tracing():
-            return replace(
-                await self._trace_awaited(example), output=None, messages=(), raised=None
-            )
+    async def _score_awaited(self, job: _Job, overlay: Overlay) -> Traced:
+        with overlay, stop_tracing(), self._chance_apart():
+            return replace(await self._trace_awaited(job), output=None, messages=(), raised=None)
 
-    def _score_elsewhere(self, values: dict[str, Any], example: Any) -> Traced:
+    @contextmanager
+    def _chance_apart(self) -> Iterator[None]:
+        """A block that leaves the global random generators as they were, where nobody else uses them."""
+        before = random_state_now() if self.apart and self.workers == 1 else None
+        try:
+            yield
+        finally:
+            if before is not None:
+                set_random_state(before)
+
+    def _score_elsewhere(self, job: _Job, values: dict[str, Any]) -> Traced:
         assert self._elsewhere is not None
         try:
-            future = self._elsewhere.submit(cast(Any, self.remote), values, example)
+            future = self._elsewhere.submit(cast(Any, self.remote), values, job.example)
         except Exception as error:  # a process pool that broke, a function that cannot travel
             raise OptimizerError(
                 f"the executor {show(self._elsewhere, 80)} took no call: "
@@ -260,7 +332,7 @@ class Evaluator:
             raise
         except Exception as error:
             return self._failed(error)
-        return self._judged(example, output)
+        return self._judged(job, output)
 
     def _in_time(self, future: Future[Any]) -> bool:
         """Wait for a call; false where it is not done `timeout` seconds after it was seen to run.
@@ -278,30 +350,33 @@ class Evaluator:
                 return False
         return True
 
-    def _trace(self, example: Any) -> Traced:
+    def _trace(self, job: _Job) -> Traced:
         try:
-            output = self.call(self.workflow, example)
-            if inspect.isawaitable(output):
-                output = asyncio.run(_awaited(output))
+            with keeping(job.runs):
+                output = self.call(self.workflow, job.example)
+                if inspect.isawaitable(output):
+                    output = asyncio.run(_awaited(output))
         except BudgetExceeded:
             raise
         except Exception as error:
             return self._failed(error)
-        return self._judged(example, output)
+        return self._judged(job, output)
 
-    async def _trace_awaited(self, example: Any) -> Traced:
+    async def _trace_awaited(self, job: _Job) -> Traced:
         try:
-            output = self.call(self.workflow, example)
-            if inspect.isawaitable(output):
-                output = await output
+            with keeping(job.runs):
+                output = self.call(self.workflow, job.example)
+                if inspect.isawaitable(output):
+                    output = await output
         except BudgetExceeded:
             raise
         except Exception as error:
             return self._failed(error)
-        return await asyncio.to_thread(self._judged, example, output)  # a judge may block
+        return await asyncio.to_thread(self._judged, job, output)  # a judge may block
 
-    def _judged(self, example: Any, output: Any) -> Traced:
-        verdict = self.referee(example, unwrap(output))
+    def _judged(self, job: _Job, output: Any) -> Traced:
+        with keeping(job.judged):
+            verdict = self._verdict(job, unwrap(output))
         return Traced(
             Evaluation(
                 verdict.score, verdict.text, None, dict(verdict.objectives), verdict.violated
@@ -309,6 +384,22 @@ class Evaluator:
             output if isinstance(output, Node) else None,
             verdict.messages,
         )
+
+    def _verdict(self, job: _Job, output: Any) -> Verdict:
+        """What the judge says of an output, or said of the same one before this step was cut off."""
+        name = digest(output) if job.recalls and self.receipts is not None else None
+        if name is None or self.receipts is None:
+            return self.referee(job.example, output)
+        place = f"{job.judged.name}/{name}"
+        kept = self.receipts.get(place)
+        if kept is not None:
+            job.judged.recall(Usage(*kept["paid"]))
+            return unpacked(kept)
+        verdict = self.referee(job.example, output)
+        data = packed(verdict)
+        if data is not None:
+            self.receipts[place] = {**data, "paid": list(astuple(job.judged.usage))}
+        return verdict
 
     def _failed(self, error: Exception) -> Traced:
         node = failed_node(error)
@@ -327,60 +418,25 @@ class Evaluator:
 
     # Many examples
 
-    def _all(self, jobs: Sequence[_Job], limit: float | None) -> list[Traced]:
+    def _all(
+        self, jobs: Sequence[_Job], run: Callable[..., Any], more: Any, *, limit: float | None
+    ) -> list[Traced]:
         """Run jobs, at most `workers` at once; gives what they gave in the order of the jobs.
 
         What is ready is kept at once, whatever becomes of the others. `limit` is in seconds; what
         runs elsewhere looks at the clock itself.
         """
         results: dict[int, Traced] = {}
-        waiting = iter(enumerate(jobs))
-        running: dict[Future[Traced], tuple[int, float]] = {}
-        try:
-            while self._fill(running, waiting) or running:
-                for future, late in self._ready(running, limit):
-                    number, _ = running.pop(future)
-                    results[number] = self._late() if late else future.result()
-                    self._keep(jobs[number].key, results[number].evaluation)
-        finally:
-            for future in running:
-                future.cancel()
+        calls = [(run, (job, *more)) for job in jobs]
+        beside = SideBySide(self.executor, calls, self.workers, limit, self._count)
+        with closing(beside.done()) as ready:
+            for number, future in ready:
+                results[number] = self._late() if future is None else future.result()
+                self._keep(jobs[number], results[number].evaluation)
         return [results[number] for number in range(len(jobs))]
 
-    def _fill(
-        self,
-        running: dict[Future[Traced], tuple[int, float]],
-        waiting: Iterator[tuple[int, _Job]],
-    ) -> bool:
-        """Start jobs while there is room; whether one was started."""
-        started = False
-        while len(running) < self.workers:
-            following = next(waiting, None)
-            if following is None:
-                break
-            number, job = following
-            running[self.executor.submit(job.function, *job.args)] = number, time.monotonic()
-            self.runs += 1
-            started = True
-        return started
-
-    def _ready(
-        self, running: dict[Future[Traced], tuple[int, float]], limit: float | None
-    ) -> list[tuple[Future[Traced], bool]]:
-        """The jobs that are done, or (true) out of time and given up; waits for the first of them."""
-        left = None
-        if limit is not None:
-            oldest = min(started for _, started in running.values())
-            left = max(0.0, oldest + limit - time.monotonic())
-        done, _ = wait(running, timeout=left, return_when=FIRST_COMPLETED)
-        ready = [(future, False) for future in done]
-        if limit is None:
-            return ready
-        now = time.monotonic()
-        late = [f for f, (_, began) in running.items() if now - began >= limit and not f.done()]
-        for future in late:
-            future.cancel()
-        return [*ready, *((future, True) for future in late if future not in done)]
+    def _count(self) -> None:
+        self.runs += 1
 
     def _overlay(self, candidate: Candidate) -> Overlay:
         """The candidate's overlay; a few are kept, so that its code is compiled once."""

@@ -7,6 +7,7 @@ from typing import Any, final
 
 from optimizers.base import Optimizer
 from optimizers.partition import Partition, optimize
+from optimizers.training.movers import Movers
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
 from tracegraph.module import named_parameters
@@ -35,20 +36,7 @@ class Members:
             else [self.optimizer]
         )
         self.proposers = [m for m in self.all if hasattr(m, "propose")]
-        self.steppers = [m for m in self.all if not hasattr(m, "propose")]
-
-    def check_store(self, store: object) -> None:
-        """Refuse to keep what cannot be kept exactly.
-
-        Raises:
-            OptimizerError: an optimizer steps by itself, and its tensors are no candidates.
-        """
-        if store is not None and self.steppers:
-            names = ", ".join(sorted({type(m).__name__ for m in self.steppers}))
-            raise OptimizerError(
-                f"store= cannot keep the tensors and the state of {names}, so the training could not "
-                "go on exactly; save them with tracegraph.history.checkpoint, or train them apart"
-            )
+        self.movers = Movers([m for m in self.all if not hasattr(m, "propose")])
 
 
 def _optimizer(given: Any, workflow: Any) -> Any:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
-from optimizers.base import Proposal
+from optimizers.base import Proposal, Usage
 from optimizers.candidate import Candidate
 from optimizers.training.account import Account
 from optimizers.training.diary import Diary
+from optimizers.training.places import Place
 from optimizers.training.tally import Tally
 from optimizers.training.values import Values
 from tracegraph.errors import BudgetExceeded, ModelError
+from tracegraph.llm.keeping import keeping
 
 __all__ = ["Challenger", "Proposers"]
 
+T = TypeVar("T")
 _MOST_FAILURES: Final = 3
 
 
@@ -45,6 +48,7 @@ class Proposers:
         values: their parameters.
         each: how many candidates each of them is asked for.
         tried: the ids of candidates that are not tried again.
+        receipts: keeps what their models reply, see `Evaluator`.
     """
 
     def __init__(
@@ -55,10 +59,16 @@ class Proposers:
         tried: set[str],
         account: Account,
         diary: Diary,
+        receipts: MutableMapping[str, Any] | None = None,
     ) -> None:
         self.members, self.each, self.tried = list(members), each, tried
         self.failures = 0
         self._values, self._account, self._diary = values, account, diary
+        self._receipts, self._moment, self._number = receipts, "", 0
+
+    def begin(self, moment: str) -> None:
+        """Begin a step; `moment` is the same where the step is done again."""
+        self._moment, self._number = moment, 0
 
     def challengers(self, present: Candidate, score: float) -> list[Challenger]:
         """What they suggest in place of the present values, which scored `score`; nothing twice.
@@ -68,26 +78,16 @@ class Proposers:
         """
         found: list[Challenger] = []
         for member in self.members:
-            asked = hasattr(member, "ask")
-            found += (
-                self._asked(member, present, score) if asked else self._proposed(member, present)
-            )
+            if found and self._account.spent():
+                break
+            ask = self._asked if hasattr(member, "ask") else self._proposed
+            found += ask(member, present, score)
         return list({c.candidate.id: c for c in found if c.candidate.id not in self.tried}.values())
 
     def _asked(self, member: Any, present: Candidate, score: float) -> list[Challenger]:
         found: list[Challenger] = []
-        while len(found) < self.each:
-            try:
-                following = member.ask(1)
-            except BudgetExceeded:
-                raise
-            except ModelError as error:
-                self._failed(error)
-                break
-            finally:
-                if hasattr(member, "paid"):
-                    self._account.pay(member.paid())
-            self.failures = 0
+        while len(found) < self.each and not (found and self._account.spent()):
+            following = self._paid(member, lambda: member.ask(1))
             if not following:
                 break
             values = {**present.values, **following[0].values}
@@ -98,22 +98,33 @@ class Proposers:
                 found.append(Challenger(candidate, member, asked=following[0]))
         return found
 
-    def _proposed(self, member: Any, present: Candidate) -> list[Challenger]:
-        found = []
+    def _proposed(self, member: Any, present: Candidate, score: float) -> list[Challenger]:
+        found: list[Challenger] = []
         for _ in range(self.each):
-            try:
-                proposal = member.propose()
-            except BudgetExceeded:
-                raise
-            except ModelError as error:
-                self._failed(error)
-                continue
-            self.failures = 0
-            self._account.pay(proposal.usage)
-            challenger = self._read(member, proposal, present)
+            if found and self._account.spent():
+                break
+            proposal = self._paid(member, member.propose)
+            challenger = None if proposal is None else self._read(member, proposal, present)
             if challenger is not None:
                 found.append(challenger)
         return found
+
+    def _paid(self, member: Any, ask: Callable[[], T]) -> T | None:
+        """What a member answers, and what that cost counted; ``None`` where its model failed."""
+        place = Place(f"{self._moment}/asked/{self._number}", self._receipts)
+        self._number += 1
+        try:
+            with keeping(place):
+                given = ask()
+        except ModelError as error:
+            self._account.pay(_cost(member, None, place))
+            if isinstance(error, BudgetExceeded):
+                raise
+            self._failed(error)
+            return None
+        self._account.pay(_cost(member, given, place))
+        self.failures = 0
+        return given
 
     def _failed(self, error: ModelError) -> None:
         """Go on after a failure of the model, unless there were several, one after the other."""
@@ -140,3 +151,11 @@ class Proposers:
         else:
             return challenger
         return None
+
+
+def _cost(member: Any, given: Any, place: Place) -> Usage:
+    """What a member says that its answer cost; where it does not say, what was seen of it."""
+    if isinstance(given, Proposal):
+        return given.usage
+    paid: Callable[[], Usage] | None = getattr(member, "paid", None)
+    return place.usage if paid is None else paid()

@@ -86,7 +86,7 @@ class Result:
     history: tuple[Event, ...]
     spend: Spend
     stopped: str
-    error: Exception | None = None
+    error: BaseException | None = None
     candidates: Mapping[str, Candidate] = field(default_factory=dict)
     state: Any = None
 

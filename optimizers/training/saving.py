@@ -1,9 +1,8 @@
 """Keep a training on disk so that it goes on exactly, whenever it was stopped or killed.
 
-The state is kept after each step. What is paid for in between is kept at once, in journals: every
-evaluation, and every reply of the optimizers' models. So the step that was cut off is done again with what
-it had paid for already. Only the runs whose graphs were in memory happen again: their models' replies
-can be kept by ``Cached``.
+The state is kept after each step; tensors that move by themselves, beside it in a checkpoint. What is
+paid for in between is kept at once, in journals: every evaluation, every reply of a model, every verdict. So
+the step that was cut off is done again with what it had paid for already.
 """
 
 from __future__ import annotations
@@ -16,18 +15,20 @@ from typing import Any, Final, Protocol, cast, final
 from tracegraph.errors import OptimizerError
 from tracegraph.history import State
 from tracegraph.kinds import show
-from tracegraph.llm import Ask, LanguageModel, Reply, Request, Steps, Tape, Wrapper
+from tracegraph.llm.model import is_foreign
+from tracegraph.llm.passing import Foreign
 
-__all__ = ["Journals", "Paid", "Store", "as_store"]
+__all__ = ["Journals", "Store", "as_store"]
 
-_JOURNALS: Final = ("evaluations", "replies")
+_JOURNALS: Final = ("evaluations", "receipts")
 
 
 class Store(Protocol):
     """Keeps the state of a training between processes; `tracegraph.history.State` is one.
 
-    It may also have ``journal(about)``, a dict on disk that keeps each fact at once, and ``hold()``,
-    which refuses a second training at the same time.
+    It may also have ``journal(about)``, a dict on disk that keeps each fact at once, ``hold()``, which
+    refuses a second training at the same time, and ``folder()``, a place for files, which a training
+    needs whose optimizers move tensors.
     """
 
     def load(self) -> Mapping[str, Any] | None:
@@ -69,6 +70,11 @@ class Journals:
         """How candidates did, by split, candidate and number of the example."""
         return self._kept.get("evaluations")
 
+    @property
+    def receipts(self) -> MutableMapping[str, Any] | None:
+        """What models replied, and verdicts, since the state was saved last."""
+        return self._kept.get("receipts")
+
     def held(self) -> AbstractContextManager[Any]:
         """A block in which no other training may use the store.
 
@@ -79,19 +85,22 @@ class Journals:
         return cast("AbstractContextManager[Any]", hold()) if hold else nullcontext()
 
     @contextmanager
-    def paying(self, members: Iterable[Any]) -> Iterator[None]:
-        """A block in which the replies that some optimizers' models give are kept."""
-        replies = self._kept.get("replies")
-        asking = [m for m in _single(members) if isinstance(getattr(m, "llm", None), LanguageModel)]
-        models = [(member, member.llm) for member in asking if replies is not None]
-        tape = Tape(replies)
+    def asked(self, members: Iterable[Any]) -> Iterator[None]:
+        """A block in which the replies that optimizers' models of a person's own class give can be kept."""
+        foreign = [m for m in _single(members) if is_foreign(getattr(m, "llm", None))]
+        models = [(member, member.llm) for member in foreign if self._kept]
         try:
             for member, model in models:
-                member.llm = Paid(model, tape)
+                member.llm = Foreign(model)
             yield
         finally:
             for member, model in models:
                 member.llm = model
+
+    def saved(self) -> None:
+        """Forget what stands in the state by now."""
+        if self.receipts is not None:
+            self.receipts.clear()
 
     def clear(self) -> None:
         """Forget what was kept."""
@@ -104,24 +113,3 @@ def _single(members: Iterable[Any]) -> Iterator[Any]:
     for member in members:
         inside = getattr(member, "optimizers", None)
         yield from [member] if inside is None else _single(inside)
-
-
-@final
-class Paid(Wrapper):
-    """A model whose replies are kept, and not asked for again where they were kept before.
-
-    Unlike `Cached` it says of a kept reply what it cost, because this training did pay for it.
-    """
-
-    def __init__(self, inner: LanguageModel, tape: Tape) -> None:
-        super().__init__(inner)
-        self._tape = tape
-
-    def steps(self, request: Request) -> Steps:
-        """Look up, else ask and keep."""
-        kept = self._tape.find(request, self.name)
-        if kept is not None:
-            return kept
-        reply: Reply = yield Ask(self._inner, request)
-        self._tape.keep(request, self.name, reply)
-        return reply

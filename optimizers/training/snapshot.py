@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, is_dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +14,7 @@ from optimizers.training.budget import Spend
 from optimizers.training.evaluator import Evaluation
 from optimizers.training.policies.policy import Entry
 from optimizers.training.result import Event
+from optimizers.training.round import Course
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
 
@@ -27,13 +28,14 @@ _FORMAT: Final = 2
 
 def snapshot(training: Training) -> dict[str, Any]:
     """All that `restore` needs."""
-    kept = {**training.standings.kept, training.first.id: training.first}
+    course = training.course
+    kept = {**training.standings.kept, course.first.id: course.first}
     return {
         "format": _FORMAT,
         "options": _options(training),
-        "position": training.position,
-        "present": training.present.id,
-        "first": training.first.id,
+        "position": course.position,
+        "present": course.present.id,
+        "first": course.first.id,
         "candidates": {
             name: {
                 "parents": list(candidate.parents),
@@ -46,11 +48,12 @@ def snapshot(training: Training) -> dict[str, Any]:
             name: [list(entry.scores), dict(entry.objectives), entry.violations]
             for name, entry in training.standings.entries.items()
         },
-        "search": list(training.search_log),
+        "search": list(course.search),
         "counters": [
-            training.idle, training.proposers.failures, training.since, training.last_score,
+            course.idle, training.proposers.failures, course.since, course.last_score,
         ],
-        "spend": asdict(replace(training.account.spend, seconds=0.0)),
+        "spend": asdict(training.account.spend),
+        "moved": [training.members.movers.checkpoint, training.evaluator.edition],
         "history": [
             {**asdict(event), "parents": list(event.parents)} for event in training.diary.events
         ],
@@ -64,12 +67,16 @@ def snapshot(training: Training) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def restore(training: Training, state: Mapping[str, Any]) -> None:
+def restore(training: Training, state: Mapping[str, Any], *, stored: bool) -> None:
     """Bring a training to where `snapshot` found one.
+
+    Args:
+        stored: whether the state comes from the training's own store, where its tensors are, too.
 
     Raises:
         OptimizerError: it is no such state, or was made with other options, examples or parameters;
             nothing has changed.
+        CheckpointError: the tensors cannot be restored; nothing has changed.
     """
     if not isinstance(state, Mapping) or not isinstance(state.get("format"), int):
         raise OptimizerError(f"this is no state of a training: {show(state, 80)}")
@@ -108,24 +115,28 @@ def restore(training: Training, state: Mapping[str, Any]) -> None:
         cache = {(s, c, int(n)): Evaluation.restored(e) for s, c, n, e in state["evaluations"]}
         spend = Spend(**state["spend"])
         idle, failures, since, last = state["counters"]
-        position, tried = int(state["position"]), set(state["tried"])
+        course = Course(
+            first, present, int(state["position"]), idle, since, last, [*state["search"]]
+        )
+        tried, (moved, edition) = set(state["tried"]), state["moved"]
         members = [m for m in training.members.proposers if hasattr(m, "state_dict")]
         pairs = list(zip(members, state["optimizers"], strict=True))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise OptimizerError(
             f"the state is damaged: {type(error).__name__} {error}; start anew with resume=False"
         ) from error
+    if moved and stored:
+        training.members.movers.load(moved)
     for member, own in pairs:
         member.load_state_dict(own)
     training.standings.kept, training.standings.entries = kept, entries
-    training.present, training.first = present, first
     training.diary.events, training.evaluator.cache = events, cache
+    training.evaluator.edition, training.proposers.failures = int(edition), failures
     training.account.restore(spend)
     training.tried.clear()
     training.tried.update(tried)
-    training.position, training.proposers.failures = position, failures
-    training.idle, training.since, training.last_score = idle, since, last
     _replay(training, state["search"], dict(told))
+    training.round.course = course
     training.values.assign(present)
 
 
@@ -136,7 +147,6 @@ def _replay(training: Training, log: list[str | None], entries: Mapping[str, Ent
             training.policy.ask(Random(f"{training.options.seed}/search/{number}"))
         else:
             training.policy.tell(entries[name])
-    training.search_log = list(log)
 
 
 def _options(training: Training) -> dict[str, Any]:

@@ -404,7 +404,7 @@ def test_a_training_is_kept_step_by_step(tmp_path: Path) -> None:
     events = [e for e in result.history if e.kind in ("accepted", "rejected")]
     assert [s.note for s in kept.steps] == [str(e) for e in events]
     assert [s.calls for s in kept.steps] == [1, 1, 1]
-    assert [s.optimizer for s in kept.steps] == ["Training"] * 3
+    assert [s.optimizer for s in kept.steps] == ["OptoPrime"] * 3
     assert [v.value for v in kept.versions("word")] == ["a", "aaaa", "aaaaaaaa"]
     assert kept.details(1)["changes"] == ["word"]
     assert kept.details(2)["rejections"][0]["reason"]

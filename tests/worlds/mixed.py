@@ -17,6 +17,7 @@ import tracegraph as tg
 from optimizers import SGD, OptoPrime, Partition, fit
 from optimizers.demo.learning import NOTHING, followed, induced, refuted, rules_of, written
 from optimizers.training.acceptance import Paired
+from optimizers.training.result import Result
 from tests.worlds.facts import facts_in, variables_in
 from tests.worlds.world import Case, World, case_of, task, words_of
 
@@ -69,6 +70,23 @@ class Mixed(World):
 
     def learn(self, model: Any = None, task_model: Any = None) -> float:
         """Train the prompt by a model and the vector by gradient descent, in one loop."""
+        run = self.workflow(task_model)
+        mover = SGD([self.vector], lr=0.1)
+        self.train_with(Partition(mover, OptoPrime([self.prompt], llm=model or self.ask)), run)
+        with tg.stop_tracing(), torch.no_grad():
+            near = [abs(self._off(c, run(c).data)) < _NEAR for c in self.test]
+        return sum(near) / len(near)
+
+    def train_with(self, optimizer: Any, run: Any, **options: Any) -> Result:
+        """Train by an optimizer of the prompt and the vector."""
+        given = {
+            "budget": 600, "batch_size": 8, "workers": 1, "acceptance": Paired(alpha=1.0), "tries": 1,
+            "seed": self.seed, "failure_score": -100.0, **options,
+        }  # fmt: skip
+        return fit(run, self.train, self.guide, optimizer=optimizer, **given)
+
+    def workflow(self, task_model: Any = None) -> Any:
+        """What names the thing of a case and says its worth."""
         ask = task_model or self.ask
         prompt, vector, features = self.prompt, self.vector, self.features
 
@@ -90,14 +108,7 @@ class Mixed(World):
         def run(case: Case) -> Any:
             return told(seen(thing(prompt, case.text)), vector)
 
-        optimizer = Partition(SGD([vector], lr=0.1), OptoPrime([prompt], llm=model or self.ask))
-        fit(
-            run, self.train, self.guide, optimizer=optimizer, budget=600, batch_size=8, workers=1,
-            acceptance=Paired(alpha=1.0), tries=1, seed=self.seed, failure_score=-100.0,
-        )  # fmt: skip
-        with tg.stop_tracing(), torch.no_grad():
-            near = [abs(self._off(c, run(c).data)) < _NEAR for c in self.test]
-        return sum(near) / len(near)
+        return run
 
     def _off(self, case: Case, output: Any) -> float:
         return float(output[-1]) - self.worth[case.answer]

@@ -34,7 +34,7 @@ from tracegraph.kinds import is_array, is_tensor, show
 from tracegraph.module import named_parameters
 from tracegraph.parameter import Parameter
 
-__all__ = ["Checkpoint", "checkpoints", "load", "save"]
+__all__ = ["Checkpoint", "checkpoints", "load", "random_state_now", "save", "set_random_state"]
 
 _MANIFEST = "MANIFEST.json"
 _FORMAT = "tracegraph checkpoint"
@@ -178,7 +178,7 @@ def _files(parameters: Any, optimizers: Any, data: Any, random_state: bool) -> d
             name: pack(_state_dict(name, o), tensors, path=f"optimizers[{name!r}]")
             for name, o in _optimizers(optimizers).items()
         }
-        parts["random"] = pack(_random_state(), tensors, path="random") if random_state else None
+        parts["random"] = pack(random_state_now(), tensors, path="random") if random_state else None
         parts["data"] = pack(data, tensors, path="data")
         if tensors:
             files["tensors.safetensors"] = tensor_bytes(tensors)
@@ -334,7 +334,7 @@ def _restored(
         parameter.origin = "optimizer" if about["origin"] == "optimizer" else "person"
         parameter.trusted = bool(about["trusted"])
     if chance is not None:
-        _set_random_state(chance)
+        set_random_state(chance)
     return data
 
 
@@ -425,7 +425,8 @@ def _state_dict(name: str, optimizer: Any) -> Any:
     return optimizer.state_dict()
 
 
-def _random_state() -> dict[str, Any]:
+def random_state_now() -> dict[str, Any]:
+    """The state of the global generators of Python and, where they are loaded, numpy and torch."""
     state: dict[str, Any] = {"python": random.getstate()}
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     if numpy is not None:
@@ -437,7 +438,8 @@ def _random_state() -> dict[str, Any]:
     return state
 
 
-def _set_random_state(state: Mapping[str, Any]) -> None:
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Go on with what `random_state_now` gave."""
     random.setstate(state["python"])
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     if numpy is not None and "numpy" in state:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -178,6 +179,10 @@ class State:
         """Facts that belong to this state, each on disk at once: what was paid for since the last save."""
         return Facts(f"{about} of {self.name}", self._store)
 
+    def folder(self) -> Path:
+        """Where files of this state lie, such as checkpoints of tensors; it need not be there yet."""
+        return self._beside("files")
+
     @contextmanager
     def hold(self) -> Iterator[None]:
         """A block in which no other process or thread may hold this state.
@@ -187,33 +192,39 @@ class State:
         Raises:
             HistoryError: another one holds it.
         """
-        history = store_path(self._store)
-        history.parent.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256(self.name.encode()).hexdigest()[:12]
-        lock = sqlite3.connect(
-            history.with_name(f"{history.stem}-{digest}.lock"), isolation_level=None, timeout=0
-        )
+        lock_file = self._beside("lock")
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        lock = sqlite3.connect(lock_file, isolation_level=None, timeout=0)
         try:
             try:
                 lock.execute("BEGIN EXCLUSIVE")
             except sqlite3.OperationalError as error:
                 raise HistoryError(
-                    f"the state {self.name!r} in {history} is in use by another run; wait for its "
-                    "end, or give this one another name or place"
+                    f"the state {self.name!r} in {store_path(self._store)} is in use by another run; "
+                    "wait for its end, or give this one another name or place"
                 ) from error
             yield
         finally:
             lock.close()
 
+    def _beside(self, ending: str) -> Path:
+        """A place beside the history that is this state's own."""
+        history = store_path(self._store)
+        digest = hashlib.sha256(self.name.encode()).hexdigest()[:12]
+        return history.with_name(f"{history.stem}-{digest}.{ending}")
+
 
 def forget_states(store: str | Path, tape: Path) -> None:
     """Forget the states of the replay with this tape, and all that is kept under their names."""
     mark = _mark(str(tape))
-    with Facts("state", store) as facts, facts._lock, transaction(facts._connection):
-        facts._connection.execute(
-            "DELETE FROM facts WHERE substr(key, -?) = ? OR substr(space, -?) = ?",
-            (len(mark), mark, len(mark), mark),
-        )
+    with Facts("state", store) as facts:
+        for name in [name for name in facts if name.endswith(mark)]:
+            shutil.rmtree(State(name, store).folder(), ignore_errors=True)
+        with facts._lock, transaction(facts._connection):
+            facts._connection.execute(
+                "DELETE FROM facts WHERE substr(key, -?) = ? OR substr(space, -?) = ?",
+                (len(mark), mark, len(mark), mark),
+            )
 
 
 def _mark(tape: str) -> str:

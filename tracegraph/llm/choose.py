@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 from tracegraph.errors import WrongModel
 from tracegraph.llm.backend import LiteLLM
 from tracegraph.llm.calling import FromCallable
-from tracegraph.llm.model import LanguageModel
-from tracegraph.llm.passing import Played, playing
+from tracegraph.llm.model import LanguageModel, is_foreign
+from tracegraph.llm.passing import Foreign
 from tracegraph.llm.retrying import Retrying
 
 __all__ = ["DEFAULT_MODEL", "LanguageModelLike", "as_language_model"]
@@ -26,7 +26,8 @@ def as_language_model(llm: LanguageModelLike = None) -> LanguageModel:
 
     A name is reached through litellm, with retries. None takes the name from the environment
     variable TRACEGRAPH_MODEL (or TRACE_LITELLM_MODEL, DEFAULT_LITELLM_MODEL, as in Microsoft
-    Trace), else "gpt-4o-mini". Makes no request and imports nothing heavy.
+    Trace), else "gpt-4o-mini". A model of a class of your own is asked as it is, and its replies can
+    be kept. Makes no request and imports nothing heavy.
 
     >>> as_language_model("ollama/llama3")
     Retrying(LiteLLM('ollama/llama3'))
@@ -39,8 +40,7 @@ def as_language_model(llm: LanguageModelLike = None) -> LanguageModel:
     if isinstance(llm, str):
         return Retrying(LiteLLM(llm))
     if isinstance(llm, LanguageModel) and not isinstance(llm, type):
-        ours = type(llm).__module__.startswith("tracegraph.llm.")
-        return llm if ours or playing() is None else Played(llm)
+        return Foreign(llm) if is_foreign(llm) else llm
     if callable(llm) and not isinstance(llm, type):
         return FromCallable(llm)
     raise WrongModel(

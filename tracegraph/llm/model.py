@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, final, runtime_checkable
 
 from tracegraph.errors import WrongModel
+from tracegraph.llm.keeping import akept, kept
 from tracegraph.llm.messages import Price, Prompt, Reply, Request, Schema, as_request
 
-__all__ = ["Ask", "LanguageModel", "ModelBase", "Pause", "Steps", "Wrapper"]
+__all__ = ["Ask", "LanguageModel", "ModelBase", "Pause", "Steps", "Wrapper", "is_foreign"]
 
 
 @runtime_checkable
@@ -39,6 +40,16 @@ class LanguageModel(Protocol):
     async def aask(self, request: Request) -> Reply:
         """The reply to a request, awaited."""
         ...
+
+
+def is_foreign(model: object) -> bool:
+    """Whether this is a language model of a person's own class, which knows no keepers.
+
+    >>> is_foreign("gpt-4o-mini")
+    False
+    """
+    ours = type(model).__module__.startswith("tracegraph.llm.")
+    return isinstance(model, LanguageModel) and not isinstance(model, type) and not ours
 
 
 class ModelBase(ABC):
@@ -98,10 +109,14 @@ class Ask:
 
     def run(self) -> Reply:
         """Ask, blocking."""
+        if is_foreign(self.model):
+            return kept(self.model, self.request, self.model.ask)
         return self.model.ask(self.request)
 
     async def arun(self) -> Reply:
         """Ask, awaiting."""
+        if is_foreign(self.model):
+            return await akept(self.model, self.request, self.model.aask)
         return await self.model.aask(self.request)
 
 

@@ -20,32 +20,41 @@ from typing import Any, final
 from tracegraph.again import REPLAY
 from tracegraph.errors import NotRecorded
 from tracegraph.events import observe
-from tracegraph.llm.messages import Reply, Request
+from tracegraph.llm.keeping import akept, kept
+from tracegraph.llm.messages import Price, Reply, Request
 from tracegraph.llm.model import LanguageModel, ModelBase
 from tracegraph.llm.tape import reply_of
 
-__all__ = ["Played", "Player", "apassed", "passed", "playing", "report_of"]
+__all__ = ["Foreign", "Player", "apassed", "passed", "playing", "report_of"]
 
 _NEAR = 200  # kept questions that are compared with one that was not found
 _COMPARED = 20_000  # characters of each
 
 
 def passed(model: LanguageModel, request: Request, ask: Callable[[Request], Reply]) -> Reply:
-    """The reply of `model`: what `ask` gives, or what the tape holds."""
-    player = playing()
-    reply = ask(request) if player is None else player.reply(request, model.name)
-    observe("reply", model=model, request=request, reply=reply)
-    return reply
+    """The reply of `model`: what a keeper or the tape holds, else what `ask` gives."""
+
+    def asked(request: Request) -> Reply:
+        player = playing()
+        reply = ask(request) if player is None else player.reply(request, model.name)
+        observe("reply", model=model, request=request, reply=reply)
+        return reply
+
+    return kept(model, request, asked)
 
 
 async def apassed(
     model: LanguageModel, request: Request, ask: Callable[[Request], Awaitable[Reply]]
 ) -> Reply:
     """`passed`, awaited."""
-    player = playing()
-    reply = await ask(request) if player is None else player.reply(request, model.name)
-    observe("reply", model=model, request=request, reply=reply)
-    return reply
+
+    async def asked(request: Request) -> Reply:
+        player = playing()
+        reply = await ask(request) if player is None else player.reply(request, model.name)
+        observe("reply", model=model, request=request, reply=reply)
+        return reply
+
+    return await akept(model, request, asked)
 
 
 def playing() -> Player | None:
@@ -124,27 +133,31 @@ class Player:
 
 
 @final
-class Played(ModelBase):
-    """A model of a person's own class, while a tape answers: it is not asked."""
+class Foreign(ModelBase):
+    """A model of a person's own class, asked through the door; not at all while a tape answers."""
 
     def __init__(self, model: LanguageModel) -> None:
-        self._name = model.name
+        self._model = model
+
+    def __repr__(self) -> str:
+        return repr(self._model)
 
     @property
     def name(self) -> str:
         """The name of the model."""
-        return self._name
+        return self._model.name
+
+    def price(self) -> Price | None:
+        """The price of the model, where it tells one."""
+        return self._model.price() if isinstance(self._model, ModelBase) else None
 
     def ask(self, request: Request) -> Reply:
-        """What the tape holds."""
-        return passed(self, request, self._never)
+        """The model's reply."""
+        return passed(self, request, self._model.ask)
 
     async def aask(self, request: Request) -> Reply:
-        """What the tape holds."""
-        return self.ask(request)
-
-    def _never(self, request: Request) -> Reply:
-        raise NotRecorded(f"{self._name!r} may not be asked once a replay has begun")
+        """The model's reply."""
+        return await apassed(self, request, self._model.aask)
 
 
 def _lines(request: dict[str, Any]) -> list[str]:

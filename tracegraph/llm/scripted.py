@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias, final
 
 from tracegraph.errors import NotRecorded, WrongModel
+from tracegraph.llm.keeping import kept
 from tracegraph.llm.messages import Reply, Request
 from tracegraph.llm.model import ModelBase
 
@@ -47,6 +48,9 @@ class Scripted(ModelBase):
 
     def ask(self, request: Request) -> Reply:
         """The next reply of the script."""
+        return kept(self, request, self._ask)
+
+    def _ask(self, request: Request) -> Reply:
         line = self._next(request)
         if isinstance(line, BaseException):
             raise line
