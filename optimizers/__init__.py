@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from optimizers.training.policies.ucb import UCB
     from optimizers.training.processes import Processes
     from optimizers.training.racing import Racing
+    from optimizers.training.ray_tasks import RayTasks
 
 _HOMES = {
     "optimizers.base": ("Change", "Optimizer", "Proposal", "Rejection", "Update", "Usage"),
@@ -122,6 +123,7 @@ _HOMES = {
     "optimizers.training.policies.ucb": ("UCB",),
     "optimizers.training.processes": ("Processes",),
     "optimizers.training.racing": ("Racing",),
+    "optimizers.training.ray_tasks": ("RayTasks",),
     "optimizers.numeric": (
         "COSMOS", "FRUGAL", "MESA", "REX", "SAF", "SAM", "SGD", "SGDP", "SOAP", "SPAM", "AdaBelief",
         "AdaHessian", "Adafactor", "Adam", "AdamP", "AdamW", "AdaptiveBatch", "CosineDecay",
@@ -198,6 +200,7 @@ __all__ = [
     "RandomSearch",
     "RandomSubspace",
     "RankDescent",
+    "RayTasks",
     "RefinedDecay",
     "Reflect",
     "Rejection",

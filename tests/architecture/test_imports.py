@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "litellm", "networkx", "graphviz", "triton", "dspy", "gepa", "langchain_core")
+HEAVY = (
+    "torch",
+    "litellm",
+    "networkx",
+    "graphviz",
+    "triton",
+    "dspy",
+    "gepa",
+    "langchain_core",
+    "ray",
+)
 PACKAGES = ("tracegraph", "optimizers")
 EMPTY_NAMES = {"utils", "helpers", "common", "util", "helper", "misc"}
 
@@ -43,7 +53,12 @@ def test_importing_tracegraph_does_not_load_what_only_a_few_calls_need() -> None
 
 @pytest.mark.parametrize(
     "door",
-    ["optimizers.training.gepa", "tracegraph.adapters.dspy", "tracegraph.adapters.langchain"],
+    [
+        "optimizers.training.gepa",
+        "optimizers.training.ray_tasks",
+        "tracegraph.adapters.dspy",
+        "tracegraph.adapters.langchain",
+    ],
 )
 def test_an_adapter_loads_its_library_only_when_it_is_called(door: str) -> None:
     assert loaded_after(f"import {door}").isdisjoint(HEAVY)

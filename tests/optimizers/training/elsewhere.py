@@ -36,3 +36,19 @@ def takes_a_moment(values: dict[str, Any], name: str) -> str:
     """Sleeps before it answers."""
     time.sleep(0.5)
     return f"{values['word']} {name}"
+
+
+def waits_for_bob(values: dict[str, Any], name: str) -> str:
+    """Never answers for Bob, until a file says that nobody waits any more."""
+    end = Path(values["word"]).with_suffix(".end")
+    while name == "Bob" and not end.exists():
+        time.sleep(0.01)
+    return f"hello {name}"
+
+
+def beats(path: str) -> None:
+    """Writes on and on."""
+    while True:
+        with Path(path).open("a") as file:
+            file.write(".")
+        time.sleep(0.01)

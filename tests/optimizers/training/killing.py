@@ -62,7 +62,7 @@ class Kept(Wrapper):
     It stands outside the door where replies are kept, as the library's own wrappers do.
     """
 
-    __module__ = "tracegraph.llm"
+    __module__ = "tracegraph.llm.noted"
 
     def __init__(self, inner: Scripted, paper: Paper) -> None:
         super().__init__(inner)
