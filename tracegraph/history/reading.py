@@ -374,12 +374,15 @@ class KeptRun:
             HistoryError: the run has no such step, or the step has no graph.
         """
         with self._history._reading() as connection:
-            graph, shown = self._row(connection, "graph, shown", step)
+            began, *kept = self._row(connection, "started, graph, shown, spent", step)
+            graph, shown, spent = kept
             if graph is None:
                 raise HistoryError(f"step {step} of run {self.id} was kept without a graph")
             structure = json.loads(kept_text(connection, graph) or "")
             values = json.loads(kept_text(connection, shown) or "")
-        return KeptGraph.read(structure, values, f"{self.name}, step {step}")
+            times = json.loads(kept_text(connection, spent) or "{}")
+        title = f"{self.name}, step {step}"
+        return KeptGraph.read(structure, values, title, spent=times, began=began)
 
     def parameters(self, step: int | None = None) -> dict[str, KeptValue]:
         """Every parameter as it was after `step`; 0 is the start, and by default the end."""
