@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 import tracegraph as tg
-from tracegraph.history.display import sparkline
 
 HOSTILE = "<script>alert(1)</script> [bold]x[/bold] \x1b[31mred\x07 ]&amp;"
 
@@ -42,8 +39,10 @@ class Tags(HTMLParser):
 
 def test_a_notebook_shows_tables_in_which_hostile_words_are_text(history: Any) -> None:
     for shown in (history, history.run()):
-        read = Tags(shown._repr_html_())
-        assert read.tags == {"table", "caption", "thead", "tbody", "tr", "th", "td"}
+        given = shown._repr_mimebundle_()
+        assert given["text/plain"] == repr(shown)
+        read = Tags(given["text/html"])
+        assert read.tags <= {"div", "b", "table", "tr", "th", "td", "span", "pre"}
         assert "<script>alert(1)</script>" in read.text
         assert "\x1b" not in read.text
     assert "▁▃▆█" in read.text
@@ -58,11 +57,33 @@ def test_a_terminal_shows_tables_in_which_markup_is_text(history: Any) -> None:
     assert "\x07" not in text
 
 
-@given(st.lists(st.none() | st.floats(), max_size=200))
-def test_a_sparkline_rises_with_its_numbers(values: list[float | None]) -> None:
-    line = sparkline(values)
-    assert len(line) == min(len(values), 60)
-    if len(values) <= 60:
-        known = [(v, c) for v, c in zip(values, line, strict=True) if c != " "]
-        bars = [c for _, c in sorted(known, key=lambda pair: pair[0] or 0.0)]
-        assert bars == sorted(bars)
+def test_a_run_is_a_card_with_its_scores_and_what_changed(tmp_path: Path) -> None:
+    prompt = tg.node("Say hello.", trainable=True, name="prompt")
+    with tg.run("card", store=tmp_path) as run:
+        run.step(prompt + "!", score=0.25)
+        prompt.assign("Say <hi>.")
+        word = tg.node("old", trainable=True, name="word")
+        run.step(prompt + word, score=0.5)
+        word.assign("new")
+        run.step(prompt + word, score=0.5)
+    kept = tg.History(tmp_path).run()
+    console = Console(width=100, file=io.StringIO())
+    console.print(kept)
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    html = kept._repr_mimebundle_()["text/html"]
+    for said in ("run 1 card: done", "▁██", "prompt, since the start", "-old"):
+        assert said in told
+        assert said in html
+    assert "-Say hello." in told
+    assert "+Say <hi>." in told
+    assert "+Say &lt;hi&gt;." in html
+
+
+def test_a_run_without_steps_is_a_card(tmp_path: Path) -> None:
+    with tg.run("empty", store=tmp_path):
+        pass
+    kept = tg.History(tmp_path).run()
+    console = Console(width=60, file=io.StringIO())
+    console.print(kept)
+    assert "run 1 empty: done" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "steps" in kept._repr_mimebundle_()["text/html"]

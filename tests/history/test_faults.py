@@ -17,6 +17,7 @@ import pytest
 import tracegraph as tg
 from tracegraph.errors import HistoryError
 from tracegraph.history import Facts, HistoryWarning, State, store, writer
+from tracegraph.history.spans import spans_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -140,6 +141,42 @@ def test_a_file_of_version_1_is_read_and_written_on(tmp_path: Path) -> None:
     assert migrated.execute(tables).fetchall() == fresh.execute(tables).fetchall()
     fresh.close()
     migrated.close()
+
+
+def test_a_file_of_version_2_has_no_times_of_nodes_and_is_written_on(tmp_path: Path) -> None:
+    dump = (Path(__file__).parent / "files" / "version2.sql").read_text(encoding="utf-8")
+    connection = sqlite3.connect(tmp_path / "history.sqlite")
+    connection.executescript(dump)
+    connection.close()
+    old = tg.History(tmp_path).run("of version 2")
+    assert [(n.label, n.seconds, n.began, n.cost) for n in old.graph(1).nodes] == [
+        ("prompt", None, None, None), ("shout", None, None, None),
+    ]  # fmt: skip
+    assert [c.id for c in old.candidates] == ["a", "b"]
+    with tg.run("new", store=tmp_path) as run:
+        run.step(tg.bundle(len)("abc"))
+    assert tg.History(tmp_path).run("new").graph(1).nodes[-1].seconds is not None
+    tg.History(tmp_path).prune([old])
+    assert tg.History(tmp_path).run("new").graph(1).nodes[-1].seconds is not None
+
+
+def test_a_clock_that_goes_back_puts_nothing_out_of_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(2_000_000_000, 0, -10_000))
+    monkeypatch.setattr("time.time", lambda: float(next(clock)))
+    ids = [f"c{number}" for number in range(12)]
+    with tg.run("back", store=tmp_path) as run:
+        for id in ids:
+            run.candidate(id)
+            run.step(tg.bundle(len)(id), seconds=0.0)
+    kept = tg.History(tmp_path).run("back")
+    assert [c.id for c in kept.candidates] == ids
+    times = [kept.created, *(s.started for s in kept.steps), kept.ended]
+    assert times == sorted(times)
+    assert 0 <= kept.summary["seconds"] < 1
+    spans = list(spans_of(kept))
+    assert all(span.began <= span.ended for span in spans)
 
 
 def test_a_migration_that_fails_changes_nothing(

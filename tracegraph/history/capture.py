@@ -1,7 +1,8 @@
 """A trace graph and the feedback on it as plain, bounded data, taken while they are true.
 
 What stays the same from step to step (operations, names, arrows) is apart from what changes
-(values, failures), so that a loop's graph is kept once. Nodes are numbered within the graph.
+(values, failures) and from what never comes again (times), so that a loop's graph is kept once.
+Nodes are numbered within the graph.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracegraph.feedback import Gradient, Score
 from tracegraph.kinds import is_array, is_tensor, show
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
 
-__all__ = ["Captured", "capture", "cut", "feedback_on", "mean_score", "text_of"]
+__all__ = ["Captured", "Spent", "capture", "cut", "feedback_on", "mean_score", "text_of"]
 
 LARGEST = 5_000
 """How many nodes of one graph are kept; of a larger one, those nearest to the outputs."""
@@ -26,12 +27,24 @@ _TEXT = 4_000
 _DOC = 400
 
 
+class Spent(NamedTuple):
+    """What a call took; `began` is by `time.perf_counter`, or in seconds from when it was kept."""
+
+    began: float | None
+    seconds: float | None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Captured:
     """A graph as data: `structure` is the same for every run of the same program."""
 
     structure: dict[str, Any]
     shown: dict[str, Any]
+    spent: dict[int, Spent]
+    """What the calls among the nodes took, by their numbers."""
     numbers: Mapping[int, int]
     """A node's number within the graph, by its id."""
     parameters: Mapping[str, Parameter[Any]]
@@ -46,6 +59,7 @@ def capture(outputs: Iterable[Node[Any]], *, limit: int = LARGEST) -> Captured:
     values: list[str] = []
     shown: dict[str, Any] = {"values": values}
     documentation: dict[str, str] = {}
+    spent: dict[int, Spent] = {}
     parameters: dict[str, Parameter[Any]] = {}
     for number, node in enumerate(nodes):
         extra = node._extra or {}
@@ -69,6 +83,9 @@ def capture(outputs: Iterable[Node[Any]], *, limit: int = LARGEST) -> Captured:
         failure = extra.get("failure")
         if failure is not None:
             shown.setdefault("failures", {})[number] = cut(failure.text(), _TEXT)
+        usage = extra.get("usage")
+        if "seconds" in extra or usage is not None:
+            spent[number] = _spent(extra, usage)
         if operation is not None and operation.doc and operation.name not in documentation:
             documentation[operation.name] = cut(operation.doc, _DOC)
     return Captured(
@@ -79,9 +96,17 @@ def capture(outputs: Iterable[Node[Any]], *, limit: int = LARGEST) -> Captured:
             "cut": more,
         },
         shown,
+        spent,
         numbers,
         parameters,
     )
+
+
+def _spent(extra: Mapping[str, Any], usage: Any) -> Spent:
+    """What a node remembers of its call; of its questions to models, read by their attributes."""
+    asked = [getattr(usage, name, None) for name in ("tokens_in", "tokens_out", "cost")]
+    numbers = (extra.get("began"), extra.get("seconds"), *asked)
+    return Spent(*(n if isinstance(n, (int, float)) else None for n in numbers))  # type: ignore[arg-type]
 
 
 def _behind(ends: list[Node[Any]], limit: int) -> tuple[list[Node[Any]], bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -14,7 +14,11 @@ __all__ = ["KeptGraph", "KeptNode"]
 
 @dataclass(frozen=True, slots=True)
 class KeptNode:
-    """One node; its inputs are (number, argument, captured). `value` is text of bounded length."""
+    """One node; its inputs are (number, argument, captured). `value` is text of bounded length.
+
+    Of a call it is known when it `began` (seconds since 1970) and how many `seconds` it took, the
+    calls inside it included; and the tokens and dollars of the questions to models in it, if any.
+    """
 
     number: int
     label: str
@@ -24,6 +28,22 @@ class KeptNode:
     value: str
     version: int | None = None
     failure: str | None = None
+    began: float | None = None
+    seconds: float | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost: float | None = None
+
+    @property
+    def spent(self) -> dict[str, str]:
+        """What it took, in words."""
+        tokens = (self.tokens_in or 0) + (self.tokens_out or 0)
+        facts = {
+            "time": "" if self.seconds is None else duration(self.seconds),
+            "tokens": f"{self.tokens_in or 0:,} in, {self.tokens_out or 0:,} out" if tokens else "",
+            "cost": "" if self.cost is None else f"${self.cost:.6g}",
+        }
+        return {name: said for name, said in facts.items() if said}
 
 
 @final
@@ -38,14 +58,24 @@ class KeptGraph:
     title: str = ""
 
     @classmethod
-    def read(cls, structure: Mapping[str, Any], shown: Mapping[str, Any], title: str) -> KeptGraph:
-        """The graph of which `capture` kept the two halves."""
+    def read(
+        cls,
+        structure: Mapping[str, Any],
+        shown: Mapping[str, Any],
+        title: str,
+        *,
+        spent: Mapping[str, Iterable[Any]] | None = None,
+        began: float = 0.0,
+    ) -> KeptGraph:
+        """The graph of a step that `began` then, from the parts that `capture` kept."""
+        spent = spent or {}
         versions, failures = shown.get("versions", {}), shown.get("failures", {})
         nodes = tuple(
             KeptNode(
                 number, label, op, kind,
                 tuple((source, name, bool(rest)) for source, name, *rest in inputs),
                 value, versions.get(str(number)), failures.get(str(number)),
+                *_since(began, *spent.get(str(number), ())),
             )
             for number, ((label, op, kind, inputs), value) in enumerate(
                 zip(structure["nodes"], shown["values"], strict=True)
@@ -80,7 +110,7 @@ class KeptGraph:
         for node in self.nodes:
             facts = {
                 "operation": node.op or "", "kind": node.kind or "",
-                "version": "" if node.version is None else str(node.version),
+                "version": "" if node.version is None else str(node.version), **node.spent,
             }  # fmt: skip
             entries = [view.Entry("About", "facts", {k: said for k, said in facts.items() if said})]
             if node.failure is None:
@@ -129,3 +159,16 @@ class KeptGraph:
             kind=node.kind or "",
             tooltip="\n".join(filter(None, (node.label, said, node.failure or node.value))),
         )
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that fits.
+
+    >>> duration(0.00012), duration(2.5), duration(100)
+    ('0.12 ms', '2.5 s', '100 s')
+    """
+    return f"{seconds * 1_000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _since(start: float, began: float | None = None, *rest: Any) -> tuple[Any, ...]:
+    return (None if began is None else start + began, *rest)

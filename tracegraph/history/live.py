@@ -37,6 +37,7 @@ from tracegraph.history.writer import Job, Writer
 from tracegraph.kinds import show
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
+from tracegraph.recorder import timed
 
 __all__ = ["Run", "automatic_run", "run"]
 
@@ -75,6 +76,7 @@ class Run:
         self._redactor = Redactor()
         self._lock = threading.Lock()
         self._number = 0
+        self._latest = 0.0
         self._last: tuple[Any, int] | None = None
         self._drafts: dict[int, _Draft] = {}
         self._named: dict[int, tuple[Parameter[Any], str]] = {}
@@ -95,6 +97,7 @@ class Run:
             )
         self._redactor.learn(self._config)
         self._writer = Writer(self._opening(), _places(self._path))
+        self._stack.enter_context(timed())
         if self._automatic:
             self._stack.enter_context(watching(self._watch))
         return self
@@ -113,7 +116,7 @@ class Run:
 
     def close(self, status: str = "done", error: str | None = None) -> None:
         """Write what is waiting and end the run; leaving the ``with`` block does it."""
-        writer, ended = self._open_writer(), time.time()
+        writer, ended = self._open_writer(), self._now()
 
         def job(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(
@@ -181,7 +184,7 @@ class Run:
         found = {} if captured is None else dict(captured.parameters)
         found |= dict(parameters or {})
         found |= {change.name: change.parameter for change in getattr(update, "changes", ())}
-        draft = _Draft(found)
+        draft = _Draft(found, self._now())
         draft.seconds = seconds
         draft.captured = captured if self._graphs else None
         draft.score = None if score is None else float(score)
@@ -201,7 +204,7 @@ class Run:
     def log(self, kind: str, **facts: Any) -> None:
         """Keep an event: a word for what happened, and facts about it, bounded."""
         text = json.dumps({key: _plain(value) for key, value in facts.items()})[:_EVENT]
-        row = (self._number, time.time(), kind)
+        row = (self._number, self._now(), kind)
 
         def job(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(
@@ -235,7 +238,7 @@ class Run:
         """
         if scores:
             details["scores"] = {name: float(value) for name, value in scores.items()}
-        row = (id, json.dumps(list(parents)), self._number, time.time(), score, status)
+        row = (id, json.dumps(list(parents)), self._number, self._now(), score, status)
         text = json.dumps({key: _plain(value, 10_000) for key, value in details.items()})
 
         def job(connection: sqlite3.Connection, path: Path) -> None:
@@ -276,7 +279,7 @@ class Run:
         optimizer = facts["optimizer"]
         members = facts.get("members", [optimizer])
         named = [dict(getattr(m, "named_parameters", {})) for m in members]
-        draft = _Draft({name: p for found in named for name, p in found.items()})
+        draft = _Draft({n: p for found in named for n, p in found.items()}, self._now())
         draft.optimizer = type(optimizer).__name__
         for member in members:
             self._learn(getattr(member, "llm", None))
@@ -324,7 +327,7 @@ class Run:
         usage = (
             (None, None) if reply.usage is None else (reply.usage.prompt, reply.usage.completion)
         )
-        row = (self._number, time.time(), request.key(model), model, *usage, reply.cost)
+        row = (self._number, self._now(), request.key(model), model, *usage, reply.cost)
         asked, said = request.canonical(model), json.dumps(plain_reply(reply))
 
         def job(connection: sqlite3.Connection, path: Path) -> None:
@@ -396,15 +399,16 @@ class Run:
         for step, values in ((number - 1, draft.before), (number, draft.after)):
             for taken in values:
                 taken.write(connection, path, own, step, self._redactor)
-        graph, shown = self._keep_graph(connection, draft.captured)
+        graph, shown, spent = self._keep_graph(connection, draft, draft.started)
         details = {key: value for key, value in draft.details.items() if value}
         connection.execute(
-            f"INSERT OR REPLACE INTO steps VALUES ({','.join('?' * 18)})",
+            f"INSERT OR REPLACE INTO steps VALUES ({','.join('?' * 19)})",
             (
                 own, number, draft.started, draft.seconds, draft.status, draft.optimizer,
                 self._redactor.clean(draft.note), draft.score, draft.changes, draft.rejections,
                 *draft.usage, _count(draft.captured),
                 self._keep_json(connection, details) if details else None, graph, shown,
+                spent,
             ),
         )  # fmt: skip
 
@@ -414,31 +418,35 @@ class Run:
 
         def job(connection: sqlite3.Connection, path: Path) -> None:
             row = connection.execute(
-                "SELECT details FROM steps WHERE run=? AND number=?", (self._id, number)
+                "SELECT details, started FROM steps WHERE run=? AND number=?", (self._id, number)
             ).fetchone()
-            known = json.loads(kept_text(connection, row[0]) or "{}") if row else {}
+            details, started = row or (None, draft.started)
+            known = json.loads(kept_text(connection, details) or "{}")
             merged = {**known, **{k: v for k, v in added.items() if k != "feedback"}}
             merged["feedback"] = [*known.get("feedback", []), *added.get("feedback", [])]
-            graph, shown = self._keep_graph(connection, draft.captured)
+            graph, shown, spent = self._keep_graph(connection, draft, started)
             connection.execute(
                 "UPDATE steps SET score=coalesce(?, score), seconds=coalesce(?, seconds), "
                 "note=coalesce(nullif(?, ''), note), details=?, nodes=coalesce(?, nodes), "
-                "graph=coalesce(?, graph), shown=coalesce(?, shown) WHERE run=? AND number=?",
+                "graph=coalesce(?, graph), shown=coalesce(?, shown), "
+                "spent=iif(?, ?, spent) WHERE run=? AND number=?",
                 (draft.score, draft.seconds, self._redactor.clean(note),
                  self._keep_json(connection, merged), _count(draft.captured), graph, shown,
-                 self._id, number),
+                 graph is not None, spent, self._id, number),
             )  # fmt: skip
 
         self._put(job)
 
     def _keep_graph(
-        self, connection: sqlite3.Connection, captured: Captured | None
-    ) -> tuple[bytes | None, bytes | None]:
+        self, connection: sqlite3.Connection, draft: _Draft, since: float
+    ) -> tuple[bytes | None, bytes | None, bytes | None]:
+        captured = draft.captured
         if captured is None:
-            return None, None
+            return None, None, None
         return (
             self._keep_json(connection, captured.structure),
             self._keep_json(connection, captured.shown),
+            self._keep_json(connection, draft.spent(since)) if captured.spent else None,
         )
 
     def _keep_json(self, connection: sqlite3.Connection, data: Any) -> bytes:
@@ -446,7 +454,7 @@ class Run:
         return keep_text(connection, self._redactor.clean(text))
 
     def _opening(self) -> Job:
-        created = time.time()
+        created = self._now()
         replayed = " (replay)" if REPLAY in os.environ else ""
 
         def job(connection: sqlite3.Connection, path: Path) -> None:
@@ -460,6 +468,12 @@ class Run:
             ).lastrowid  # fmt: skip
 
         return job
+
+    def _now(self) -> float:
+        """The time, later than any that this run kept before, even where the clock was set back."""
+        with self._lock:
+            self._latest = max(time.time(), self._latest + 1e-6)
+            return self._latest
 
     def _learn(self, model: Any) -> None:
         if model is not None and id(model) not in self._learned:
@@ -500,10 +514,10 @@ _RULES: dict[str, Any] = {
 class _Draft:
     """A step that is being put together."""
 
-    def __init__(self, parameters: dict[str, Parameter[Any]]) -> None:
+    def __init__(self, parameters: dict[str, Parameter[Any]], started: float) -> None:
         self.parameters = parameters
-        self.started = time.time()
-        self.clock = 0.0
+        self.started = started
+        self.origin = self.clock = time.perf_counter()
         self.seconds: float | None = None
         self.status = "done"
         self.optimizer: str | None = None
@@ -516,6 +530,15 @@ class _Draft:
         self.before: list[Taken] = []
         self.after: list[Taken] = []
         self.last_exchanges: list[tuple[Any, Any]] = []
+
+    def spent(self, since: float) -> dict[int, tuple[Any, ...]]:
+        """What the calls of the graph took; when they began is counted from `since`."""
+        told = {} if self.captured is None else self.captured.spent
+        shift = self.started - since - self.origin
+        return {
+            number: (None if began is None else round(began + shift, 7), *rest)
+            for number, (began, *rest) in told.items()
+        }
 
     def asked(self, exchanges: list[dict[str, Any]]) -> None:
         """Take what models were asked; it is the cost, until an ``Update`` says more."""

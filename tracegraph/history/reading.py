@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, final
 
 from tracegraph.errors import HistoryError, NoSuchRun
-from tracegraph.history.display import html_table, rich_table, runs_rows, sparkline, steps_rows
+from tracegraph.history.display import runs_rows, steps_rows, summary_facts
 from tracegraph.history.kept_graph import KeptGraph
 from tracegraph.history.parameters import read_value, tensor_file
 from tracegraph.history.store import collect_garbage, kept_text, open_store, store_path, transaction
 from tracegraph.kinds import show
+from tracegraph.view import Card, Facts, Part, Spark, Table, front
+from tracegraph.view import Difference as Changed
 
 __all__ = ["Difference", "Event", "History", "KeptCandidate", "KeptReply", "KeptRun", "KeptStep",
            "KeptValue", "differences"]  # fmt: skip
@@ -29,6 +31,7 @@ _STEP = (
     "tokens_in, tokens_out, cost, nodes"
 )
 _SHOWN = 50  # rows of a table that is displayed: the latest
+_CHANGED = 6  # parameters whose change a card shows
 _RUN = "id, name, created, ended, status, error, host, pid, about"
 
 
@@ -128,7 +131,8 @@ class Difference:
     def text(self) -> str:
         """The difference, line by line."""
         lines = difflib.unified_diff(
-            _lines(self.before), _lines(self.after), f"{self.name} before", f"{self.name} after",
+            _text(self.before).splitlines(), _text(self.after).splitlines(),
+            f"{self.name} before", f"{self.name} after",
             lineterm="", n=2,
         )  # fmt: skip
         return "\n".join(lines)
@@ -153,11 +157,15 @@ class History:
     def __repr__(self) -> str:
         return f"History({str(self.path)!r})"
 
-    def __rich__(self) -> Any:
-        return rich_table(str(self.path), runs_rows(self.runs()[-_SHOWN:]))
+    def __rich__(self) -> Card:
+        return self._card()
 
-    def _repr_html_(self) -> str:
-        return html_table(str(self.path), runs_rows(self.runs()[-_SHOWN:]))
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return self._card().bundle(repr(self))
+
+    def _card(self) -> Card:
+        """The latest runs on a card, for a notebook or a terminal."""
+        return Card(str(self.path), (Table("the latest runs", *runs_rows(self.runs()[-_SHOWN:])),))
 
     def runs(self) -> list[KeptRun]:
         """Every run, the oldest first."""
@@ -302,15 +310,26 @@ class KeptRun:
     def __repr__(self) -> str:
         return f"<kept run {self.id} {self.name!r}, {self.status}>"
 
-    def __rich__(self) -> Any:
-        return rich_table(self._title(), steps_rows(self.steps[-_SHOWN:]))
+    def __rich__(self) -> Card:
+        return self._card()
 
-    def _repr_html_(self) -> str:
-        return html_table(self._title(), steps_rows(self.steps[-_SHOWN:]))
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return self._card().bundle(repr(self))
 
-    def _title(self) -> str:
-        scores = sparkline([step.score for step in self.steps])
-        return f"run {self.id} {self.name}: {self.status} {scores}".rstrip()
+    def _card(self) -> Card:
+        """The run on a card, for a notebook or a terminal: totals, scores, steps, what changed."""
+        steps, facts = self.steps, summary_facts(self)
+        scores = [step.score for step in steps if step.score is not None]
+        parts: list[Part] = [Facts(facts)]
+        if scores:
+            parts.append(Spark("score", scores))
+        if steps:
+            parts.append(Table("the latest steps", *steps_rows(steps[-_SHOWN:])))
+        parts += [
+            Changed(f"{d.name}, since the start", _text(d.before), _text(d.after))
+            for d in differences(self._values("min(step)"), self.parameters())[:_CHANGED]
+        ]
+        return Card(f"run {self.id} {self.name}: {self.status}", tuple(parts))
 
     @property
     def about(self) -> dict[str, Any]:
@@ -374,21 +393,27 @@ class KeptRun:
             HistoryError: the run has no such step, or the step has no graph.
         """
         with self._history._reading() as connection:
-            graph, shown = self._row(connection, "graph, shown", step)
+            began, *kept = self._row(connection, "started, graph, shown, spent", step)
+            graph, shown, spent = kept
             if graph is None:
                 raise HistoryError(f"step {step} of run {self.id} was kept without a graph")
             structure = json.loads(kept_text(connection, graph) or "")
             values = json.loads(kept_text(connection, shown) or "")
-        return KeptGraph.read(structure, values, f"{self.name}, step {step}")
+            times = json.loads(kept_text(connection, spent) or "{}")
+        title = f"{self.name}, step {step}"
+        return KeptGraph.read(structure, values, title, spent=times, began=began)
 
     def parameters(self, step: int | None = None) -> dict[str, KeptValue]:
         """Every parameter as it was after `step`; 0 is the start, and by default the end."""
-        last = 2**62 if step is None else step
+        return self._values("max(step)", 2**62 if step is None else step)
+
+    def _values(self, which: str, until: int = 2**62) -> dict[str, KeptValue]:
+        """By name, the value that each parameter had at `which` of the steps that gave it one."""
         with self._history._reading() as connection:
             rows = connection.execute(
-                "SELECT name, kind, value, version, origin, trusted, max(step), codec FROM params "
+                f"SELECT name, kind, value, version, origin, trusted, {which}, codec FROM params "
                 "WHERE run=? AND step<=? GROUP BY name ORDER BY name",
-                (self.id, last),
+                (self.id, until),
             ).fetchall()
             return {row[0]: self._value(connection, row) for row in rows}
 
@@ -454,18 +479,7 @@ class KeptRun:
             objectives: names of `KeptCandidate.scores`; by default all that any candidate has. A
                 candidate without a score for each of them is left out.
         """
-        found = self.candidates
-        names = (
-            sorted({n for c in found for n in c.scores}) if objectives is None else [*objectives]
-        )
-        points = [(c, tuple(c.scores[n] for n in names)) for c in found if {*names} <= {*c.scores}]
-        return [
-            c for c, own in points
-            if names and not any(
-                other != own and all(a >= b for a, b in zip(other, own, strict=True))
-                for _, other in points
-            )
-        ]  # fmt: skip
+        return front(self.candidates, objectives)
 
     @property
     def events(self) -> list[Event]:
@@ -514,12 +528,8 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _lines(value: Any) -> list[str]:
-    if value is None:
-        return []
-    if isinstance(value, str):
-        return value.splitlines()
-    return show(value, 10_000).splitlines()
+def _text(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else show(value, 10_000)
 
 
 def _facts(text: str) -> Mapping[str, Any]:

@@ -4,8 +4,11 @@ A run is a span, each step a span in it, each node and each question to a model 
 A graph is no tree, so what a node used are span links. Attributes have the names of OpenInference
 (``openinference.span.kind``, ``input.value``, ``llm.token_count.prompt``) and, for questions and
 scores, of the GenAI conventions (``gen_ai.usage.input_tokens``, ``gen_ai.evaluation.result``); what
-neither has a name for begins with ``tracegraph.``. Steps keep their times; a node and a question
-have those of their step, for their own were not kept.
+neither has a name for begins with ``tracegraph.``.
+
+Steps and the calls of bundles have their own times. What is no call, an input or the work of an
+operator, stands where the last of what it used ended; a question of an optimizer has the times of
+its step. A step's span begins with the first call of its graph that the step before it did not see.
 """
 
 from __future__ import annotations
@@ -54,22 +57,27 @@ def spans_of(run: KeptRun, *, graphs: bool = True) -> Iterator[KeptSpan]:
         "tracegraph.commit": about.get("commit"), "metadata": json.dumps(about.get("config", {})),
     }, error=run.error)  # fmt: skip
     yield root
+    before = run.created
     for step in steps:
-        yield from _step_spans(run, step, root.number, numbers, graphs)
+        yield from _step_spans(run, step, root.number, numbers, graphs, before)
+        before = step.started + (step.seconds or 0)
 
 
 def _step_spans(
-    run: KeptRun, step: KeptStep, root: int, numbers: Iterator[int], graphs: bool
+    run: KeptRun, step: KeptStep, root: int, numbers: Iterator[int], graphs: bool, before: float
 ) -> Iterator[KeptSpan]:
     said = run.details(step.number)
     feedback = "\n".join(f["text"] for f in said.get("feedback", []))
     times = (step.started, step.started + (step.seconds or 0))
+    nodes = run.graph(step.number).nodes if graphs and step.nodes else ()
+    calls = [n.began for n in nodes if n.began is not None and n.began >= before]
     scored = () if step.score is None else (("gen_ai.evaluation.result", _known({
         "gen_ai.evaluation.name": "score", "gen_ai.evaluation.score.value": step.score,
         "gen_ai.evaluation.explanation": feedback or None,
     })),)  # fmt: skip
     name = f"step {step.number}" + (f" {step.optimizer}" if step.optimizer else "")
-    own = _span(next(numbers), root, name, "CHAIN", *times, {
+    began = min([step.started, *calls])
+    own = _span(next(numbers), root, name, "CHAIN", began, times[1], {
         "input.value": feedback, "output.value": step.note, "tracegraph.step": step.number,
         "tracegraph.changes": step.changes, "tracegraph.rejections": step.rejections,
         "tracegraph.cost": step.cost,
@@ -78,17 +86,20 @@ def _step_spans(
     for exchange in said.get("exchanges", []):
         facts = _exchange_facts(exchange)
         yield _span(next(numbers), own.number, "ask", "LLM", *times, facts)
-    if graphs and step.nodes:
-        made: dict[int, int] = {}
-        nodes = run.graph(step.number).nodes
-        for node in nodes:
-            made[node.number] = next(numbers)
-            links = tuple((made[source], argument) for source, argument, _ in node.inputs)
-            kind = "PROMPT" if node.kind == "text" else "CHAIN"
-            yield _span(
-                made[node.number], own.number, node.label, kind, *times, _node_facts(node, nodes),
-                links=links, error=node.failure,
-            )  # fmt: skip
+    made: dict[int, int] = {}
+    ends: dict[int, float] = {}
+    for node in nodes:
+        made[node.number] = next(numbers)
+        links = tuple((made[source], argument) for source, argument, _ in node.inputs)
+        kind = "PROMPT" if node.kind == "text" else "LLM" if node.tokens_in else "CHAIN"
+        at = node.began
+        if at is None:
+            at = max((ends[source] for source, _, _ in node.inputs), default=began)
+        ends[node.number] = at + (node.seconds or 0)
+        yield _span(
+            made[node.number], own.number, node.label, kind, at, ends[node.number],
+            _node_facts(node, nodes), links=links, error=node.failure,
+        )  # fmt: skip
 
 
 def _node_facts(node: KeptNode, nodes: tuple[KeptNode, ...]) -> dict[str, Any]:
@@ -99,7 +110,8 @@ def _node_facts(node: KeptNode, nodes: tuple[KeptNode, ...]) -> dict[str, Any]:
         "input.value": json.dumps(inputs) if inputs else None,
         "input.mime_type": "application/json" if inputs else None, "output.value": node.value,
         "tracegraph.operation": node.op, "tracegraph.kind": node.kind,
-        "tracegraph.version": node.version,
+        "tracegraph.version": node.version, "llm.token_count.prompt": node.tokens_in,
+        "llm.token_count.completion": node.tokens_out, "llm.cost.total": node.cost,
     }  # fmt: skip
 
 

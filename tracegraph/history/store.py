@@ -83,11 +83,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             request BLOB NOT NULL REFERENCES blobs(sha), reply BLOB NOT NULL REFERENCES blobs(sha))""",
         "CREATE INDEX replies_by_run ON replies(run)",
     ),
+    ("ALTER TABLE steps ADD COLUMN spent BLOB REFERENCES blobs(sha)",),
 )
 """The statements that bring a file from each schema version to the next."""
 
 _REFERENCES = (
-    ("runs", "about"), ("steps", "details"), ("steps", "graph"), ("steps", "shown"),
+    ("runs", "about"), ("steps", "details"), ("steps", "graph"), ("steps", "shown"), ("steps", "spent"),
     ("params", "value"), ("candidates", "details"), ("facts", "value"), ("replies", "request"),
     ("replies", "reply"),
 )  # fmt: skip

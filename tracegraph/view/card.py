@@ -22,7 +22,10 @@ __all__ = ["Card", "Difference", "Facts", "Part", "Spark", "Table", "Words", "sp
 
 _TEXT, _CELL, _ROWS = 4_000, 120, 100
 _BARS = "▁▂▃▄▅▆▇█"
-_DIFF = {"+": ("green", "#0b6b47"), "-": ("red", "#a83200"), "@": ("cyan", "#59616e")}
+_DIFF = {  # for a terminal; for a page, whose letters may be dark or light
+    "+": ("green", "background:rgba(0,150,90,.2)"), "-": ("red", "background:rgba(220,70,0,.2)"),
+    "@": ("cyan", "opacity:.7"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +152,8 @@ def _html(part: Part) -> Iterator[str]:
         case Difference():
             yield pre
             for line in part.lines():
-                colour = _DIFF.get(line[:1], ("", ""))[1]
-                style = f' style="color:{colour}"' if colour else ""
+                style = _DIFF.get(line[:1], ("", ""))[1]
+                style = f' style="{style}"' if style else ""
                 yield f"<span{style}>{escape(line)}</span>\n"
             yield "</pre>"
         case Table(_, titles, rows):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -43,8 +44,23 @@ class Candidate:
     values: Mapping[str, str] = field(default_factory=dict)
 
 
-def front(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """The Pareto front of those that have all scores that any of them has; none without scores.
+class Scored(Protocol):
+    """Anything with scores by name; larger is better."""
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """The scores."""
+        ...
+
+
+S = TypeVar("S", bound=Scored)
+
+
+def front(candidates: Iterable[S], objectives: Iterable[str] | None = None) -> list[S]:
+    """The Pareto front: those that no other is at least as good as in every score and better in one.
+
+    What counts are the scores named in `objectives`, by default all that any candidate has. Who lacks
+    one of them, or has one that is not finite, is left out.
 
     >>> made = [Candidate(id=i, scores={"short": s, "right": r})
     ...         for i, s, r in [("a", 1, 0), ("b", 0, 1), ("c", 0, 0.5)]]
@@ -52,8 +68,9 @@ def front(candidates: Iterable[Candidate]) -> list[Candidate]:
     ['a', 'b']
     """
     candidates = list(candidates)
-    names = sorted({name for candidate in candidates for name in candidate.scores})
-    whole = [c for c in candidates if names and len(c.scores) == len(names)]
+    every = {name for candidate in candidates for name in candidate.scores}
+    names = sorted(every if objectives is None else set(objectives))
+    whole = [c for c in candidates if names and c.scores.keys() >= set(names)]
     points = np.array([[c.scores[name] for name in names] for c in whole], float)
     kept = []
     for candidate, point in zip(whole, points, strict=True):
