@@ -47,13 +47,14 @@ from tracegraph.functions import (
     setitem,
 )
 from tracegraph.graph import Graph
-from tracegraph.module import Map, Module, Seq, apply, model, named_parameters
+from tracegraph.module import Map, Module, Seq, model, named_parameters
 from tracegraph.namesake import watch as _watch
 from tracegraph.node import Node, unwrap
 from tracegraph.overlay import Overlay
 from tracegraph.parameter import Parameter, node
 from tracegraph.propagate import StaleFeedbackWarning, backward, register_rule
 from tracegraph.recorder import recording, scope, stop_tracing
+from tracegraph.structure import apply
 
 if TYPE_CHECKING:
     from tracegraph.asking import acall_llm, call_llm

@@ -14,7 +14,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from tracegraph import operators
@@ -55,7 +55,18 @@ _ELSEWHERE = {
     "level": "ids order the graph: an input's id is smaller than its user's",
     "parameter_dependencies": "ask Graph.of([node]).parameters",
     "zero_feedback": "feedback is kept by parameters; call optimizer.zero_feedback()",
+    "feedback": "it is kept by parameters: parameter.feedback",
+    "expandable_dependencies": "ask Graph.of([node]).nodes; .inner of one is its inner graph's output",
+    "hidden_dependencies": "ask Graph.of([node.inner]).parameters",
 }
+_FORMER: dict[str, Callable[..., Any]] = {
+    "eq": lambda node, other: apply(operators.FUNCTIONS["eq"], (node, other)),
+    "neq": lambda node, other: apply(operators.FUNCTIONS["ne"], (node, other)),
+    "len": lambda node: apply(operators.FUNCTIONS["len_"], (node,)),
+    "getattr": lambda node, name: getattr(node, name),
+    "call": lambda node, name, /, *args, **kwargs: getattr(node, name)(*args, **kwargs),
+}
+"""Methods that every node of Microsoft Trace has; a method of the value comes first."""
 
 
 class Node(Generic[T]):
@@ -327,6 +338,8 @@ class Node(Generic[T]):
         try:
             attribute = getattr(self._data, name)
         except AttributeError as error:
+            if name in _FORMER:
+                return partial(_FORMER[name], self)
             hint = _ELSEWHERE.get(name)
             if hint is not None:
                 raise AttributeError(f"nodes have no {name!r} here: {hint}") from error
@@ -351,7 +364,13 @@ class Node(Generic[T]):
         data: Any = self.data
         if policy is not None and policy.opaque:
             return cast("Iterator[Any]", iter(data))
-        return self._elements(iter(data))
+        try:
+            items = iter(data)
+        except (
+            TypeError
+        ):  # ``a, b = answer()`` where the answer is None: a failed step, as others are
+            return cast("Iterator[Any]", apply(operators.ITERATE, (self,), function=iter))
+        return self._elements(items)
 
     def __reversed__(self) -> Iterator[Any]:
         policy = current()
