@@ -63,8 +63,8 @@ _FORMER: dict[str, Callable[..., Any]] = {
     "eq": lambda node, other: apply(operators.FUNCTIONS["eq"], (node, other)),
     "neq": lambda node, other: apply(operators.FUNCTIONS["ne"], (node, other)),
     "len": lambda node: apply(operators.FUNCTIONS["len_"], (node,)),
-    "getattr": lambda node, name: getattr(node, name),
-    "call": lambda node, name, /, *args, **kwargs: getattr(node, name)(*args, **kwargs),
+    "getattr": lambda node, name: node.__getattr__(name),
+    "call": lambda node, name, /, *args, **kwargs: node.__getattr__(name)(*args, **kwargs),
 }
 """Methods that every node of Microsoft Trace has; a method of the value comes first."""
 
@@ -348,13 +348,13 @@ class Node(Generic[T]):
         if policy is not None and policy.opaque:
             cast(Frame, policy.frame).read(self._leaf())
             return attribute
-        if callable(attribute):
+        if callable(attribute) and not isinstance(attribute, Node):
             return _Method(self, name)
         return apply(operators.GETATTR, (self, name))
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the value, and record it."""
-        return apply(operators.CALL, (self, *args), kwargs)
+        return apply(operators.CALL, (self, *args), kwargs, foreign=True)
 
     def __round__(self, ndigits: Any = None) -> Any:
         return apply(operators.ROUND, (self,) if ndigits is None else (self, ndigits))
@@ -483,9 +483,10 @@ class _Method:
         self.__name__ = name
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        name = self.__name__
-        function = _copying(name) if changes(self._owner._data, name) else _calling(name)
-        return apply(named(name), (self._owner, *args), kwargs, function=function)
+        name, value = self.__name__, self._owner._data
+        function = _copying(name) if changes(value, name) else _calling(name)
+        foreign = type(value).__module__ != "builtins"
+        return apply(named(name), (self._owner, *args), kwargs, function=function, foreign=foreign)
 
     def __repr__(self) -> str:
         return f"<recorded method {self.__name__} of {self._owner.name}>"
@@ -774,11 +775,12 @@ def apply(
     *,
     function: Callable[..., Any] | None = None,
     result: Any = NotImplemented,
+    foreign: bool = False,
 ) -> Any:
     """Run one operation on nodes and plain values, and record it.
 
     Gives a node; inside an opaque call of a bundle, the plain result. `result` is the value when
-    it is known already.
+    it is known already. Nodes inside the result of a `foreign` function are inputs too.
     """
     nodes: list[Node[Any]] = []
     names: list[str] = []
@@ -804,7 +806,9 @@ def apply(
     run = function or operation.function
     if quiet:
         value = run(*values, **named_values) if result is NotImplemented else result  # type: ignore[misc]
-        return value if opaque else leaf(value)
+        if opaque:
+            return value
+        return leaf(lower(value, "", [], []) if foreign or isinstance(value, Node) else value)
     if result is NotImplemented:
         try:
             if numbers:
@@ -813,6 +817,8 @@ def apply(
                 result = run(*values, **named_values)  # type: ignore[misc]
         except Exception as error:
             raise_failed(error, failed(operation, distinct(names), tuple(nodes), error))
+    if foreign or isinstance(result, Node):
+        result = lower(result, "returned", nodes, names)
     if CUT and operation.name in CUT:
         result = cut(result, nodes)
     return record(operation, distinct(names), tuple(nodes), result)
