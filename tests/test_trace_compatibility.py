@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from typing import Any
 
@@ -97,6 +98,32 @@ def test_names_that_are_gone_say_what_to_use(name: str, said: str) -> None:
         exec(f"from tracegraph import {name}")
     with pytest.raises(AttributeError):
         tracegraph.no_such_name
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "said"),
+    [
+        ("tracegraph.llm", "LLM", "as_language_model"),
+        ("tracegraph.llm", "AutoGenLLM", "callable"),
+        ("tracegraph.llm", "CustomLLM", "api_base"),
+        ("tracegraph.llm", "DummyLLM", "Scripted"),
+        ("optimizers", "OptoPrimeMulti", "Several"),
+        ("optimizers", "OptoPrimeV2", "OptoPrime reads"),
+        ("optimizers", "FunctionOptimizer", "called OptoPrime"),
+        ("optimizers", "AdamWW", "did you mean 'AdamW'"),
+        ("tracegraph", "bundel", "did you mean 'bundle'"),
+        ("tracegraph", "stop_trace", "did you mean 'stop_tracing'"),
+        ("tracegraph.functions", "appned", "no 'appned'"),
+    ],
+)
+def test_a_name_that_is_not_there_leads_to_the_one_that_is(
+    place: str, name: str, said: str
+) -> None:
+    with pytest.raises((AttributeError, ImportError), match=said) as caught:
+        getattr(importlib.import_module(place), name)
+    assert len(str(caught.value)) < 200
+    if "did you" in said:
+        assert not hasattr(importlib.import_module(place), name)
 
 
 def test_what_nodes_no_longer_have_says_where_it_is() -> None:

@@ -20,6 +20,7 @@ from tracegraph.kinds import is_array, is_tensor, show
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
 from tracegraph.whole import Program, code_of
+from tracegraph.writing import write_whole
 
 __all__ = ["Map", "Module", "Seq", "is_module", "model", "named_parameters"]
 
@@ -180,10 +181,7 @@ class Module:
             },
             indent=1,
         )  # fmt: skip
-        target = Path(path)
-        partial = target.with_name(target.name + ".part")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
+        write_whole(Path(path), text.encode())
 
     def load(self, path: str | Path, *, trust: bool = False) -> None:
         """Read what `save` wrote, all or none.
