@@ -7,6 +7,7 @@ Names are imported when they are first used, so that torch loads only where tens
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,12 @@ _HOMES = {
         "Trion", "WarmupStableDecay", "merge_gradients",
     ),
 }  # fmt: skip
+_FORMER = {
+    "FunctionOptimizer": "it is called OptoPrime",
+    "OptoPrimeMulti": "Several(OptoPrime(...)) makes several proposals and chooses among them",
+    "OptoPrimeV2": "OptoPrime reads JSON and tagged replies alike",
+}
+"""Names of Microsoft Trace that are not here, and what to use."""
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -230,10 +237,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _FORMER:
+        raise ImportError(f"optimizers has no {name!r}: {_FORMER[name]}", name=__name__)
     if name not in _HOME:
-        raise AttributeError(
-            f"module 'optimizers' has no attribute {name!r}; it has {sorted(_HOME)}"
-        )
+        near = difflib.get_close_matches(name, _HOME, 1)
+        said = f"did you mean {near[0]!r}?" if near else "dir(optimizers) has the names"
+        raise AttributeError(f"module 'optimizers' has no attribute {name!r}; {said}")
     return getattr(importlib.import_module(_HOME[name]), name)
 
 

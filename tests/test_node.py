@@ -686,3 +686,39 @@ def test_a_keyword_named_like_the_operand_hides_no_input():
     result = template.format(x=x, y=y)
     assert result.data == "1-2"
     assert {n.id for n in result.inputs.values()} == {template.id, x.id, y.id}
+
+
+class Holder:
+    """An object that holds a parameter, as one finds it inside a node."""
+
+    def __init__(self):
+        self.weight = node(2, trainable=True, name="weight")
+
+    def doubled(self):
+        return self.weight * 2
+
+    def both(self):
+        return self.weight, self.weight + 1
+
+
+def test_nodes_that_an_object_gives_are_inputs():
+    holder = node(Holder())
+    weight = holder.data.weight
+    for made, expected in (
+        (holder.weight, 2), (holder.doubled(), 4), (node(holder.data.doubled)(), 4),
+        (holder.both()[1], 3), (next(iter(holder.both())), 2),
+    ):  # fmt: skip
+        assert (type(made), made.data) == (Node, expected)
+        assert list(made.backward("no")) == [weight]
+        assert any(holder is n for n in made.parents) or made.op != "doubled"
+    with tg.stop_tracing():
+        assert (holder.doubled().data, holder.doubled().parents) == (4, [])
+
+
+def test_an_attribute_that_a_node_has_itself_is_asked_by_name():
+    holder = Holder()
+    holder.name, holder.data = "mine", lambda x: x + 1
+    wrapped = node(holder, name="holder")
+    assert wrapped.name.startswith("holder:")
+    assert wrapped.getattr("name").data == "mine"
+    assert wrapped.call("data", 1).data == 2

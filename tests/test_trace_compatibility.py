@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from typing import Any
 
@@ -97,6 +98,32 @@ def test_names_that_are_gone_say_what_to_use(name: str, said: str) -> None:
         exec(f"from tracegraph import {name}")
     with pytest.raises(AttributeError):
         tracegraph.no_such_name
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "said"),
+    [
+        ("tracegraph.llm", "LLM", "as_language_model"),
+        ("tracegraph.llm", "AutoGenLLM", "callable"),
+        ("tracegraph.llm", "CustomLLM", "api_base"),
+        ("tracegraph.llm", "DummyLLM", "Scripted"),
+        ("optimizers", "OptoPrimeMulti", "Several"),
+        ("optimizers", "OptoPrimeV2", "OptoPrime reads"),
+        ("optimizers", "FunctionOptimizer", "called OptoPrime"),
+        ("optimizers", "AdamWW", "did you mean 'AdamW'"),
+        ("tracegraph", "bundel", "did you mean 'bundle'"),
+        ("tracegraph", "stop_trace", "did you mean 'stop_tracing'"),
+        ("tracegraph.functions", "appned", "no 'appned'"),
+    ],
+)
+def test_a_name_that_is_not_there_leads_to_the_one_that_is(
+    place: str, name: str, said: str
+) -> None:
+    with pytest.raises((AttributeError, ImportError), match=said) as caught:
+        getattr(importlib.import_module(place), name)
+    assert len(str(caught.value)) < 200
+    if "did you" in said:
+        assert not hasattr(importlib.import_module(place), name)
 
 
 def test_what_nodes_no_longer_have_says_where_it_is() -> None:
@@ -221,3 +248,68 @@ def test_several_outputs_at_once() -> None:
     optimizer.step()
     asked = llm.requests[0].messages[-1].text
     assert all(f"remark {number}" in asked for number in range(3))
+
+
+# What every node could do by name
+
+
+@pytest.mark.parametrize(
+    ("value", "method", "args", "expected"),
+    [
+        ([1, 2], "eq", ([1, 2],), True),
+        ([1, 2], "neq", ([1, 2],), False),
+        ("abc", "len", (), 3),
+        (3, "getattr", ("real",), 3),
+        ("abc", "call", ("upper",), "ABC"),
+        ([3, 1], "call", ("index", 1), 1),
+    ],
+)
+def test_methods_that_every_node_has(
+    value: Any, method: str, args: tuple[Any, ...], expected: Any
+) -> None:
+    x = node(value, trainable=True, name="x")
+    made = getattr(x, method)(*args)
+    assert made.data == expected
+    assert list(made.backward("no")) == [x]
+
+
+def test_a_method_of_the_value_comes_first() -> None:
+    class Phone:
+        def call(self, number: int) -> str:
+            return f"calling {number}"
+
+    assert node(Phone()).call(7).data == "calling 7"
+
+
+def test_an_answer_that_cannot_be_unpacked_is_a_failed_step() -> None:
+    @bundle(trainable=True)
+    def answer(question: str) -> Any:
+        return None
+
+    with pytest.raises(ExecutionError, match="not iterable") as caught:
+        _first, _second = answer("Who?")
+    assert isinstance(caught.value, TypeError)
+    received = caught.value.exception_node.backward(caught.value.exception_node.create_feedback())
+    assert list(received) == answer.parameters()
+    with pytest.raises(ExecutionError):
+        list(node(5))
+
+
+def test_a_trainable_function_is_saved_by_itself(tmp_path: Any) -> None:
+    @bundle(trainable=True)
+    def length(text: str) -> int:
+        return len(text)
+
+    length.save(tmp_path / "length.json")  # type: ignore[attr-defined]
+    length.parameter.assign("def length(text):\n    return 0")  # type: ignore[union-attr]
+    assert length("abc").data == 0
+    length.load(tmp_path / "length.json")  # type: ignore[attr-defined]
+    assert length("abc").data == 3
+
+
+def test_parameters_are_found_in_keys() -> None:
+    held = tracegraph.Map({node("k", trainable=True, name="k"): node(1, trainable=True, name="v")})
+    assert [p.label for p in held.parameters()] == ["k", "v"]
+    made = bundle(lambda table: list(table.items()))(held)
+    assert made.data == [("k", 1)]
+    assert {p.label for p in made.backward("no")} == {"k", "v"}

@@ -6,6 +6,7 @@ at the trace with `Graph`. Optimizers live in the package ``optimizers`` beside 
 
 from __future__ import annotations
 
+import difflib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +48,14 @@ from tracegraph.functions import (
     setitem,
 )
 from tracegraph.graph import Graph
-from tracegraph.module import Map, Module, Seq, apply, model, named_parameters
+from tracegraph.module import Map, Module, Seq, model, named_parameters
 from tracegraph.namesake import watch as _watch
 from tracegraph.node import Node, unwrap
 from tracegraph.overlay import Overlay
 from tracegraph.parameter import Parameter, node
 from tracegraph.propagate import StaleFeedbackWarning, backward, register_rule
 from tracegraph.recorder import recording, scope, stop_tracing
+from tracegraph.structure import apply
 
 if TYPE_CHECKING:
     from tracegraph.asking import acall_llm, call_llm
@@ -151,7 +153,8 @@ _FORMER = {
     "ParameterContainer": "it is called Module",
     "NodeContainer": "nodes inside dataclasses and pydantic models are found without a base class",
     "Projection": "constraint= says what a parameter may be",
-    "apply_op": "it is called apply",
+    "apply_op": "it is called apply, and gives a new structure: z = apply(function, x, y)",
+    "propagators": "rules belong to operations: register_rule, or bundle(rules=...)",
 }
 """Names of Microsoft Trace that are not here, and what to use."""
 
@@ -163,7 +166,11 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_LAZY[name]), name)
     if name in _FORMER:
         raise ImportError(f"tracegraph has no {name!r}: {_FORMER[name]}", name=__name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    near = difflib.get_close_matches(name, __all__, 1)
+    raise AttributeError(
+        f"module {__name__!r} has no attribute {name!r}"
+        + (f"; did you mean {near[0]!r}?" if near else "")
+    )
 
 
 _watch()

@@ -30,6 +30,7 @@ from tracegraph.parameter import Parameter, node
 from tracegraph.source import BadSource, dedented, future_flags, is_filled
 from tracegraph.spans import Span, lines_of, offset, replaced, span
 from tracegraph.whole import Program, code_of
+from tracegraph.writing import write_whole
 
 __all__ = ["export", "formatted"]
 
@@ -63,10 +64,7 @@ def export(things: Any, path: str | Path | None = None, *, untrusted: bool = Fal
     """
     text = formatted(_File(untrusted).text(things))
     if path is not None:
-        target = Path(path)
-        partial = target.with_name(target.name + ".part")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
+        write_whole(Path(path), text.encode())
     return text
 
 

@@ -80,8 +80,8 @@ class Graph:
 
     def __repr__(self) -> str:
         return (
-            f"<Graph of {len(self.nodes):,} nodes, {len(self.parameters)} parameters, "
-            f"{len(self.outputs)} outputs>"
+            f"<Graph of {_counted(len(self.nodes), 'node')}, "
+            f"{_counted(len(self.parameters), 'parameter')}, {_counted(len(self.outputs), 'output')}>"
         )
 
     @property
@@ -332,6 +332,10 @@ def renumber(outputs: Iterable[Node[Any]], first: int) -> None:
         for node in fresh:
             node.id = next_id()
             moved.add(id(node))
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + "s" * (count != 1)
 
 
 def is_constant(node: Node[Any]) -> bool:

@@ -20,8 +20,9 @@ from tracegraph.kinds import is_array, is_tensor, show
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
 from tracegraph.whole import Program, code_of
+from tracegraph.writing import write_whole
 
-__all__ = ["Map", "Module", "Seq", "apply", "is_module", "model", "named_parameters"]
+__all__ = ["Map", "Module", "Seq", "is_module", "model", "named_parameters"]
 
 C = TypeVar("C", bound=type)
 
@@ -59,6 +60,8 @@ def _search(value: Any, path: str, open_: set[int]) -> Iterator[tuple[str, Param
         yield from _search(value.keywords, path, open_)
     elif isinstance(value, (Mapping, UserDict)):
         for key, item in value.items():
+            if isinstance(key, Node):
+                yield from _search(key, f"{path}.keys", open_)
             named = isinstance(key, str) and not path
             yield from _search(item, key if named else f"{path}[{key!r}]", open_)
     elif isinstance(value, (list, tuple, UserList)):
@@ -178,10 +181,7 @@ class Module:
             },
             indent=1,
         )  # fmt: skip
-        target = Path(path)
-        partial = target.with_name(target.name + ".part")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
+        write_whole(Path(path), text.encode())
 
     def load(self, path: str | Path, *, trust: bool = False) -> None:
         """Read what `save` wrote, all or none.
@@ -228,6 +228,10 @@ class Module:
         """A copy of the object that shares the parameters."""
         memo: dict[int, Any] = {id(p): p for p in named_parameters(self).values()}
         return copy.deepcopy(self, memo)
+
+
+for _method in ("state_dict", "load_state_dict", "save", "load", "parameters_dict"):
+    setattr(Bundle, _method, vars(Module)[_method])  # a trainable bundle is saved by itself too
 
 
 def model(cls: C) -> C:
@@ -279,31 +283,13 @@ class Map(UserDict[Any, Any]):
 
     def __traced_items__(self, item: Callable[[Any, str], Any], path: str) -> Any:
         """The dict with the nodes in it replaced, for a recorded call."""
-        plain = {k: item(v, f"{path}[{k!r}]") for k, v in self.data.items()}
-        return plain if any(plain[k] is not self.data[k] for k in plain) else self
-
-
-def apply(function: Callable[[Any], Any], value: Any) -> Any:
-    """Apply `function` to every node and plain value inside nested containers.
-
-    Gives the same structure of lists, tuples, dicts, `Seq` and `Map`; `value` stays as it is.
-
-    >>> import tracegraph as tg
-    >>> tg.apply(lambda x: x + 1, {"a": [1, 2], "b": (3,)})
-    {'a': [2, 3], 'b': (4,)}
-    """
-    if isinstance(value, Seq):
-        return Seq(*[apply(function, item) for item in value.data])
-    if isinstance(value, Map):
-        return Map({key: apply(function, item) for key, item in value.data.items()})
-    if isinstance(value, Mapping):
-        return {key: apply(function, item) for key, item in value.items()}
-    if isinstance(value, (list, set, frozenset)):
-        return type(value)(apply(function, item) for item in value)
-    if isinstance(value, tuple):
-        items = [apply(function, item) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return function(value)
+        plain = {}
+        same = True
+        for key, value in self.data.items():
+            key_ = item(key, f"{path}.keys")
+            plain[key_] = value_ = item(value, f"{path}[{key_!r}]")
+            same = same and key_ is key and value_ is value
+        return self if same else plain
 
 
 def check_names(parameters: Mapping[str, Parameter[Any]]) -> None:

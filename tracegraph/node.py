@@ -14,7 +14,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from tracegraph import operators
@@ -55,7 +55,18 @@ _ELSEWHERE = {
     "level": "ids order the graph: an input's id is smaller than its user's",
     "parameter_dependencies": "ask Graph.of([node]).parameters",
     "zero_feedback": "feedback is kept by parameters; call optimizer.zero_feedback()",
+    "feedback": "it is kept by parameters: parameter.feedback",
+    "expandable_dependencies": "ask Graph.of([node]).nodes; .inner of one is its inner graph's output",
+    "hidden_dependencies": "ask Graph.of([node.inner]).parameters",
 }
+_FORMER: dict[str, Callable[..., Any]] = {
+    "eq": lambda node, other: apply(operators.FUNCTIONS["eq"], (node, other)),
+    "neq": lambda node, other: apply(operators.FUNCTIONS["ne"], (node, other)),
+    "len": lambda node: apply(operators.FUNCTIONS["len_"], (node,)),
+    "getattr": lambda node, name: node.__getattr__(name),
+    "call": lambda node, name, /, *args, **kwargs: node.__getattr__(name)(*args, **kwargs),
+}
+"""Methods that every node of Microsoft Trace has; a method of the value comes first."""
 
 
 class Node(Generic[T]):
@@ -327,6 +338,8 @@ class Node(Generic[T]):
         try:
             attribute = getattr(self._data, name)
         except AttributeError as error:
+            if name in _FORMER:
+                return partial(_FORMER[name], self)
             hint = _ELSEWHERE.get(name)
             if hint is not None:
                 raise AttributeError(f"nodes have no {name!r} here: {hint}") from error
@@ -335,13 +348,13 @@ class Node(Generic[T]):
         if policy is not None and policy.opaque:
             cast(Frame, policy.frame).read(self._leaf())
             return attribute
-        if callable(attribute):
+        if callable(attribute) and not isinstance(attribute, Node):
             return _Method(self, name)
         return apply(operators.GETATTR, (self, name))
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the value, and record it."""
-        return apply(operators.CALL, (self, *args), kwargs)
+        return apply(operators.CALL, (self, *args), kwargs, foreign=True)
 
     def __round__(self, ndigits: Any = None) -> Any:
         return apply(operators.ROUND, (self,) if ndigits is None else (self, ndigits))
@@ -351,7 +364,13 @@ class Node(Generic[T]):
         data: Any = self.data
         if policy is not None and policy.opaque:
             return cast("Iterator[Any]", iter(data))
-        return self._elements(iter(data))
+        try:
+            items = iter(data)
+        except (
+            TypeError
+        ):  # ``a, b = answer()`` where the answer is None: a failed step, as others are
+            return cast("Iterator[Any]", apply(operators.ITERATE, (self,), function=iter))
+        return self._elements(items)
 
     def __reversed__(self) -> Iterator[Any]:
         policy = current()
@@ -464,9 +483,10 @@ class _Method:
         self.__name__ = name
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        name = self.__name__
-        function = _copying(name) if changes(self._owner._data, name) else _calling(name)
-        return apply(named(name), (self._owner, *args), kwargs, function=function)
+        name, value = self.__name__, self._owner._data
+        function = _copying(name) if changes(value, name) else _calling(name)
+        foreign = type(value).__module__ != "builtins"
+        return apply(named(name), (self._owner, *args), kwargs, function=function, foreign=foreign)
 
     def __repr__(self) -> str:
         return f"<recorded method {self.__name__} of {self._owner.name}>"
@@ -755,11 +775,12 @@ def apply(
     *,
     function: Callable[..., Any] | None = None,
     result: Any = NotImplemented,
+    foreign: bool = False,
 ) -> Any:
     """Run one operation on nodes and plain values, and record it.
 
     Gives a node; inside an opaque call of a bundle, the plain result. `result` is the value when
-    it is known already.
+    it is known already. Nodes inside the result of a `foreign` function are inputs too.
     """
     nodes: list[Node[Any]] = []
     names: list[str] = []
@@ -785,7 +806,9 @@ def apply(
     run = function or operation.function
     if quiet:
         value = run(*values, **named_values) if result is NotImplemented else result  # type: ignore[misc]
-        return value if opaque else leaf(value)
+        if opaque:
+            return value
+        return leaf(lower(value, "", [], []) if foreign or isinstance(value, Node) else value)
     if result is NotImplemented:
         try:
             if numbers:
@@ -794,6 +817,8 @@ def apply(
                 result = run(*values, **named_values)  # type: ignore[misc]
         except Exception as error:
             raise_failed(error, failed(operation, distinct(names), tuple(nodes), error))
+    if foreign or isinstance(result, Node):
+        result = lower(result, "returned", nodes, names)
     if CUT and operation.name in CUT:
         result = cut(result, nodes)
     return record(operation, distinct(names), tuple(nodes), result)

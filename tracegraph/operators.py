@@ -62,44 +62,44 @@ class Operation:
         return f"Operation({self.name!r})"
 
 
-def concat(x: Any, y: Any) -> Any:
+def _concat(x: Any, y: Any) -> Any:
     """Join two strings or sequences: ``x + y``."""
     return operator.add(x, y)
 
 
-def is_in(x: Any, y: Any) -> bool:
+def _is_in(x: Any, y: Any) -> bool:
     """Whether `x` is an element of `y`: ``x in y``."""
     return x in y
 
 
-def not_in(x: Any, y: Any) -> bool:
+def _not_in(x: Any, y: Any) -> bool:
     """Whether `x` is not an element of `y`: ``x not in y``."""
     return x not in y
 
 
-def cond(condition: Any, x: Any, y: Any) -> Any:
+def _cond(condition: Any, x: Any, y: Any) -> Any:
     """Choose `x` where `condition` is true, else `y`."""
     return x if condition else y
 
 
-def setitem(x: Any, key: Any, value: Any) -> Any:
+def _setitem(x: Any, key: Any, value: Any) -> Any:
     """Return a copy of `x` in which ``x[key]`` is `value`; `x` itself stays."""
     changed = copied(x)
     changed[key] = value
     return changed
 
 
-def identity(x: Any) -> Any:
+def _identity(x: Any) -> Any:
     """Give `x` itself."""
     return x
 
 
-def clone(x: Any) -> Any:
+def _clone(x: Any) -> Any:
     """Give a deep copy of `x`."""
     return copy.deepcopy(x)
 
 
-def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+def _call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Call `function`."""
     return function(*args, **kwargs)
 
@@ -159,23 +159,23 @@ UNARY: dict[str, Operation] = {
 
 ROUND = Operation("round", round, ("x", "ndigits"), doc="round(x, ndigits)")
 GETATTR = Operation("getattr", getattr, ("x", "name"), doc="x.name")
-CALL = Operation("call", call, ("function",), doc="function(*args, **kwargs)")
+CALL = Operation("call", _call, ("function",), doc="function(*args, **kwargs)")
 COLLECT = Operation("collect", None, doc="a container made of the inputs")
 ITERATE = Operation("iterate", None, ("x", "index"), doc="the element of x at position index")
 
 FUNCTIONS: dict[str, Operation] = {
     op.name: op
     for op in (
-        _one("identity", identity, "x itself"),
-        _one("clone", clone, "a deep copy of x"),
+        _one("identity", _identity, "x itself"),
+        _one("clone", _clone, "a deep copy of x"),
         _two("eq", operator.eq, "x == y"),
         _two("ne", operator.ne, "x != y"),
         _one("not_", operator.not_, "not x"),
         _two("is_", operator.is_, "x is y"),
         _two("is_not", operator.is_not, "x is not y"),
-        _two("in_", is_in, "x in y"),
-        _two("not_in", not_in, "x not in y"),
-        _two("concat", concat, "x + y"),
+        _two("in_", _is_in, "x in y"),
+        _two("not_in", _not_in, "x not in y"),
+        _two("concat", _concat, "x + y"),
         _one("len_", len, "len(x)"),
         _one("ord_", ord, "ord(x)"),
         _one("chr_", chr, "chr(x)"),
@@ -183,8 +183,10 @@ FUNCTIONS: dict[str, Operation] = {
         _one("to_tuple", tuple, "tuple(x)"),
         _one("to_set", set, "set(x)"),
         _one("to_dict", dict, "dict(x)"),
-        Operation("cond", cond, ("condition", "x", "y"), doc="x if condition else y"),
-        Operation("setitem", setitem, ("x", "key", "value"), doc="a copy of x with x[key] = value"),
+        Operation("cond", _cond, ("condition", "x", "y"), doc="x if condition else y"),
+        Operation(
+            "setitem", _setitem, ("x", "key", "value"), doc="a copy of x with x[key] = value"
+        ),
     )
 }
 """Functions that record: what Python answers plainly on a node (``==``, ``in``, ``len``) and more."""
@@ -219,3 +221,10 @@ def named(name: str, parameters: tuple[str, ...] = ("x",)) -> Operation:
     if found is None:
         found = _named.setdefault((name, parameters), Operation(name, None, parameters))
     return found
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(
+        f"{__name__} has no {name!r}: what records is in tracegraph.functions "
+        "(from tracegraph import functions as ops)"
+    )

@@ -20,6 +20,7 @@ from optimizers.base import reach
 from optimizers.numeric.codecs.rounding import REST, rounding_named
 from optimizers.numeric.parameters import adapt, forget
 from tracegraph.errors import NonFinite, OptimizerError, Rejected
+from tracegraph.node import Node
 
 __all__ = ["Member", "NumericOptimizer", "check_betas", "check_nonnegative", "check_rate"]
 
@@ -358,18 +359,28 @@ class NumericOptimizer(Optimizer):
     def backward(self, outputs: Any, feedback: Any = None, **options: Any) -> Mapping[Any, Any]:
         """Carry feedback back: ``backward(node, feedback)`` or ``backward([(node, feedback), ...])``.
 
+        ``backward(loss)`` of a tensor with one number gives it the gradient 1, as torch does.
+
         >>> import tracegraph as tg
         >>> from optimizers import SGD
         >>> rate = tg.node(1.0, trainable=True, name="rate")
         >>> optimizer = SGD([rate], lr=0.1)
-        >>> received = optimizer.backward(rate * torch.tensor(3.0), 1.0)
+        >>> received = optimizer.backward(rate * torch.tensor(3.0))
         >>> optimizer.step()
         >>> round(rate.data, 6)
         0.7
 
         Raises:
             NotReached: none of this optimizer's parameters lies behind any of the outputs.
+            OptimizerError: a tensor of several numbers without feedback.
         """
+        if feedback is None and isinstance(outputs, Node) and isinstance(outputs.data, Tensor):
+            if outputs.data.numel() != 1:
+                raise OptimizerError(
+                    f"only a loss of one number has the gradient 1; {outputs.name} has the shape "
+                    f"{tuple(outputs.data.shape)}: sum or average it first, or give a gradient of that shape"
+                )
+            feedback = 1.0
         mine = {binding.name: binding.parameter for binding in self._bindings}
         return reach(outputs, feedback, mine, options)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import typer
 
 from tracegraph.errors import HistoryError
 from tracegraph.kinds import show
+from tracegraph.writing import write_whole
 
 __all__ = ["as_json", "difference_facts", "shown", "table", "write", "write_file"]
 
@@ -43,13 +43,9 @@ def write(text: str, output: str | None) -> None:
 
 def write_file(text: str, output: str) -> None:
     """Write a text to a file, all of it or nothing, see `write`."""
-    path = Path(output)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        partial.write_text(text, encoding="utf-8", errors="surrogatepass")
-        partial.replace(path)
+        write_whole(Path(output), text.encode(errors="surrogatepass"))
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise HistoryError(f"{output} was not written: {error.strerror or error}") from error
 
 

@@ -7,6 +7,8 @@ a name, a callable, or nothing; wrappers compose around any model::
     model("Name a prime number.").text
 """
 
+from typing import Never
+
 from tracegraph.llm.backend import LiteLLM
 from tracegraph.llm.budgeted import Budgeted, Spent
 from tracegraph.llm.calling import FromCallable
@@ -56,3 +58,18 @@ __all__ = [
     "truncate",
     "worth_retrying",
 ]
+
+_FORMER = {
+    "LLM": "use as_language_model(), which takes the model that the environment names; "
+    "its answer to llm([{...}, ...]) has .text",
+    "AutoGenLLM": "any callable that takes messages= is a model here",
+    "CustomLLM": 'use LiteLLM("openai/NAME", api_base=...)',
+    "DummyLLM": "any callable is a model here; Scripted answers from a list",
+}
+"""Names of Microsoft Trace that are not here, and what to use."""
+
+
+def __getattr__(name: str) -> Never:
+    if name in _FORMER:
+        raise ImportError(f"tracegraph.llm has no {name!r}: {_FORMER[name]}", name=__name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,7 @@ from tracegraph.view.look import FEEDBACK, LOOKS
 from tracegraph.view.picture import Arrow, Box, Picture
 from tracegraph.view.svg import svg
 from tracegraph.view.words import heading, label, tooltip, words
-from tracegraph.view.writing import write_whole
+from tracegraph.writing import write_whole
 
 if TYPE_CHECKING:
     import graphviz

@@ -28,6 +28,7 @@ from tracegraph.view.plain import plain, shorten
 from tracegraph.view.style import STYLE
 from tracegraph.view.svg import drawing
 from tracegraph.view.words import heading, label
+from tracegraph.writing import write_whole
 
 __all__ = ["html", "write_html"]
 
@@ -38,10 +39,8 @@ _TITLE, _WORDS, _LONGEST = 200, 8_000, 100_000
 def write_html(page: Page, path: str | os.PathLike[str], *, words: int = _WORDS) -> Path:
     """Write `page` to a file that ends in .html, whole or not at all; return its path.
 
-    Raises `PictureError` for another ending.
+    Raises `PictureError` for another ending, and OSError where the file cannot be written.
     """
-    from tracegraph.view.writing import write_whole
-
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise PictureError(

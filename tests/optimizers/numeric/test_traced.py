@@ -48,6 +48,23 @@ def test_numbers_and_arrays_step_as_tensors_do_in_torch(make: Any) -> None:
     assert (w.version, rate.version, table.version) == (6, 6, 6)
 
 
+def test_a_loss_without_feedback_has_the_gradient_one() -> None:
+    w, rate, table = parts()
+    optimizer = SGD([w, rate, table], lr=0.01)
+    for loss in (loss_of(w, rate, table), loss_of(w, rate, table).reshape(1, 1)):
+        implied = optimizer.backward(loss)
+        given = optimizer.backward(loss, 1.0)
+        for p in (w, rate, table):
+            ours, theirs = implied[p][Gradient].value, given[p][Gradient].value
+            assert np.array_equal(np.asarray(ours), np.asarray(theirs))
+        optimizer.zero_feedback()
+    with pytest.raises(tg.OptimizerError, match=r"multiply:\d+ has the shape \(2,\): sum"):
+        optimizer.backward(w * 2.0)
+    assert not any(p.feedback for p in (w, rate, table))
+    with pytest.raises(tg.FeedbackError):
+        optimizer.backward(rate * 2.0)  # a plain number has no gradient by itself
+
+
 def test_after_a_step_the_feedback_is_used_up_and_zeroing_clears_both() -> None:
     w, rate, table = parts()
     optimizer = SGD([w, rate, table], lr=0.01)
