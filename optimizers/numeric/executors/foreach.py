@@ -1,7 +1,12 @@
-"""A rule run over lists of tensors by torch's multi-tensor operations."""
+"""A rule run over lists of tensors by torch's multi-tensor operations, in place.
+
+On a CPU the tensors are taken in portions that fit into its cache, a large one in pieces: every
+operation but the first then finds its operands there.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,76 +15,45 @@ from typing_extensions import override
 
 from optimizers.numeric.codecs.codec import computing_dtype
 from optimizers.numeric.executors.batch import Batch, Executor
-from optimizers.numeric.rules.dialect import bound
+from optimizers.numeric.executors.plan import FRESH, Plan, planned
 
-__all__ = ["Foreach", "Many"]
+__all__ = ["Foreach"]
 
+PORTION = 1 << 18
+"""Elements that are taken at a time on a CPU."""
 
-class Many:
-    """A list of tensors that computes element by element of the list."""
-
-    __slots__ = ("of",)
-
-    def __init__(self, of: Any) -> None:
-        self.of: list[Tensor] = list(of)
-
-    def _with(self, op: Any, other: Any) -> Many:
-        return Many(op(self.of, other.of if isinstance(other, Many) else other))
-
-    def _each(self, op: Any, other: Any) -> Many:
-        others = other.of if isinstance(other, Many) else [other] * len(self.of)
-        return Many(op(a, b) for a, b in zip(self.of, others, strict=True))
-
-    def __add__(self, other: Any) -> Many:
-        return self._with(torch._foreach_add, other)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Any) -> Many:
-        return self._with(torch._foreach_sub, other)
-
-    def __rsub__(self, other: Any) -> Many:
-        return Many(torch._foreach_neg(self.of))._with(torch._foreach_add, other)
-
-    def __mul__(self, other: Any) -> Many:
-        return self._with(torch._foreach_mul, other)
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Any) -> Many:
-        return self._with(torch._foreach_div, other)
-
-    def __rtruediv__(self, other: Any) -> Many:
-        return Many(torch._foreach_reciprocal(self.of))._with(torch._foreach_mul, other)
-
-    def __neg__(self) -> Many:
-        return Many(torch._foreach_neg(self.of))
-
-    def __gt__(self, other: Any) -> Many:
-        return self._each(torch.gt, other)
-
-    def __lt__(self, other: Any) -> Many:
-        return self._each(torch.lt, other)
-
-    def __ge__(self, other: Any) -> Many:
-        return self._each(torch.ge, other)
-
-    def __le__(self, other: Any) -> Many:
-        return self._each(torch.le, other)
+Column = list[Tensor]
 
 
-def _where(condition: Many, a: Many, b: Many) -> Many:
-    return Many(torch.where(c, x, y) for c, x, y in zip(condition.of, a.of, b.of, strict=True))
+def _rsub(a: Column, b: Any) -> None:
+    torch._foreach_neg_(a)
+    torch._foreach_add_(a, b)
 
 
-MANY = {
-    "sqrt": lambda x: Many(torch._foreach_sqrt(x.of)),
-    "absolute": lambda x: Many(torch._foreach_abs(x.of)),
-    "sign": lambda x: Many(torch._foreach_sign(x.of)),
-    "where": _where,
-    "maximum": lambda a, b: a._with(torch._foreach_clamp_min, b),
-    "minimum": lambda a, b: a._with(torch._foreach_clamp_max, b),
+def _rdiv(a: Column, b: Any) -> None:
+    torch._foreach_reciprocal_(a)
+    torch._foreach_mul_(a, b)
+
+
+IN_PLACE: dict[str, Any] = {
+    "add": torch._foreach_add_,
+    "sub": torch._foreach_sub_,
+    "mul": torch._foreach_mul_,
+    "div": torch._foreach_div_,
+    "rsub": _rsub,
+    "rdiv": _rdiv,
+    "neg": torch._foreach_neg_,
+    "sqrt": torch._foreach_sqrt_,
+    "absolute": torch._foreach_abs_,
+    "sign": torch._foreach_sign_,
+    "maximum": torch._foreach_clamp_min_,
+    "minimum": torch._foreach_clamp_max_,
+    "axpy": lambda x, y, a: torch._foreach_add_(x, y, alpha=a),
+    "lerp": torch._foreach_lerp_,
+    "addcmul": lambda x, y, z, a: torch._foreach_addcmul_(x, y, z, value=a),
+    "addcdiv": lambda x, y, z, a: torch._foreach_addcdiv_(x, y, z, value=a),
 }
+"""What a call of a plan does to its first list."""
 
 
 class Foreach(Executor):
@@ -95,20 +69,108 @@ class Foreach(Executor):
     def run(self, batch: Batch) -> None:
         if not batch.params:
             return
-        body, codec, kinds = bound(batch.rule.body, MANY), batch.codec, batch.rule.states
         dtype = computing_dtype(batch.params[0].dtype)
-        old = tuple(
-            Many(codec.decode((x,), kind, dtype) for x in state[0])
-            for state, kind in zip(batch.states, kinds, strict=True)
-        )
-        p, g = (Many(x.to(dtype) for x in xs) for xs in (batch.params, batch.grads))
-        new_p, new = body(p, g if batch.scale == 1.0 else g * batch.scale, old, batch.scalars)
-        for value, before, state, kind in zip(new, old, batch.states, kinds, strict=True):
-            if value is before:
-                continue
-            if codec.name == "bf16-stochastic":
-                for i, (x, held) in enumerate(zip(value.of, state[0], strict=True)):
-                    codec.encode(x, (held,), kind, seed=batch.seed + i)
-            else:
-                torch._foreach_copy_(state[0], value.of)
-        torch._foreach_copy_(batch.params, new_p.of)
+        own = batch.scale != 1.0 or any(g.dtype != dtype for g in batch.grads)
+        plan = planned(batch.rule, len(batch.scalars), own_gradient=own)
+        scratch = _Scratch(dtype)
+        for columns, first in _portions(batch):
+            scratch.begin(columns[0])
+            _step(plan, batch, columns, scratch, own=own, first=first)
+
+
+def _step(
+    plan: Plan,
+    batch: Batch,
+    columns: list[Column],
+    scratch: _Scratch,
+    *,
+    own: bool,
+    first: int,
+) -> None:
+    """Run the plan on one portion, whose first tensor is number `first` of the batch."""
+    at = dict(enumerate(columns))
+    for place, column in enumerate(columns):
+        if (own and place == 1) or any(x.dtype != scratch.dtype for x in column):
+            at[place] = scratch.like()
+            torch._foreach_copy_(at[place], column)
+    if batch.scale != 1.0:
+        torch._foreach_mul_(at[1], batch.scale)
+    at |= {place: scratch.like() for place in plan.scratch}
+    for call in plan.calls:
+        args = [at[x] if isinstance(x, int) else x.of(batch.scalars) for x in call.args]
+        if call.op in FRESH:
+            at[call.out] = _each(getattr(torch, call.op), args)
+            continue
+        if call.copied is not None:
+            torch._foreach_copy_(at[call.out], at[call.copied])
+        IN_PLACE[call.op](*args)
+    for source, target in plan.moves:
+        torch._foreach_copy_(at[target], at[source])
+    for k in plan.changed:
+        held, value = columns[2 + k], at[2 + k]
+        if value is not held and batch.codec.name == "bf16-stochastic":
+            for i, (x, part) in enumerate(zip(value, held, strict=True), first):
+                batch.codec.encode(x, (part,), batch.rule.states[k], seed=batch.seed + i)
+        elif value is not held:
+            torch._foreach_copy_(held, value)
+    if at[0] is not columns[0]:
+        torch._foreach_copy_(columns[0], at[0])
+
+
+def _each(op: Any, args: list[Any]) -> Column:
+    count = next(len(x) for x in args if isinstance(x, list))
+    rows = (x if isinstance(x, list) else [x] * count for x in args)
+    return [op(*row) for row in zip(*rows, strict=True)]
+
+
+class _Scratch:
+    """Lists of tensors to write to, shaped as a portion's; the next portion uses the same memory."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._memory: list[Tensor] = []
+        self._shapes: list[Sequence[int]] = []
+        self._used = 0
+
+    def begin(self, like: Column) -> None:
+        """Take the shapes of `like`, and take back every list that was given."""
+        self._used = 0
+        self._shapes = [x.shape for x in like]
+        self._sizes = [x.numel() for x in like]
+        self._device = like[0].device
+
+    def like(self) -> Column:
+        """A list of tensors that hold anything."""
+        if self._used == len(self._memory):
+            self._memory.append(torch.empty(0, dtype=self.dtype, device=self._device))
+        total = sum(self._sizes)
+        if self._memory[self._used].numel() < total:
+            self._memory[self._used] = torch.empty(total, dtype=self.dtype, device=self._device)
+        pieces = self._memory[self._used][:total].split(self._sizes)
+        self._used += 1
+        return [x.view(shape) for x, shape in zip(pieces, self._shapes, strict=True)]
+
+
+def _portions(batch: Batch) -> Iterator[tuple[list[Column], int]]:
+    """The parameters, gradients and states in portions, and the number of the first tensor."""
+    columns = [batch.params, batch.grads, *(state[0] for state in batch.states)]
+    if batch.params[0].device.type != "cpu" or batch.elements <= PORTION:
+        yield columns, 0
+        return
+    start, size = 0, 0
+    for i, p in enumerate(batch.params):
+        whole = batch.codec.name == "bf16-stochastic"  # its bits go by the place in a tensor
+        row = [column[i] for column in columns]
+        if p.numel() > PORTION and not whole and all(map(Tensor.is_contiguous, row)):
+            if i > start:
+                yield [column[start:i] for column in columns], start
+            for pieces in zip(*(x.view(-1).split(PORTION) for x in row), strict=True):
+                yield [[x] for x in pieces], i
+            start, size = i + 1, 0
+            continue
+        size += p.numel()
+        if size > PORTION:
+            yield [column[start : i + 1] for column in columns], start
+            start, size = i + 1, 0
+    if start < len(batch.params):
+        yield [column[start:] for column in columns], start
