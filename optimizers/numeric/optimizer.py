@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from operator import is_
+from itertools import chain, repeat
+from operator import attrgetter, is_, is_not, methodcaller
 from typing import Any, ClassVar
 
 import torch
@@ -49,6 +49,7 @@ class _Cohort:
     """Tensors of a group whose step numbers are views of one tensor and equal."""
 
     params: list[Tensor]
+    held: list[Tensor]
     steps: Tensor
     t: int
 
@@ -109,7 +110,11 @@ _Work = tuple[list[Tensor], list[Tensor]]
 
 def _with_gradient(params: Iterable[Tensor]) -> _Work:
     """The tensors that have a gradient, and the gradients."""
-    pairs = [(p, g) for p in params if (g := p.grad) is not None]
+    params = list(params)
+    grads = list(map(attrgetter("grad"), params))
+    if all(map(is_not, grads, repeat(None))):
+        return params, grads
+    pairs = [(p, g) for p, g in zip(params, grads, strict=True) if g is not None]
     return [p for p, _ in pairs], [g for _, g in pairs]
 
 
@@ -324,7 +329,7 @@ class NumericOptimizer(Optimizer):
         """Add one to the step numbers, and return them."""
         base = states[0]["step"]._base
         if fresh and base is not None and base.numel() == len(params) and not base.any():
-            self._cohorts[k] = _Cohort(params, base, 0)
+            self._cohorts[k] = _Cohort(params, [state["step"] for state in states], base, 0)
         t = self._together(k, params, states)
         if t is not None:
             return [t] * len(params)
@@ -339,7 +344,7 @@ class NumericOptimizer(Optimizer):
             cohort is not None
             and len(cohort.params) == len(params)
             and all(map(is_, cohort.params, params))
-            and states[0]["step"].data_ptr() == cohort.steps.data_ptr()
+            and all(map(is_, map(methodcaller("get", "step"), states), cohort.held))
             and bool((cohort.steps == cohort.t).all())
         ):
             cohort.t += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import is_, itemgetter
+from operator import is_, methodcaller
 from typing import Any, TypedDict
 
 import torch
@@ -65,16 +65,11 @@ class _Plan:
         return (
             all(map(is_, params, self.params))
             and all(map(is_, map(state.__getitem__, params), self.states))
-            and list(map(Tensor.data_ptr, params)) == known.params
-            and list(map(Tensor.numel, params)) == known.numel
-            and {g.layout for g in grads} == {torch.strided}
-            and {g.dtype for g in grads} == {p.dtype for p in params[:1]}
-            and list(map(Tensor.numel, grads)) == known.numel
-            and all(map(Tensor.is_contiguous, grads))
             and all(
-                all(map(is_, map(itemgetter(name), self.states), column))
+                all(map(is_, map(methodcaller("get", name), self.states), column))
                 for name, column in zip(names, columns, strict=True)
             )
+            and known.hold(params, grads)
         )
 
 
@@ -203,7 +198,7 @@ class RuleOptimizer(NumericOptimizer):
         self._plans.clear()
 
     def _remember(self, bucket: list[Member], batch: Batch) -> None:
-        if not self.counts or type(self).update is not RuleOptimizer.update:
+        if type(self).update is not RuleOptimizer.update:
             return
         params = [m.tensor for m in bucket]
         for k, group in enumerate(self.param_groups):
@@ -229,9 +224,9 @@ class RuleOptimizer(NumericOptimizer):
     def replay(self, k: int, group: Group, grads: list[Tensor]) -> None:
         plan = self._plans[k]
         batch, rule = plan.batch, self.rule(group)
-        t = self._together(k, plan.params, plan.states)
+        t = self._together(k, plan.params, plan.states) if self.counts else 2
         if t is None or rule is not batch.rule:
-            if t is not None:  # taken back: `_members` counts the step
+            if self.counts and t is not None:  # taken back: `_members` counts the step
                 self._cohorts[k].t -= 1
                 self._cohorts[k].steps -= 1
             del self._plans[k]

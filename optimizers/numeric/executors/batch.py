@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from optimizers.numeric.codecs.codec import Codec
@@ -20,6 +21,18 @@ class Addresses:
     params: list[int]
     numel: list[int]
     states: list[int]
+
+    def hold(self, params: list[Tensor], grads: list[Tensor]) -> bool:
+        """Whether `params` still lie there, and `grads` are contiguous tensors like them."""
+        return (
+            list(map(Tensor.data_ptr, params)) == self.params
+            and list(map(Tensor.numel, params)) == self.numel
+            and {g.layout for g in grads} == {torch.strided}
+            and {g.dtype for g in grads} == {p.dtype for p in params[:1]}
+            and [g.shape for g in grads] == [p.shape for p in params]
+            and all(map(Tensor.is_contiguous, grads))
+            and all(map(Tensor.is_contiguous, params))
+        )
 
 
 @dataclass(slots=True)
@@ -43,7 +56,8 @@ class Batch:
     @property
     def elements(self) -> int:
         """How many numbers the batch updates."""
-        return sum(p.numel() for p in self.params)
+        held = self.addresses
+        return sum(map(Tensor.numel, self.params)) if held is None else sum(held.numel)
 
 
 class Executor(Protocol):

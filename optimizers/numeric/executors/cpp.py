@@ -13,6 +13,7 @@ import torch
 
 from optimizers.numeric.codecs import companding, dynamic
 from optimizers.numeric.codecs.codec import computing_dtype
+from optimizers.numeric.executors.glance import GLANCE
 from optimizers.numeric.executors.trace import written
 from optimizers.numeric.rules.rule import Rule, State
 
@@ -27,9 +28,11 @@ UNIT = 1024
 """Elements that a thread takes at a time; groups divide it."""
 
 PREAMBLE = r"""
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <thread>
 #include <vector>
 
@@ -207,28 +210,33 @@ static void span(const int64_t* table, int64_t tensors, int64_t i, int64_t first
 """
 
 FRAME = r"""
+static inline int64_t units(int64_t n) { return (n + UNIT - 1) / UNIT; }
+
+// Threads take a run of units at a time, so that one that is held up delays nobody for long.
 static void share(const int64_t* table, const int64_t* numel, int64_t tensors, const double* h,
-                  uint64_t seed, int64_t from, int64_t to) {
-  int64_t unit = 0;
-  for (int64_t i = 0; i < tensors && unit < to; ++i) {
-    const int64_t units = (numel[i] + UNIT - 1) / UNIT;
-    const int64_t a = from > unit ? from - unit : 0;
-    const int64_t b = to - unit < units ? to - unit : units;
-    if (a < b)
-      span(table, tensors, i, a * UNIT, b * UNIT < numel[i] ? b * UNIT : numel[i], h, seed + i);
-    unit += units;
+                  uint64_t seed, std::atomic<int64_t>& next) {
+  constexpr int64_t RUN = 32;
+  int64_t i = 0, before = 0;  // the tensor, and the units of those before it
+  for (;;) {
+    int64_t unit = next.fetch_add(RUN, std::memory_order_relaxed);
+    for (const int64_t end = unit + RUN; unit < end;) {
+      while (i < tensors && unit >= before + units(numel[i])) before += units(numel[i++]);
+      if (i == tensors) return;
+      const int64_t a = unit - before, most = units(numel[i]);
+      const int64_t b = a + end - unit < most ? a + end - unit : most;
+      span(table, tensors, i, a * UNIT, b == most ? numel[i] : b * UNIT, h, seed + i);
+      unit += b - a;
+    }
   }
 }
 
 extern "C" void step(const int64_t* table, const int64_t* numel, int64_t tensors, const double* h,
                      uint64_t seed, int64_t threads) {
-  int64_t units = 0;
-  for (int64_t i = 0; i < tensors; ++i) units += (numel[i] + UNIT - 1) / UNIT;
+  std::atomic<int64_t> next{0};
   std::vector<std::thread> others;
   for (int64_t k = 1; k < threads; ++k)
-    others.emplace_back(share, table, numel, tensors, h, seed, units * k / threads,
-                        units * (k + 1) / threads);
-  share(table, numel, tensors, h, seed, 0, units / threads);
+    others.emplace_back(share, table, numel, tensors, h, seed, std::ref(next));
+  share(table, numel, tensors, h, seed, next);
   for (auto& other : others) other.join();
 }
 """
@@ -282,10 +290,12 @@ def source(
         "@BODY@": _indented(body, 6 if grouped else 4),
         "@GROUP@": str(GROUPED.get(codec, 0)),
         "@UNIT@": str(UNIT),
+        "@CODE@": "4" if p is torch.bfloat16 else "2",  # kDLBfloat, kDLFloat
+        "@BITS@": str(8 * p.itemsize),
     }
     computing = f"using T = {CTYPE[computing_dtype(p)]};\n"
     text = PREAMBLE + computing + _codec(codec, pieces)
-    text += (GROUPED_SPAN if grouped else SPAN) + FRAME
+    text += (GROUPED_SPAN if grouped else SPAN) + FRAME + GLANCE
     for name, piece in pieces.items():
         text = text.replace(name, piece)
     return text

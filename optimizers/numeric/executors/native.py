@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from optimizers.numeric.executors.batch import Addresses, Batch, Executor
 from optimizers.numeric.executors.cpp import CTYPE, source
+from optimizers.numeric.executors.glance import item, reader
 from optimizers.numeric.rules.rule import Rule
 from tracegraph.errors import MissingExtra
 
@@ -102,20 +103,65 @@ def _compiled(text: str) -> Path:
     return target
 
 
+class _Kernel:
+    """The compiled functions of one rule: `step`, and `glance`, which needs Python's lock."""
+
+    def __init__(self, path: Path) -> None:
+        pointer, number = ctypes.c_void_p, ctypes.c_int64
+        self.step = ctypes.CDLL(str(path)).step
+        self.step.argtypes = [pointer, pointer, number, pointer, ctypes.c_uint64, number]
+        self.step.restype = None
+        self.glance = ctypes.PyDLL(str(path)).glance
+        lists = [ctypes.py_object] * 2
+        self.glance.argtypes = [pointer, pointer, *lists, pointer, pointer, number]
+        self.glance.restype = number
+
+
 @lru_cache(maxsize=256)
 def _kernel(
     rule: Rule, scalars: int, p: torch.dtype, states: tuple[torch.dtype, ...], codec: str
-) -> Any:
-    step = ctypes.CDLL(str(_compiled(source(rule, scalars, p, states, codec)))).step
-    step.argtypes = [
-        *[ctypes.c_void_p] * 2,
-        ctypes.c_int64,
-        ctypes.c_void_p,
-        ctypes.c_uint64,
-        ctypes.c_int64,
-    ]
-    step.restype = None
-    return step
+) -> _Kernel:
+    return _Kernel(_compiled(source(rule, scalars, p, states, codec)))
+
+
+class Table(Addresses):
+    """Addresses as a kernel reads them: a column per tensor, rows of parameters, gradients, states."""
+
+    __slots__ = ("elements", "kernel", "lone", "pointers", "sizes")
+
+    def __init__(self, kernel: _Kernel, columns: list[list[Tensor]]) -> None:
+        params, grads, *states = ([x.data_ptr() for x in column] for column in columns)
+        numel = [p.numel() for p in columns[0]]
+        super().__init__(params, numel, [at for column in states for at in column])
+        self.kernel = kernel
+        self.pointers = array("q", [*params, *grads, *self.states])
+        self.sizes = array("q", numel)
+        self.lone = [i for i, n in enumerate(numel) if n == 1]
+        self.elements = sum(numel)
+
+    @override
+    def hold(self, params: list[Tensor], grads: list[Tensor]) -> bool:
+        count, read = len(params), reader()
+        if any(grads[i].is_neg() for i in self.lone):  # no larger one is both that and contiguous
+            return False
+        if read is None:
+            if not super().hold(params, grads):
+                return False
+            self.pointers[count : 2 * count] = array("q", map(Tensor.data_ptr, grads))
+            return True
+        pointers, sizes = _address(self.pointers), _address(self.sizes)
+        try:
+            found: int = self.kernel.glance(read, item(), params, grads, pointers, sizes, count)
+        except (RuntimeError, BufferError, TypeError, ValueError):  # a tensor without memory
+            return False
+        return found == 1
+
+    def run(self, scalars: tuple[float, ...], scale: float, seed: int) -> None:
+        """Do the step for all tensors."""
+        h = array("d", (*scalars, scale))
+        threads = 1 if self.elements <= SMALL else torch.get_num_threads()
+        pointers, sizes = _address(self.pointers), _address(self.sizes)
+        self.kernel.step(pointers, sizes, len(self.sizes), _address(h), seed, threads)
 
 
 def _address(values: array[Any]) -> int:
@@ -151,42 +197,35 @@ class Native(Executor):
         params = batch.params
         if not params:
             return
+        if isinstance(batch.addresses, Table):  # it has looked at these gradients already
+            batch.addresses.run(batch.scalars, batch.scale, batch.seed)
+            return
         copies: list[tuple[Tensor, Tensor]] = []
         placed = batch.codec.name not in _ANYWHERE
-        grads = _laid_like(params, batch.grads, params[0].dtype)
-        found = batch.addresses
-        if found is None:
-            columns = []
-            for state in batch.states:
-                for part in state:
-                    laid = part if placed else _laid_like(params, part, part[0].dtype)
-                    copies += [(a, b) for a, b in zip(part, laid, strict=True) if a is not b]
-                    columns.append(laid)
-            found = Addresses(
-                [p.data_ptr() for p in params],
-                [p.numel() for p in params],
-                [x.data_ptr() for column in columns for x in column],
-            )
-            if not copies:
-                batch.addresses = found
-        pointers = array("q", found.params + [g.data_ptr() for g in grads] + found.states)
-        numel = array("q", found.numel)
-        h = array("d", (*batch.scalars, batch.scale))
+        columns = [params, _laid_like(params, batch.grads, params[0].dtype)]
+        for state in batch.states:
+            for part in state:
+                laid = part if placed else _laid_like(params, part, part[0].dtype)
+                copies += [(a, b) for a, b in zip(part, laid, strict=True) if a is not b]
+                columns.append(laid)
         dtypes = tuple(state[0][0].dtype for state in batch.states)
         kernel = _kernel(batch.rule, len(batch.scalars), params[0].dtype, dtypes, batch.codec.name)
-        threads = 1 if sum(found.numel) <= SMALL else torch.get_num_threads()
-        kernel(_address(pointers), _address(numel), len(params), _address(h), batch.seed, threads)
+        table = Table(kernel, columns)
+        table.run(batch.scalars, batch.scale, batch.seed)
+        if not copies:
+            batch.addresses = table
         for held, laid_out in copies:
             held.copy_(laid_out)
 
 
 def _laid_like(params: list[Tensor], column: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
     """`column` with every tensor laid out in memory as its parameter is, in `dtype`."""
-    if all(map(Tensor.is_contiguous, [*column, *params])) and {x.dtype for x in column} == {dtype}:
+    alike = {x.dtype for x in column} == {dtype} and not any(map(Tensor.is_neg, column))
+    if alike and all(map(Tensor.is_contiguous, [*column, *params])):
         return column
     return [
         x
-        if x.stride() == p.stride() and x.dtype == dtype
+        if x.stride() == p.stride() and x.dtype == dtype and not x.is_neg()
         else torch.empty_strided(p.shape, p.stride(), dtype=dtype).copy_(x)
         for p, x in zip(params, column, strict=True)
     ]
