@@ -214,7 +214,9 @@ class Sandbox:
                 else:
                     _close_all(self._kept)
         if found is not None:
-            return found
+            if found.child.channel.is_silent():
+                return found
+            found.child.close()  # it has ended, or said what it was not asked: no reply to a call
         # A host function may take as long as it likes, and a kept child may wait as long as it
         # likes: then the host's clock, which stops meanwhile, is the only one.
         timed = not keep and not call.host

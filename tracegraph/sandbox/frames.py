@@ -218,6 +218,10 @@ class Channel:
         """
         return read(self._take, limit=self.limit)
 
+    def is_silent(self) -> bool:
+        """Whether nothing has come that nobody has taken, and the other side is there."""
+        return not self._unread and not self._readable.poll(0)
+
     def _take(self, size: int) -> Buffer:
         if size <= len(self._unread):
             head, self._unread = self._unread[:size], self._unread[size:]
