@@ -373,7 +373,7 @@ def test_host_functions_are_called_no_more_often_than_allowed() -> None:
 def test_a_sandbox_of_nonsense_is_refused() -> None:
     with pytest.raises(SandboxError, match="policy must be a Policy, got a dict"):
         Sandbox({"timeout": 3})  # type: ignore[arg-type]
-    with pytest.raises(SandboxError, match="choose 'zygote' or 'plain'"):
+    with pytest.raises(SandboxError, match="choose 'zygote', 'plain' or 'wasm'"):
         Sandbox(walls="moat")
 
 

@@ -32,7 +32,7 @@ from tracegraph.sandbox.serve import OUT_OF_MEMORY
 from tracegraph.sandbox.values import pack
 
 if TYPE_CHECKING:
-    from tracegraph.sandbox.frames import Channel, Link
+    from tracegraph.sandbox.frames import Link, Wire
     from tracegraph.sandbox.launch import Fate
     from tracegraph.sandbox.policy import Policy
     from tracegraph.sandbox.values import Buffer
@@ -108,7 +108,7 @@ class Exchange:
         self._asked = 0
         self.in_host = 0.0
 
-    def run(self, channel: Channel, request: list[Buffer]) -> Exception | None:
+    def run(self, channel: Wire, request: list[Buffer]) -> Exception | None:
         """Send the request and take frames until the reply; what went wrong on the way, or None."""
         channel.deadline = time.monotonic() + self._policy.timeout + _GRACE
         try:
@@ -195,7 +195,9 @@ class Exchange:
             stdout=writable("".join(self._printed["stdout"])),
             stderr=writable("".join(self._printed["stderr"])),
             seconds=seconds,
-            cpu_seconds=fate.cpu_seconds if fate else _plausible(cpu),
+            cpu_seconds=_plausible(cpu)
+            if fate is None or fate.cpu_seconds is None
+            else fate.cpu_seconds,
             max_rss=fate.max_rss if fate else None,
         )
 
