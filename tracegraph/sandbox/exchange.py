@@ -6,6 +6,7 @@ The same for every kind of wall: a child of the zygote, a plain process, a guest
 from __future__ import annotations
 
 import functools
+import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,12 +27,12 @@ from tracegraph.sandbox.frames import (
     framed,
     write,
 )
-from tracegraph.sandbox.result import Failure, Result, failure_from, rebuilt
+from tracegraph.sandbox.result import Failure, Result, failure_from, rebuilt, writable
 from tracegraph.sandbox.serve import OUT_OF_MEMORY
 from tracegraph.sandbox.values import pack
 
 if TYPE_CHECKING:
-    from tracegraph.sandbox.frames import Channel, Link
+    from tracegraph.sandbox.frames import Link, Wire
     from tracegraph.sandbox.launch import Fate
     from tracegraph.sandbox.policy import Policy
     from tracegraph.sandbox.values import Buffer
@@ -107,7 +108,7 @@ class Exchange:
         self._asked = 0
         self.in_host = 0.0
 
-    def run(self, channel: Channel, request: list[Buffer]) -> Exception | None:
+    def run(self, channel: Wire, request: list[Buffer]) -> Exception | None:
         """Send the request and take frames until the reply; what went wrong on the way, or None."""
         channel.deadline = time.monotonic() + self._policy.timeout + _GRACE
         try:
@@ -191,10 +192,12 @@ class Exchange:
             value=value if raised is None else None,
             error=raised,
             failure=failure,
-            stdout="".join(self._printed["stdout"]),
-            stderr="".join(self._printed["stderr"]),
+            stdout=writable("".join(self._printed["stdout"])),
+            stderr=writable("".join(self._printed["stderr"])),
             seconds=seconds,
-            cpu_seconds=fate.cpu_seconds if fate else cpu if isinstance(cpu, float) else None,
+            cpu_seconds=_plausible(cpu)
+            if fate is None or fate.cpu_seconds is None
+            else fate.cpu_seconds,
             max_rss=fate.max_rss if fate else None,
         )
 
@@ -220,6 +223,11 @@ class Exchange:
         at = told.get("host") if isinstance(told, dict) else None
         known = type(at) is int and 0 <= at < len(self._raised)
         return self._raised[at] if known and isinstance(at, int) else None
+
+
+def _plausible(seconds: object) -> float | None:
+    """A child's own word for its processor time, if it can be one."""
+    return seconds if type(seconds) is float and 0.0 <= seconds < math.inf else None
 
 
 def _explained(error: Exception, fate: Fate | None, policy: Policy) -> Exception:

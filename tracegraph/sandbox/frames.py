@@ -38,6 +38,7 @@ __all__ = [
     "Frame",
     "Line",
     "Link",
+    "Wire",
     "framed",
     "read",
     "write",
@@ -55,7 +56,8 @@ RAISED = b"E"  # host to child: what the host function raised
 WHERE = b"W"  # child to host: time is nearly up, and this is where the code is
 
 _KINDS = frozenset((LOAD, CALL, LAST, RESULT, FAILED, OUTPUT, ASK, ANSWER, RAISED, WHERE))
-_from_json = json.JSONDecoder().scan_once
+_decoder: Any = json.JSONDecoder()
+_from_json = _decoder.scan_once
 _HEADER = struct.Struct("<cIQ")
 _TREE_SHARE = 4  # JSON grows when read, about 25-fold at worst, so it gets a quarter of the limit
 _FEWEST_BYTES = 1 << 16  # so that a failure can always be told
@@ -72,7 +74,7 @@ class Frame(NamedTuple):
 def _json_writer() -> Callable[[object], str]:
     """What makes JSON of a tree; made once, for making it costs more than its use."""
     plain = json.JSONEncoder(separators=(",", ":"), check_circular=False)
-    make: Any = json.encoder.c_make_encoder
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
     if make is None:  # an interpreter without the part that is written in C
         return plain.encode
     # As `plain.encode` makes it anew for every text.
@@ -150,6 +152,22 @@ class Link(Protocol):
         ...
 
 
+class Wire(Link, Protocol):
+    """A channel as the host sees it: frames go both ways, until a deadline."""
+
+    def send_buffers(self, buffers: list[Buffer]) -> None:
+        """Send what `write` made."""
+        ...
+
+    def receive(self) -> Frame:
+        """The next frame."""
+        ...
+
+    def is_silent(self) -> bool:
+        """Whether nothing has come that nobody has taken, and the other side is there."""
+        ...
+
+
 class Line(Protocol):
     """A link that is read as well, as the confined side does."""
 
@@ -217,6 +235,10 @@ class Channel:
             TimeoutError: at the deadline.
         """
         return read(self._take, limit=self.limit)
+
+    def is_silent(self) -> bool:
+        """Whether nothing has come that nobody has taken, and the other side is there."""
+        return not self._unread and not self._readable.poll(0)
 
     def _take(self, size: int) -> Buffer:
         if size <= len(self._unread):

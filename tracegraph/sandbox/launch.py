@@ -23,6 +23,7 @@ from tracegraph.sandbox.frames import Channel
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tracegraph.sandbox.frames import Wire
     from tracegraph.sandbox.policy import Policy
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Gone",
     "Launcher",
     "Plain",
+    "Process",
     "Zygote",
     "packages_under",
     "visible",
@@ -90,8 +92,25 @@ class Fate:
     timed_out: bool
 
 
-class Child:
-    """A process behind the wall, as its owner sees it: a channel, and a lifeline.
+class Child(Protocol):
+    """What runs code, as its owner sees it."""
+
+    @property
+    def channel(self) -> Wire:
+        """Where its frames come and go."""
+        ...
+
+    def end(self) -> Fate | None:
+        """Kill it and learn its fate; None where that cannot be known."""
+        ...
+
+    def close(self) -> None:
+        """Kill it, whatever it is doing."""
+        ...
+
+
+class Process:
+    """A process behind the wall: a channel, and a lifeline.
 
     Closing the lifeline kills it; so does the end of this process, however it comes.
     """
@@ -130,8 +149,8 @@ class Launcher(Protocol):
     layers: dict[str, str]
     missing: dict[str, str]
 
-    def spawn(self, *, lifetime: float | None, cpu: float | None) -> Child:
-        """A new child, killed after `lifetime` seconds of wall clock or `cpu` of processor."""
+    def spawn(self, *, lifetime: float | None, cpu: float | None, source: str) -> Child:
+        """A new child for `source`, killed after `lifetime` seconds of wall clock or `cpu` of processor."""
         ...
 
     def close(self) -> None:
@@ -165,7 +184,7 @@ class Zygote:
         finally:
             inside.close()
         self._numbers = itertools.count()
-        self._spare: list[tuple[int, Child]] = []
+        self._spare: list[tuple[int, Process]] = []
         self._finalizer = weakref.finalize(self, _shut, self._control, process, self._spare)
         try:
             self.layers, self.missing = self._introduce()
@@ -198,7 +217,7 @@ class Zygote:
             raise SandboxError(f"the policy requires layers that this system does not have: {why}")
         return told["layers"], told["missing"]
 
-    def spawn(self, *, lifetime: float | None, cpu: float | None) -> Child:
+    def spawn(self, *, lifetime: float | None, cpu: float | None, source: str) -> Process:
         """A child that nobody has used: the spare one, in whose place another is forked.
 
         Raises:
@@ -215,12 +234,12 @@ class Zygote:
             raise
         return child
 
-    def _forked(self, request: dict[str, Any]) -> tuple[int, Child]:
+    def _forked(self, request: dict[str, Any]) -> tuple[int, Process]:
         """Have a child forked, in one message with what else the zygote shall do."""
         number = next(self._numbers)
         ours, theirs = socket.socketpair()
         lifeline, its_end = socket.socketpair()
-        child = Child(ours, lifeline, limit=self._policy.max_value)
+        child = Process(ours, lifeline, limit=self._policy.max_value)
         message = json.dumps({**request, "fork": number}).encode()
         try:
             socket.send_fds(self._control, [message], [theirs.fileno(), its_end.fileno()])
@@ -250,13 +269,13 @@ class Zygote:
             process.returncode = 0  # it is the owner's to wait for
 
 
-def _close(spare: list[tuple[int, Child]]) -> None:
+def _close(spare: list[tuple[int, Process]]) -> None:
     while spare:
         spare.pop()[1].close()
 
 
 def _shut(
-    control: socket.socket, process: subprocess.Popen[bytes], spare: list[tuple[int, Child]]
+    control: socket.socket, process: subprocess.Popen[bytes], spare: list[tuple[int, Process]]
 ) -> None:
     _close(spare)
     control.close()  # the zygote sees it, and ends itself and all its children
@@ -286,7 +305,7 @@ class Plain:
                 f"the policy requires {policy.require}; a plain process has no layers"
             )
 
-    def spawn(self, *, lifetime: float | None, cpu: float | None) -> Child:
+    def spawn(self, *, lifetime: float | None, cpu: float | None, source: str) -> Process:
         """Start a process; the owner's clock alone limits it."""
         ours, theirs = socket.socketpair()
         try:
@@ -302,7 +321,7 @@ class Plain:
         """Nothing runs between calls."""
 
 
-class _PlainChild(Child):
+class _PlainChild(Process):
     def __init__(self, channel: socket.socket, process: subprocess.Popen[bytes], policy: Policy):
         super().__init__(channel, channel, limit=policy.max_value)
         self._process = process

@@ -8,10 +8,11 @@ from typing import Any
 
 from tracegraph.errors import Forbidden, OutOfMemory, SandboxError
 
-__all__ = ["Failure", "Result", "excerpt", "failure_from", "rebuilt"]
+__all__ = ["Failure", "Result", "excerpt", "failure_from", "rebuilt", "writable"]
 
 _AROUND = 3
 _MAX_TEXT, _MAX_NAMES = 4000, 20
+_NOT_REBUILT = (Exception, StopIteration, StopAsyncIteration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,16 @@ def failure_from(told: object, source: str, entry: str) -> Failure:
 
 
 def _text(value: object) -> str:
-    return value[:_MAX_TEXT] if isinstance(value, str) else ""
+    return writable(value[:_MAX_TEXT]) if isinstance(value, str) else ""
+
+
+def writable(text: str) -> str:
+    """A text that can be written to any file: half a character is shown as its number.
+
+    >>> print(writable("a\\ud800"))
+    a\\ud800
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _names(value: object) -> dict[str, str]:
@@ -144,6 +154,8 @@ def rebuilt(told: object, failure: Failure) -> Exception:
 
     A builtin type comes back as itself, another as its nearest builtin base if that says more than
     Exception, else as a SandboxError; PermissionError is Forbidden and MemoryError is OutOfMemory.
+    StopIteration is a SandboxError: raised where the caller loops over many, it would end the loop
+    early and unseen.
     """
     told = told if isinstance(told, dict) else {}
     bases = told.get("builtin")
@@ -162,12 +174,14 @@ def _is_short(value: object) -> bool:
 
 def _exception_type(name: object) -> type[Exception] | None:
     found = getattr(builtins, name, None) if isinstance(name, str) else None
-    good = isinstance(found, type) and issubclass(found, Exception) and found is not Exception
+    good = isinstance(found, type) and issubclass(found, Exception) and found not in _NOT_REBUILT
     return found if good else None
 
 
 def _made(kinds: list[type[Exception]], args: object, failure: Failure) -> Exception:
     plain = isinstance(args, list) and len(args) <= 4 and all(map(_is_short, args))
+    if isinstance(args, list):
+        args = [writable(arg) if isinstance(arg, str) else arg for arg in args]
     for kind in kinds:
         wanted = {PermissionError: Forbidden, MemoryError: OutOfMemory}.get(kind, kind)
         message = failure.message

@@ -15,7 +15,6 @@ from tracegraph.sandbox.inplace import InPlace
 from tracegraph.sandbox.launch import visible
 from tracegraph.sandbox.policy import Policy
 from tracegraph.sandbox.result import Result
-from tracegraph.sandbox.wasm import Wasm
 
 __all__ = ["Runner", "open_sandbox"]
 
@@ -123,6 +122,6 @@ def _bubblewrapped(policy: Policy | None) -> Sandbox:
 _BY_NAME: dict[str, Callable[[Policy | None], Runner]] = {
     "isolated": _isolated,
     "bwrap": _bubblewrapped,
-    "wasm": Wasm,
+    "wasm": lambda policy: Sandbox(policy, walls="wasm"),
     "none": InPlace,
 }

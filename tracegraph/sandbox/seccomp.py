@@ -110,6 +110,16 @@ _FCNTL = (0, 1, 2, 3, 4, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F
 _IOCTL = (0x5401, 0x5450, 0x5451, 0x5421)  # TCGETS, FIONCLEX, FIOCLEX, FIONBIO
 _PRCTL = (15, 16)  # PR_SET_NAME, PR_GET_NAME
 _UNIX, _STREAM, _TYPE = 1, 1, 0xF
+_SENDING = 0x4040  # MSG_DONTWAIT, MSG_NOSIGNAL; not MSG_OOB, whose code in the kernel has had holes
+_RECEIVING = _SENDING | 0x102  # MSG_PEEK, MSG_WAITALL
+_SOCKET = (
+    3,
+    4,
+    7,
+    8,
+    38,
+    39,
+)  # SO_TYPE, _ERROR, _SNDBUF, _RCVBUF, _PROTOCOL, _DOMAIN; not SO_PEERPIDFD
 _NOBODY = 0x7ABCDEF1  # stands for the process to be confined; larger than any process number
 
 
@@ -139,26 +149,33 @@ def _only(argument: int, values: tuple[int, ...], *, mask: int | None = None) ->
     return [*code, _REFUSE]
 
 
+def _no_more_than(argument: int, flags: int) -> list[Instruction]:
+    """Pass where the low half of an argument has none but these flags, else refuse."""
+    return _only(argument, (0,), mask=~flags & 0xFFFFFFFF)
+
+
 def _null(argument: int) -> list[Instruction]:
-    """Pass where an argument, a pointer, is zero in both halves."""
+    """Refuse where an argument, a pointer, is not zero in both halves."""
     nonzero = [Instruction(_EQUAL, 1, 0, 0), _REFUSE]
-    return [_low(argument), *nonzero, _high(argument), *nonzero, _PASS]
+    return [_low(argument), *nonzero, _high(argument), *nonzero]
 
 
 def _conditions(pid: int) -> dict[str, list[Instruction]]:
     """What the arguments of a call must be, for calls that are only partly allowed."""
     stream = [_low(0), Instruction(_EQUAL, 1, 0, _UNIX), _REFUSE, *_only(1, (_STREAM,), mask=_TYPE)]
     return {
-        "open": _only(1, (0,), mask=_WRITING),
-        "openat": _only(2, (0,), mask=_WRITING),
+        "open": _no_more_than(1, ~_WRITING),
+        "openat": _no_more_than(2, ~_WRITING),
         "fcntl": _only(1, _FCNTL),
         "ioctl": _only(1, _IOCTL),
         "prctl": _only(0, _PRCTL),
         "kill": _only(0, (pid,)),
         "tgkill": _only(0, (pid,)),
-        "prlimit64": _null(2),  # reads a limit, sets none
+        "prlimit64": [*_null(2), _PASS],  # reads a limit, sets none
         "socketpair": stream,
-        "sendto": _null(4),  # to the other end only
+        "sendto": [*_null(4), *_no_more_than(3, _SENDING)],  # to the other end only
+        "recvfrom": _no_more_than(3, _RECEIVING),
+        "getsockopt": _only(2, _SOCKET),
     }
 
 
