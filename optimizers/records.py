@@ -50,11 +50,12 @@ def records_of(parameter: Parameter[Any], room: int = 1_000) -> list[Record]:
         room: how many characters each value may take.
     """
     arrived = parameter.feedback
+    said = said_of(parameter)
     found = []
     for number, output in sorted(arrived.outputs.items()):
-        remarks, score = said_of(parameter, number)
-        if not remarks and score is None:
+        if number not in said:
             continue
+        remarks, score = said[number]
         graph = Graph.of(output)
         example = _example(graph)
         for node in graph.between([parameter]).nodes:
@@ -65,8 +66,8 @@ def records_of(parameter: Parameter[Any], room: int = 1_000) -> list[Record]:
                 for name, source in zip(node._names, node._inputs, strict=True)
                 if source.parameter is not parameter
             )
-            said = node.failure.text() if node.failure is not None else show(node._data, room)
-            found.append(Record(node.op or "", inputs, said, remarks, score, node, example))
+            made = node.failure.text() if node.failure is not None else show(node._data, room)
+            found.append(Record(node.op or "", inputs, made, remarks, score, node, example))
     return found
 
 
@@ -86,14 +87,18 @@ def score_of(parameters: Iterable[Parameter[Any]]) -> float | None:
     return None if whole is None else float(whole.mean)
 
 
-def said_of(parameter: Parameter[Any], output: int) -> tuple[tuple[str, ...], float | None]:
-    """What was said in words of an output, by its id, and its score."""
-    remarks: dict[str, None] = {}
-    score = None
+def said_of(parameter: Parameter[Any]) -> dict[int, tuple[tuple[str, ...], float | None]]:
+    """What was said in words of each output, by its id, and its score."""
+    remarks: dict[int, dict[str, None]] = {}
+    scores: dict[int, float] = {}
     for message in parameter.feedback.values():
-        for _, said in getattr(message, "outputs", {}).get(output, ()):
-            if isinstance(message, Score):
-                score = float(said)
-            else:
-                remarks[str(said)] = None
-    return tuple(remarks), score
+        for output, said in getattr(message, "outputs", {}).items():
+            for _, one in said:
+                if isinstance(message, Score):
+                    scores[output] = float(one)
+                else:
+                    remarks.setdefault(output, {})[str(one)] = None
+    return {
+        output: (tuple(remarks.get(output, ())), scores.get(output))
+        for output in remarks.keys() | scores.keys()
+    }

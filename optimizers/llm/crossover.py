@@ -22,6 +22,7 @@ from optimizers.records import score_of
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
 from tracegraph.llm import Message
+from tracegraph.llm.tokens import cut
 from tracegraph.problem import Problem
 
 __all__ = ["Crossover"]
@@ -194,14 +195,14 @@ class Crossover(ModelOptimizer):
 
     def _told(self, member: Member, room: int) -> str:
         lines = []
-        for name, parameter in self.named_parameters.items():
-            if parameter.trainable:
-                value = member.values[name]
-                text = value if isinstance(value, str) else show(value, room)
-                if len(text) > room:
-                    text = f"{text[:room]} (+{len(text) - room:,} characters)"
-                mark = "\n" if "\n" in text else " "
-                lines.append(f"({parameter.kind.name}) {name} ={mark}{text}")
+        free = [(name, p) for name, p in self.named_parameters.items() if p.trainable]
+        heads = sum(len(name) + len(p.kind.name) + 8 for name, p in free)
+        room = max(20, (room - heads) // max(1, len(free)) - 24)
+        for name, parameter in free:
+            value = member.values[name]
+            text = cut(value if isinstance(value, str) else show(value, room), room)
+            mark = "\n" if "\n" in text else " "
+            lines.append(f"({parameter.kind.name}) {name} ={mark}{text}")
         return "\n".join(lines)
 
 

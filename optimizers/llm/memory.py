@@ -12,6 +12,7 @@ from typing import final
 
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
+from tracegraph.llm.tokens import cut
 from tracegraph.problem import Problem, Step
 
 __all__ = ["Memory", "facts_of"]
@@ -97,7 +98,7 @@ def facts_of(problem: Problem, longest: int = 400) -> list[str]:
         given = ", ".join(
             f"{name if name in kept else _bare(name)}={value}" for name, value in behind.items()
         )
-        facts.append(f"{_cut(given, longest)} -> {_cut('; '.join(texts), longest)}")
+        facts.append(f"{cut(given, longest)} -> {cut('; '.join(texts), longest)}")
     return facts
 
 
@@ -133,9 +134,3 @@ def _single(arguments: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
 def _bare(name: str) -> str:
     """The name without the number that the problem gave it."""
     return name.rstrip("0123456789") or name
-
-
-def _cut(text: str, longest: int) -> str:
-    return (
-        text if len(text) <= longest else f"{text[:longest]} (+{len(text) - longest:,} characters)"
-    )

@@ -71,6 +71,8 @@ class Patch(ModelOptimizer):
 
     def read(self, reply: Reply) -> ReadReply:
         """The values with all blocks of the reply applied, in their order."""
+        if not reply.text.strip():
+            raise self._unreadable(reply, "the reply is empty")
         found = list(_BLOCK.finditer(reply.text))
         if not found and "SEARCH" in reply.text:
             raise self._unreadable(

@@ -13,6 +13,7 @@ from typing import Any
 from optimizers.base import Usage
 from optimizers.llm.turns import aside
 from tracegraph.llm import LanguageModelLike, Message, Reply, Request, as_language_model
+from tracegraph.llm.thinking import spoken
 
 __all__ = ["Exchange", "Questions", "added", "options_of", "usage_of"]
 
@@ -55,7 +56,10 @@ class Questions:
         verbose: bool = False,
         **options: Any,
     ) -> Reply:
-        """Ask the model; the same question, asked again, is a new attempt for caches and replays."""
+        """Ask the model, and take what it says without what it thought aloud.
+
+        The same question, asked again, is a new attempt for caches and replays.
+        """
         request = Request.of(
             messages,
             schema=schema,
@@ -68,11 +72,12 @@ class Questions:
         with aside():
             reply = self.llm.ask(request)
         self.log.append(Exchange(tuple(messages), reply))
+        said = spoken(reply.text)
         if verbose:
             logger.info(
                 "asked %s:\n%s\nit replied:\n%s", self.llm.name, messages[-1].text, reply.text
             )
-        return reply
+        return reply if said == reply.text else replace(reply, text=said)
 
 
 _ELSEWHERE = {

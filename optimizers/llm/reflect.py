@@ -16,6 +16,7 @@ from optimizers.llm.asking import FORM, ModelOptimizer
 from optimizers.llm.turns import OfThread
 from optimizers.records import records_of
 from tracegraph.llm import Message
+from tracegraph.llm.tokens import cut
 from tracegraph.problem import Problem
 
 __all__ = ["Reflect"]
@@ -68,7 +69,8 @@ class Reflect(ModelOptimizer):
         """The component's value, and as many records as fit."""
         variable = next(v for v in problem.variables if v.name == self._chosen)
         mark = "\n" if "\n" in variable.value else " "
-        parts = [f"#Component\n({variable.kind}) {variable.name} ={mark}{variable.value}"]
+        value = cut(variable.value, self.budget * 2)
+        parts = [f"#Component\n({variable.kind}) {variable.name} ={mark}{value}"]
         if variable.description:
             parts.append(f"#What it is\n{variable.description}")
         if variable.constraint:
@@ -78,13 +80,14 @@ class Reflect(ModelOptimizer):
         room = self.budget * 4 - len(_SYSTEM) - sum(map(len, parts))
         parts.append("#Runs")
         for record in records_of(self.named_parameters[self._chosen]):
+            if not record.remarks:
+                continue
             text = str(record)
-            room -= len(text) + 2
-            if room < 0:
+            if len(text) > room and parts[-1] != "#Runs":
                 parts.append("(further runs are left out)")
                 break
-            if record.remarks:
-                parts.append(text)
+            parts.append(cut(text, room))
+            room -= len(parts[-1]) + 2
         return [Message("system", _SYSTEM), Message("user", "\n\n".join(parts))]
 
     def state_dict(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from optimizers.records import Record, records_of
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
 from tracegraph.llm import Message
+from tracegraph.llm.tokens import cut
 from tracegraph.problem import Problem
 
 __all__ = ["Rules"]
@@ -144,7 +145,8 @@ class Rules(ModelOptimizer):
         """The component and the pairs that differ most."""
         name = self._chosen
         parameter = self.named_parameters[name]
-        parts = [f"#Objective\n{self.objective}", f"#Component\n(text) {name} =\n{parameter.data}"]
+        value = cut(parameter.data, self.budget * 2)
+        parts = [f"#Objective\n{self.objective}", f"#Component\n(text) {name} =\n{value}"]
         if parameter.description:
             parts.append(f"#What it is\n{parameter.description}")
         if self.rejected:
@@ -152,15 +154,16 @@ class Rules(ModelOptimizer):
         room = self.budget * 4 - len(_SYSTEM) - sum(map(len, parts)) - 20
         for number, (_, example) in enumerate(self._ranked(name)[: self.pairs]):
             best, worst = self.runs[name][example]
+            share = max(100, room // 2 - 60)  # the first pair is shown, and cut where it must be
             text = (
-                f"#Pair {number + 1}\nBetter, score {best.score:g}:\n{best.told}\n\n"
-                f"Worse, score {worst.score:g}:\n{worst.told}"
+                f"#Pair {number + 1}\nBetter, score {best.score:g}:\n{cut(best.told, share)}\n\n"
+                f"Worse, score {worst.score:g}:\n{cut(worst.told, share)}"
             )
-            room -= len(text) + 2
-            if room < 0 and number:
+            if number and len(best.told) + len(worst.told) + 80 > room:
                 parts.append("(further pairs are left out)")
                 break
             parts.append(text)
+            room -= len(text) + 2
         return [Message("system", _SYSTEM), Message("user", "\n\n".join(parts))]
 
     def learn(self, problem: Problem) -> None:
@@ -198,7 +201,7 @@ class Rules(ModelOptimizer):
         for record in records:
             if record.score is None:
                 continue
-            run = _Run(record.score, str(record))
+            run = _Run(record.score, cut(str(record), self.budget * 4))
             best, worst = known.pop(record.example, (run, run))
             known[record.example] = (
                 run if run.score > best.score else best,

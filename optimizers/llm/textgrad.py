@@ -19,8 +19,8 @@ from tracegraph.errors import OptimizerError
 from tracegraph.graph import Graph
 from tracegraph.kinds import show
 from tracegraph.llm import Message
+from tracegraph.llm.tokens import cut
 from tracegraph.node import Node
-from tracegraph.parameter import Parameter
 from tracegraph.problem import Problem
 
 __all__ = ["TextGrad"]
@@ -164,9 +164,10 @@ class TextGrad(ModelOptimizer):
         own = [p for p in self.parameters if p.trainable]
         graph = Graph.of(outputs).between(own)
         onpath = {n.id for n in graph.nodes}
-        waiting: dict[int, dict[str, None]] = {}
-        for output in outputs:
-            waiting.setdefault(output.id, {}).update(dict.fromkeys(_remarks(own, output.id)))
+        waiting: dict[int, dict[str, None]] = {output.id: {} for output in outputs}
+        for said in map(said_of, own):
+            for number, (remarks, _) in said.items():
+                waiting[number].update(dict.fromkeys(remarks))
         arrived: dict[str, dict[str, None]] = {}
         usage = Usage()
         for node in reversed(graph.nodes):
@@ -205,11 +206,12 @@ class TextGrad(ModelOptimizer):
     ) -> tuple[str, Usage]:
         """What is wrong with one input of one operation."""
         room = max(200, self.budget)
-        beside = "\n".join(
-            f"{other} = {show(given._data, room)}"
-            for other, given in zip(node._names, node._inputs, strict=True)
-            if given is not source
-        )
+        others = [
+            pair for pair in zip(node._names, node._inputs, strict=True) if pair[1] is not source
+        ]
+        share = max(40, room // max(1, len(others)))
+        lines = [f"{other} = {show(given._data, share)}" for other, given in others]
+        beside = "\n".join(_within(lines, room, "inputs"))
         operation = node.operation
         about = "" if operation is None else f"{operation.signature}: {operation.doc}"
         said = node.failure.text() if node.failure is not None else show(node._data, room)
@@ -222,20 +224,16 @@ class TextGrad(ModelOptimizer):
         return reply.text.strip(), usage_of(reply)
 
 
-def _within(lines: list[str], room: int) -> list[str]:
-    """The lines that fit into so many characters, at least one, and a note of how many do not."""
+def _within(lines: list[str], room: int, what: str = "critiques") -> list[str]:
+    """The lines that fit into so many characters, and a note of how many do not; the first may be cut."""
     taken: list[str] = []
     for line in lines:
-        room -= len(line) + 1
-        if room < 0 and taken:
-            return [*taken, f"({len(lines) - len(taken)} further critiques are left out)"]
-        taken.append(line)
+        if taken and len(line) >= room:
+            return [*taken, f"({len(lines) - len(taken)} further {what} are left out)"]
+        taken.append(cut(line, room))
+        room -= len(taken[-1]) + 1
     return taken
 
 
 def _is_bundle(node: Node[Any]) -> bool:
     return node.operation is not None and node.operation.code is not None
-
-
-def _remarks(parameters: list[Parameter[Any]], output: int) -> list[str]:
-    return list(dict.fromkeys(r for p in parameters for r in said_of(p, output)[0]))

@@ -51,7 +51,8 @@ def as_gepa_adapter(
     Args:
         workflow: any callable that gives a node; it may be async.
         guide: judges the outputs: ``guide(example, output)`` gives a number, larger is better, or a
-            number and a text.
+            number and a text; a dict of numbers, by objective, is what GEPA's frontiers of objectives
+            take. A run that failed counts as the least of each.
         parameters: what to optimize; by default what the workflow holds. Only those of kind text or
             code are taken, and none that is frozen.
         call: ``call(workflow, example)``; by default the workflow gets the first of a pair
@@ -108,6 +109,7 @@ class GEPAAdapter:
         self.parameters = dict(parameters)
         self._evaluator = evaluator
         self._worst = evaluator.failure_score
+        self._least: dict[str, float] = {}
         self._refused: dict[str, dict[str, str]] = {}
 
     @property
@@ -145,13 +147,21 @@ class GEPAAdapter:
             runs = [Traced(lost, None, ()) for _ in batch]
         else:
             runs = self._run(batch, candidate, overlay, capture_traces)
-        told = [run.evaluation.score for run in runs if run.evaluation.error is None]
-        self._worst = min([self._worst, *told])
+        told = [run.evaluation for run in runs if run.evaluation.error is None]
+        self._worst = min([self._worst, *(evaluation.score for evaluation in told)])
+        for name, value in (pair for e in told for pair in e.objectives.items()):
+            self._least[name] = min(value, self._least.get(name, value))
         return made(
             [run.evaluation.error or cast(Any, run.output).data for run in runs],
             [self._worst if run.evaluation.error else run.evaluation.score for run in runs],
             [Trajectory(example, run, overlay) for example, run in zip(batch, runs, strict=True)]
             if capture_traces
+            else None,
+            objective_scores=[
+                dict(self._least if run.evaluation.error else run.evaluation.objectives)
+                for run in runs
+            ]
+            if self._least
             else None,
         )
 
@@ -197,11 +207,12 @@ class GEPAAdapter:
     def get_adapter_state(self) -> dict[str, Any]:
         """What GEPA keeps of this adapter beside its own state; plain JSON."""
         refused = {name: dict(texts) for name, texts in self._refused.items()}
-        return {"worst": self._worst, "refused": refused}
+        return {"worst": self._worst, "least": dict(self._least), "refused": refused}
 
     def set_adapter_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `get_adapter_state` gave."""
         self._worst = float(state.get("worst", self._worst))
+        self._least = dict(state.get("least", {}))
         self._refused = {name: dict(t) for name, t in state.get("refused", {}).items()}
 
     def _values(self, candidate: Mapping[str, str]) -> dict[Parameter[Any], Any]:

@@ -17,6 +17,7 @@ from optimizers.training.guide import BadVerdict
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
 from tracegraph.llm import LanguageModelLike, Message, Request, as_language_model
+from tracegraph.llm.thinking import spoken
 
 __all__ = ["ModelCompares", "ModelJudge"]
 
@@ -58,7 +59,7 @@ class _Asking:
         said = ""
         for attempt in range(_ASKED):
             said = self.llm.ask(Request.of(messages, attempt=attempt, **self.options)).text
-            found = read(_object(said))
+            found = read(_object(spoken(said)))
             if found is not None:
                 return found
         raise BadVerdict(

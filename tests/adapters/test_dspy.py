@@ -223,6 +223,84 @@ def test_operations_have_names_that_can_stand_in_a_program(model: None) -> None:
     assert ops(from_dspy(Steps())(text="cats")) == ["steps_0", "steps_1", "Steps"]
 
 
+class Rewriting(dspy.Module):  # type: ignore[misc]
+    """Predictors whose outputs the module puts into texts and lists of its own."""
+
+    def __init__(self, join: Any) -> None:
+        super().__init__()
+        self.first = dspy.Predict("text -> reply")
+        self.second = dspy.Predict("text -> reply")
+        self.last = dspy.Predict("text -> reply")
+        self.join = join
+
+    def forward(self, text: str) -> Any:
+        one, two = self.first(text=text).reply, self.second(text=text + " again").reply
+        return self.last(text=self.join(one, two))
+
+
+def behind(node: Any) -> set[str]:
+    """The predictors behind the text that the last one was given."""
+    return {n.op for n in tg.Graph.of(node.inputs["last"].inputs["text"]).nodes} & {
+        "first", "second"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("join", "wanted"),
+    [
+        (lambda one, two: f"Compare:\n{one}\nand {two}", {"first", "second"}),
+        (lambda one, two: "Look at this: " + two.strip() + "!", {"second"}),
+        (lambda one, two: (one + "!")[:-1], {"first"}),
+        (lambda one, two: "Nothing of what was said.", set()),
+        (lambda one, two: one.upper(), set()),
+    ],
+    ids=["f-string", "one of two", "an equal copy", "none", "changed"],
+)
+def test_a_text_that_the_module_makes_is_linked_to_what_stands_in_it(
+    model: None, join: Any, wanted: set[str]
+) -> None:
+    module = from_dspy(Rewriting(join))
+    marks = {"first": "Ask. #one", "second": "Ask. #two"}
+    with changed(module, **marks):
+        output = module(text="The cats sleep.")
+    assert behind(output) == wanted
+    made = output.inputs["last"].inputs["text"]
+    assert made.data == join("The cats sleep. #one", "The cats sleep. again #two")
+    assert (made.op == "composed") == bool(wanted)
+    if wanted:
+        assert "word for word" in made.info["inferred"]
+
+
+def test_what_stands_in_a_longer_value_only_is_no_part_and_short_values_are_none(
+    model: None,
+) -> None:
+    module = from_dspy(Rewriting(lambda one, two: f"See: {two}"))
+    with changed(module, second="Ask. #two"):
+        made = module(text="The cats sleep.").inputs["last"].inputs["text"]
+    assert made.data == "See: The cats sleep. again #two"
+    (part,) = (n for name, n in made.inputs.items() if name != "text")
+    assert part.data == "The cats sleep. again #two"
+    output = from_dspy(Rewriting(lambda one, two: f"See: {one}, {two}"))(text="no")
+    assert behind(output) == {
+        "second"
+    }  # "no again" is long enough to be told from chance, "no" is not
+
+
+def test_values_in_a_list_are_linked_exactly(model: None) -> None:
+    class Several(Rewriting):
+        def forward(self, text: str) -> Any:
+            found = [self.first(text=text).reply, self.second(text=text).reply]
+            return self.last(text="both", notes=found)
+
+    several = Several(None)
+    several.last = dspy.Predict("text, notes: list[str] -> reply")
+    output = from_dspy(several)(text="cats")
+    last = output.inputs["last"]
+    ops_behind = {n.op for n in tg.Graph.of(last).nodes}
+    assert {"first", "second"} <= ops_behind
+    assert "composed" not in ops_behind
+
+
 def test_dropping_the_output_frees_the_graph(model: None) -> None:
     letter = from_dspy(Letter())
     output = letter(text="cats")

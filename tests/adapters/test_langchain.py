@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
-from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langchain_core.runnables import RunnableBranch, RunnableLambda, RunnablePassthrough
 
 QUESTION = {"mood": "kind", "question": "When?"}
 
@@ -207,3 +208,135 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "langchain_core.runnables", None)
     with pytest.raises(MissingExtra, match=r"tracegraph\[langchain\]"):
         from_langchain(None)
+
+
+def saying(text: str) -> Any:
+    """A chain with a template of its own, and a model that says what it was told."""
+    return PromptTemplate.from_template(text + " {question}") | RunnableLambda(lambda p: p.text)
+
+
+def routed() -> Any:
+    asked = saying("Is it short?") | RunnableLambda(lambda text: len(text) < 20).with_config(
+        run_name="is_short"
+    )
+    return RunnableBranch(
+        (lambda given: given["question"] == "Never", saying("Never")), (asked, saying("Short:")),
+        saying("Long:"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("question", ["Never", "When?", "When do you open on Sundays?"])
+@pytest.mark.parametrize("awaiting", [False, True])
+def test_a_branch_records_the_conditions_that_were_asked_and_the_way_that_was_taken(
+    question: str, awaiting: bool
+) -> None:
+    given, chain = routed(), from_langchain(routed())
+    asked = {"question": question}
+    output = asyncio.run(chain.ainvoke(asked)) if awaiting else chain(asked)
+    assert output.data == given.invoke(asked)
+    never, is_short, short, long = chain.parameters()
+    output.backward("wrong")
+    heard = [bool(parameter.feedback) for parameter in (never, is_short, short, long)]
+    assert heard == {
+        "Never": [True, False, False, False],
+        "When?": [False, True, True, False],
+    }.get(question, [False, True, False, True])
+    assert ops(output)[-1] == "RunnableBranch"
+
+
+def test_a_candidate_of_a_condition_takes_another_way_and_the_branch_comes_back_whole() -> None:
+    chain = from_langchain(routed())
+    asked = {"question": "When?"}
+    is_short = chain.parameters()[1]
+    with tg.Overlay({is_short: "Is it very, very short? {question}"}):
+        assert chain(asked).data == "Long: When?"
+    assert chain(asked).data == "Short: When?"
+    is_short.assign("Is it very, very short? {question}")
+    assert chain.to_langchain().invoke(asked) == "Long: When?"
+
+
+def failing(error: Exception) -> Any:
+    def fail(text: str) -> str:
+        raise error
+
+    return saying("First") | RunnableLambda(fail)
+
+
+@pytest.mark.parametrize("awaiting", [False, True])
+def test_who_failed_before_a_fallback_hears_of_it_too(awaiting: bool) -> None:
+    given = failing(ConnectionError("down")).with_fallbacks([saying("Second"), saying("Third")])
+    chain = from_langchain(given)
+    asked = {"question": "When?"}
+    output = asyncio.run(chain.ainvoke(asked)) if awaiting else chain(asked)
+    assert output.data == given.invoke(asked) == "Second When?"
+    output.backward("slow")
+    assert [bool(parameter.feedback) for parameter in chain.parameters()] == [True, True, False]
+    chain.parameters()[1].assign("2nd {question}")
+    assert chain.to_langchain().invoke(asked) == "2nd When?"
+
+
+def test_a_fallback_is_told_the_error_if_wanted_and_only_for_what_is_handled() -> None:
+    told = RunnableLambda(lambda given: f"{given['question']} {given['error']}")
+    given = failing(ConnectionError("down")).with_fallbacks(
+        [told], exceptions_to_handle=(ConnectionError,), exception_key="error"
+    )
+    chain, asked = from_langchain(given), {"question": "When?"}
+    assert "down" in chain(asked).data
+    assert asked == {"question": "When?"}  # LangChain itself would write the error into it
+    with pytest.raises(ValueError, match="must be a dict"):
+        chain("When?")
+    other = failing(KeyError("x")).with_fallbacks([told], exceptions_to_handle=(ConnectionError,))
+    with pytest.raises(KeyError):
+        from_langchain(other)(asked)
+    all_down = failing(KeyError("one")).with_fallbacks([failing(KeyError("two"))])
+    with pytest.raises(KeyError, match="one"):
+        from_langchain(all_down)(asked)
+
+
+def test_a_batch_is_each_input_in_its_order_and_side_by_side() -> None:
+    barrier = threading.Barrier(3, timeout=30)
+
+    def together(text: str) -> str:
+        barrier.wait()
+        return text
+
+    given = saying("Say") | RunnableLambda(together)
+    chain = from_langchain(given)
+    asked = [{"question": word} for word in ("a", "b", "c")]
+    with tg.Overlay({chain.parameters()[0]: "Shout {question}"}):
+        outputs = chain.batch(asked, workers=3)
+    assert [output.data for output in outputs] == ["Shout a", "Shout b", "Shout c"]
+    ids = [[n.id for n in tg.Graph.of(output).nodes if not n.is_leaf] for output in outputs]
+    assert max(ids[0]) < min(ids[1]) <= max(ids[1]) < min(ids[2])
+    awaited = asyncio.run(from_langchain(saying("Say")).abatch(asked, workers=2))
+    assert [output.data for output in awaited] == ["Say a", "Say b", "Say c"]
+
+
+@pytest.mark.parametrize("awaiting", [False, True])
+def test_an_error_in_a_batch_is_raised_or_stands_in_its_place(awaiting: bool) -> None:
+    def strict(text: str) -> str:
+        if "b" in text:
+            raise ValueError("no b")
+        return text
+
+    chain = from_langchain(saying("Say") | RunnableLambda(strict))
+    asked = [{"question": word} for word in ("a", "b", "c")]
+
+    def run(**options: Any) -> list[Any]:
+        if awaiting:
+            return asyncio.run(chain.abatch(asked, **options))
+        return chain.batch(asked, **options)
+
+    with pytest.raises(ValueError, match="no b"):
+        run()
+    first, error, last = run(return_exceptions=True)
+    assert (first.data, last.data) == ("Say a", "Say c")
+    assert isinstance(error, ValueError)
+    assert tg.failed_node(error) is not None
+
+
+def test_a_stream_is_refused_with_what_to_do_instead() -> None:
+    chain = from_langchain(echoing())
+    for stream in (chain.stream, chain.astream, chain.astream_events):
+        with pytest.raises(TypeError, match=r"to_langchain\(\)\.stream"):
+            stream(QUESTION)

@@ -1,9 +1,10 @@
 """A DSPy module as a traced workflow: its predictors' instructions, and demos if wanted, are parameters.
 
-The module runs as it is. Each call of a predictor is a node, an input of the module's own node; a
-value that goes unchanged from one predictor to another links their nodes, and one that the module
-makes anew (an f-string) does not. Credit goes by the predictor itself, never by its signature. The
-module that was given is not changed: a copy is run.
+The module runs as it is. Each call of a predictor is a node, an input of the module's own node. A
+value that goes unchanged from one predictor to another links their nodes, alone or in a list or
+dict; a text that the module makes anew (an f-string) is linked to those values of the same run that
+stand in it word for word, by an operation that says so. Credit goes by the predictor itself, never
+by its signature. The module that was given is not changed: a copy is run.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _KEY = "tracegraph_run"  # DSPy hands its settings on to the threads that it sta
 _OPTIONS = ("signature", "demos", "config", "lm", "_trace")
 # Of these, equal values are often one object, which says nothing of where it came from.
 _SHARED = (bool, int, float, type(None))
+# Shorter texts stand in others by chance: "yes", a number, a name.
+_SHORTEST = 8
 _NOT_A_NAME = re.compile(r"\W+")
 
 
@@ -108,6 +111,16 @@ class TracedModule(Module):
         return made
 
 
+def _composed(text: str, *parts: Any) -> str:
+    policy = current()
+    if policy is not None and policy.frame is not None:
+        policy.frame.keep("inferred", "the text holds these values word for word")
+    return text
+
+
+_COMPOSED = bundle(name="composed", description="A text in which these values stand")(_composed)
+
+
 @final
 class _Run:
     """One run of a module: under which policy, and where its values came from."""
@@ -135,9 +148,34 @@ class _Run:
             return await self.module.acall(*args, **inputs)
 
     def source(self, value: Any) -> Any:
-        """The node that a value came from, unchanged; else the value."""
-        _, found, key = self._sources.get(id(value), (None, value, None))
-        return found if key is None else found[key]
+        """The node that a value came from; or one of what stands in it; else the value."""
+        if id(value) in self._sources:
+            return self._node(*self._sources[id(value)][1:])
+        if type(value) in (list, tuple):
+            return type(value)(map(self.source, value))
+        if type(value) is dict:
+            return {key: self.source(inner) for key, inner in value.items()}
+        parts = self._parts(value) if isinstance(value, str) else []
+        return _COMPOSED(value, *parts) if parts else value
+
+    def _node(self, source: Node[Any], key: str | None) -> Any:
+        return source if key is None else source[key]
+
+    def _parts(self, text: str) -> list[Any]:
+        """The values of this run that stand in a text, the longest first, of equals the latest.
+
+        What stands in a longer one only is no part by itself.
+        """
+        known: dict[str, tuple[Node[Any], str | None]] = {}
+        for value, source, key in self._sources.values():
+            if isinstance(value, str) and len(value.strip()) >= _SHORTEST:
+                known[value.strip()] = source, key
+        found = []
+        for value in sorted(known, key=len, reverse=True):
+            if value in text:
+                text = text.replace(value, "\0")
+                found.append(self._node(*known[value]))
+        return found
 
     def asked(self, made: Any) -> Any:
         """The prediction of a predictor's node, which the module's node has read."""

@@ -1,31 +1,43 @@
 """A LangChain runnable as a traced workflow: each step is a node, prompt templates are parameters.
 
-Looks into sequences, parallels, ``RunnablePassthrough.assign`` and prompt templates; any other
-runnable (a model, a parser, a function, a binding, a branch) is one step. Templates keep their
-fields. Jinja2 templates are programs, and are left as they are. The runnable that was given is not
+Looks into sequences, parallels, branches, fallbacks, ``RunnablePassthrough.assign`` and prompt
+templates; any other runnable (a model, a parser, a function, a binding) is one step. Templates keep
+their fields. Jinja2 templates are programs, and are left as they are. The runnable that was given is not
 changed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import importlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, final
+from typing import Any, NoReturn, final
 
-from tracegraph.bundle import bundle
+from tracegraph.adapters.steps import (
+    Assign,
+    Branch,
+    Chain,
+    Fallbacks,
+    Parallel,
+    Prompt,
+    Single,
+    Step,
+)
 from tracegraph.errors import MissingExtra
+from tracegraph.graph import renumber
 from tracegraph.kinds import show
 from tracegraph.module import Module
+from tracegraph.node import Node, next_id
 from tracegraph.parameter import Parameter, node
 
 __all__ = ["TracedRunnable", "from_langchain"]
 
 _ONLY_A_FIELD = re.compile(r"\s*\{+[^{}\s]*\}+\s*")
-_NOT_A_NAME = re.compile(r"\W+")
 
 
 def from_langchain(runnable: Any, *, name: str = "") -> TracedRunnable:
@@ -77,6 +89,53 @@ class TracedRunnable(Module):
 
     invoke = forward
 
+    def batch(
+        self, inputs: Iterable[Any], *, workers: int = 8, return_exceptions: bool = False
+    ) -> list[Any]:
+        """Run several inputs in threads; gives the nodes in the order of the inputs.
+
+        Args:
+            inputs: one for each run.
+            workers: how many run at once.
+            return_exceptions: give an error in place of its node; by default the first one is raised.
+        """
+        given = list(inputs)
+        begun = self._begun()
+        with ThreadPoolExecutor(max(1, min(workers, len(given)))) as pool:
+            runs = [pool.submit(contextvars.copy_context().run, self.forward, i) for i in given]
+        return _settled([run.exception() or run.result() for run in runs], begun, return_exceptions)
+
+    async def abatch(
+        self, inputs: Iterable[Any], *, workers: int = 8, return_exceptions: bool = False
+    ) -> list[Any]:
+        """`batch`, awaited."""
+        begun = self._begun()
+        room = asyncio.Semaphore(max(1, workers))
+
+        async def run(given: Any) -> Any:
+            async with room:
+                return await self.ainvoke(given)
+
+        ended = await asyncio.gather(*map(run, inputs), return_exceptions=True)
+        return _settled(ended, begun, return_exceptions)
+
+    def stream(self, *args: Any, **options: Any) -> NoReturn:
+        """Refused: a step's node is whole.
+
+        Raises:
+            TypeError: always; it says what to do instead.
+        """
+        raise TypeError(
+            "a traced runnable gives no stream, because a node holds a whole value and feedback is given "
+            "to whole outputs; call it, or stream without tracing: chain.to_langchain().stream(...)"
+        )
+
+    astream = astream_events = stream
+
+    def _begun(self) -> tuple[int, list[Any]]:
+        """The first id of what follows, and the parameters' leaves, one for all threads."""
+        return next_id(), [parameter._leaf() for parameter in self.parameters()]
+
     def to_langchain(self) -> Any:
         """A copy of the runnable with the present templates."""
         return self._step.restored()
@@ -100,130 +159,6 @@ def _library() -> _Library:
         ) from error
 
 
-# The steps
-
-
-class _Step(Protocol):
-    def run(self, given: Any) -> Any: ...
-
-    async def arun(self, given: Any) -> Any: ...
-
-    def restored(self) -> Any:
-        """The runnable with the present values."""
-
-
-@final
-class _Single:
-    """Any runnable, as one operation."""
-
-    def __init__(self, runnable: Any) -> None:
-        self.runnable = runnable
-        name = _named(runnable)
-        self._ask = bundle(name=name, description=f"The runnable {name}")(_Single.invoke)
-        self._aask = bundle(name=name, description=f"The runnable {name}")(_Single.ainvoke)
-
-    def invoke(self, given: Any) -> Any:
-        return self.runnable.invoke(given)
-
-    async def ainvoke(self, given: Any) -> Any:
-        return await self.runnable.ainvoke(given)
-
-    def run(self, given: Any) -> Any:
-        return self._ask(self, given)
-
-    async def arun(self, given: Any) -> Any:
-        return await cast(Any, self._aask(self, given))
-
-    def restored(self) -> Any:
-        return self.runnable
-
-
-@final
-class _Prompt:
-    """A prompt template: an operation on the input and its texts."""
-
-    def __init__(
-        self, template: Any, texts: Mapping[str, Parameter[str]], filled: Callable[..., Any]
-    ) -> None:
-        self.texts, self._template, self._filled = texts, template, filled
-        name = _named(template)
-        self._ask = bundle(name=name, description="Fill a prompt template")(_Prompt.fill)
-        self._aask = bundle(name=name, description="Fill a prompt template")(_Prompt.afill)
-
-    def fill(self, given: Any, /, **texts: str) -> Any:
-        return self._filled(texts).invoke(given)
-
-    async def afill(self, given: Any, /, **texts: str) -> Any:
-        return await self._filled(texts).ainvoke(given)
-
-    def run(self, given: Any) -> Any:
-        return self._ask(self, given, **self.texts)
-
-    async def arun(self, given: Any) -> Any:
-        return await cast(Any, self._aask(self, given, **self.texts))
-
-    def restored(self) -> Any:
-        return self._filled({name: text.data for name, text in self.texts.items()})
-
-
-@final
-class _Sequence:
-    def __init__(self, runnable: Any, steps: list[_Step]) -> None:
-        self._runnable, self._steps = runnable, steps
-
-    def run(self, given: Any) -> Any:
-        for step in self._steps:
-            given = step.run(given)
-        return given
-
-    async def arun(self, given: Any) -> Any:
-        for step in self._steps:
-            given = await step.arun(given)
-        return given
-
-    def restored(self) -> Any:
-        first, *middle, last = (step.restored() for step in self._steps)
-        return self._runnable.model_copy(update={"first": first, "middle": middle, "last": last})
-
-
-@final
-class _Parallel:
-    def __init__(self, runnable: Any, steps: Mapping[str, _Step]) -> None:
-        self._runnable, self._steps = runnable, steps
-
-    def run(self, given: Any) -> Any:
-        return node({key: step.run(given) for key, step in self._steps.items()})
-
-    async def arun(self, given: Any) -> Any:
-        made = await asyncio.gather(*(step.arun(given) for step in self._steps.values()))
-        return node(dict(zip(self._steps, made, strict=True)))
-
-    def restored(self) -> Any:
-        steps = {key: step.restored() for key, step in self._steps.items()}
-        return self._runnable.model_copy(update={"steps__": steps})
-
-
-@final
-class _Assign:
-    """``RunnablePassthrough.assign``: the input, and beside it what a parallel gives."""
-
-    def __init__(self, runnable: Any, mapper: _Step) -> None:
-        self._runnable, self._mapper = runnable, mapper
-        self._join = bundle(name="assign", description="Add to the input")(_Assign.join)
-
-    def join(self, given: Any, added: Any) -> Any:
-        return {**given, **added}
-
-    def run(self, given: Any) -> Any:
-        return self._join(self, given, self._mapper.run(given))
-
-    async def arun(self, given: Any) -> Any:
-        return self._join(self, given, await self._mapper.arun(given))
-
-    def restored(self) -> Any:
-        return self._runnable.model_copy(update={"mapper": self._mapper.restored()})
-
-
 # Reading a runnable
 
 
@@ -234,42 +169,47 @@ class _Reader:
         self.found: dict[str, Parameter[str]] = {}
         self._library, self._prefix = library, prefix
         self._taken: Counter[str] = Counter()
-        self._made: dict[int, _Step] = {}  # a runnable that is used twice is one step
+        self._made: dict[int, Step] = {}  # a runnable that is used twice is one step
 
-    def step(self, runnable: Any) -> _Step:
+    def step(self, runnable: Any) -> Step:
         if id(runnable) not in self._made:
             self._made[id(runnable)] = self._new(runnable)
         return self._made[id(runnable)]
 
-    def _new(self, runnable: Any) -> _Step:
+    def _new(self, runnable: Any) -> Step:
         kinds, prompts = self._library.runnables, self._library.prompts
         if isinstance(runnable, kinds.RunnableSequence):
-            return _Sequence(runnable, [self.step(step) for step in runnable.steps])
+            return Chain(runnable, [self.step(step) for step in runnable.steps])
         if isinstance(runnable, kinds.RunnableParallel):
-            return _Parallel(runnable, {k: self.step(s) for k, s in runnable.steps__.items()})
+            return Parallel(runnable, {k: self.step(s) for k, s in runnable.steps__.items()})
         if isinstance(runnable, kinds.RunnableAssign):
-            return _Assign(runnable, self.step(runnable.mapper))
+            return Assign(runnable, self.step(runnable.mapper))
+        if isinstance(runnable, kinds.RunnableBranch):
+            pairs = [(self.step(when), self.step(then)) for when, then in runnable.branches]
+            return Branch(runnable, pairs, self.step(runnable.default))
+        if isinstance(runnable, kinds.RunnableWithFallbacks):
+            return Fallbacks(runnable, [self.step(step) for step in runnable.runnables])
         if type(runnable) is prompts.ChatPromptTemplate:
             return self._chat(runnable)
         if type(runnable) is prompts.PromptTemplate and (
             text := self._template("prompt", runnable)
         ):
             name, parameter = text
-            return _Prompt(
+            return Prompt(
                 runnable,
                 {name: parameter},
                 lambda texts: runnable.model_copy(update={"template": texts[name]}),
             )
-        return _Single(runnable)
+        return Single(runnable)
 
-    def _chat(self, prompt: Any) -> _Step:
+    def _chat(self, prompt: Any) -> Step:
         texts: dict[str, Parameter[str]] = {}
         places: dict[int, str] = {}
         for place, message in enumerate(prompt.messages):
             if (text := self._message(message)) is not None:
                 places[place], texts[text[0]] = text
         if not texts:
-            return _Single(prompt)
+            return Single(prompt)
 
         def filled(values: Mapping[str, str]) -> Any:
             messages = [
@@ -278,7 +218,7 @@ class _Reader:
             ]
             return prompt.model_copy(update={"messages": messages})
 
-        return _Prompt(prompt, texts, filled)
+        return Prompt(prompt, texts, filled)
 
     def _message(self, message: Any) -> tuple[str, Parameter[str]] | None:
         kind = type(message).__name__.removesuffix("PromptTemplate").removesuffix("Message").lower()
@@ -333,5 +273,10 @@ def _with_text(message: Any, text: str) -> Any:
     return message.model_copy(update={"content": text})
 
 
-def _named(runnable: Any) -> str:
-    return _NOT_A_NAME.sub("_", runnable.get_name()).strip("_") or type(runnable).__name__
+def _settled(ended: list[Any], begun: tuple[int, list[Any]], return_exceptions: bool) -> list[Any]:
+    """The nodes of several runs, numbered as if they had been made in turn."""
+    errors = [end for end in ended if isinstance(end, BaseException)]
+    if errors and not return_exceptions:
+        raise errors[0]
+    renumber([end for end in ended if isinstance(end, Node)], begun[0])
+    return ended

@@ -12,6 +12,7 @@ from tracegraph.errors import WrongModel
 from tracegraph.llm.lenient import Lenient, read_value
 from tracegraph.llm.messages import Message, Reply, Request, Schema, Usage
 from tracegraph.llm.model import Ask, LanguageModel, Steps, Wrapper
+from tracegraph.llm.thinking import spoken
 
 __all__ = ["Structured"]
 
@@ -93,11 +94,15 @@ def _read(text: str, schema: Schema) -> tuple[Any, str]:
 
 
 def _values(text: str) -> Iterator[Any]:
-    """The values that a text may mean: all of it, else each object in it that has an end."""
+    """The values that a text may mean: all of it, else each object in it that has an end, the last first.
+
+    What a model thought aloud is no part of its answer.
+    """
+    said = spoken(text).strip()
     try:
-        yield read_value(text.strip())
+        yield read_value(said)
     except ValueError:
-        yield from (found.value for found in Lenient(text).objects() if found.complete)
+        yield from (found.value for found in reversed([*Lenient(said).objects()]) if found.complete)
 
 
 def _missing(value: Any, schema: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 from tracegraph.errors import WrongModel
 from tracegraph.llm.messages import Request
 
-__all__ = ["bound_tokens", "count_tokens", "prefix", "shares", "truncate"]
+__all__ = ["bound_tokens", "count_tokens", "cut", "prefix", "shares", "truncate"]
 
 _ASCII_TOKEN = re.compile(r"[A-Za-z]{1,7}|[0-9]{1,3}|[!-/:-@\[-`{-~]{1,2}|\n\s*| {4,}")
 _TOKENS_PER_FOREIGN_BYTE = 0.36
@@ -79,6 +79,16 @@ def _cut(text: str, kept: int, keep: str) -> str:
     tail = kept - head
     note = f"[... {len(text) - kept:,} of {len(text):,} characters left out ...]"
     return text[:head] + note + text[len(text) - tail :]
+
+
+def cut(text: str, characters: int) -> str:
+    """The beginning of a text, and how much is missing.
+
+    >>> cut("one two three", 7), cut("one", 7)
+    ('one two (+6 characters)', 'one')
+    """
+    kept = max(characters, 0)
+    return text if len(text) <= kept else f"{text[:kept]} (+{len(text) - kept:,} characters)"
 
 
 def prefix(text: str, tokens: int, *, note: str = " (+{:,} characters)") -> str:

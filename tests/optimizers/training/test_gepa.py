@@ -215,3 +215,37 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "gepa.core.adapter", None)
     with pytest.raises(MissingExtra, match=r"tracegraph\[gepa\]"):
         as_gepa_adapter(Workflow(), guide)
+
+
+def by_mark(topic: str, letter: str) -> tuple[dict[str, float], str]:
+    """One objective for each component."""
+    met = {k: float(f"{k}:{m}" in letter) for k, m in NEEDED.items()}
+    return met, guide(topic, letter)[1]
+
+
+@pytest.mark.parametrize("frontier", ["objective", "hybrid", "cartesian"])
+def test_gepa_gets_a_score_for_each_objective(frontier: str) -> None:
+    workflow = Workflow()
+    adapter = as_gepa_adapter(workflow, by_mark, workers=2)
+    seed = adapter.seed_candidate
+    halfway = {**seed, "draft": f"{seed['draft']} #plain"}
+    made = adapter.evaluate(["cats", "broken"], halfway)
+    assert made.scores == [0.5, 0.0]
+    assert made.objective_scores == [{"draft": 1.0, "polish": 0.0}] * 2  # nobody did worse yet
+    assert adapter.evaluate(["cats"], seed).objective_scores == [{"draft": 0.0, "polish": 0.0}]
+    made = adapter.evaluate(["broken"], halfway)
+    assert made.objective_scores == [{"draft": 0.0, "polish": 0.0}]
+    again = as_gepa_adapter(workflow, by_mark)
+    again.set_adapter_state(adapter.get_adapter_state())
+    assert again.evaluate(["broken"], halfway).objective_scores == made.objective_scores
+    result = gepa.optimize(
+        seed, TOPICS, TOPICS, adapter=adapter, reflection_lm=reflect, reflection_minibatch_size=2,
+        max_metric_calls=40, frontier_type=frontier,
+    )  # fmt: skip
+    assert max(result.val_aggregate_scores) == 1.0
+    assert result.objective_pareto_front == {"draft": 1.0, "polish": 1.0}
+
+
+def test_without_objectives_gepa_gets_none() -> None:
+    adapter = as_gepa_adapter(Workflow(), guide)
+    assert adapter.evaluate(["cats"], adapter.seed_candidate).objective_scores is None
