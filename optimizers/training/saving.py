@@ -87,7 +87,8 @@ class Journals:
     @contextmanager
     def asked(self, members: Iterable[Any]) -> Iterator[None]:
         """A block in which the replies that optimizers' models of a person's own class give can be kept."""
-        models = [(m, m.llm) for m in members if self._kept and is_foreign(getattr(m, "llm", None))]
+        asking = [m for m in _single(members) if is_foreign(getattr(m, "llm", None))]
+        models = [(member, member.llm) for member in asking if self._kept]
         try:
             for member, model in models:
                 member.llm = Foreign(model)
@@ -105,3 +106,10 @@ class Journals:
         """Forget what was kept."""
         for journal in self._kept.values():
             journal.clear()
+
+
+def _single(members: Iterable[Any]) -> Iterator[Any]:
+    """The optimizers, with those inside groups such as `Several` and `Mix`."""
+    for member in members:
+        inside = getattr(member, "optimizers", None)
+        yield from [member] if inside is None else _single(inside)
