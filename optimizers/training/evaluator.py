@@ -128,6 +128,7 @@ class Evaluator:
         apart: whether runs that are only scored leave the global random generators as they were, so
             that it makes no difference whether one was run or kept. With one worker each begins with
             the same state; with several, which one draws what is up to the system.
+        stop: set its result to have all that runs cancelled and `Stopped` raised.
 
     >>> import tracegraph as tg
     >>> word = tg.node("Hi", trainable=True, name="word")
@@ -186,6 +187,7 @@ class Evaluator:
         self.cache: dict[tuple[str, str, int], Evaluation] = {}
         self.journal, self.receipts, self.moment = journal, receipts, ""
         self.edition, self.apart = 0, False
+        self.stop: Future[None] = Future()
         self._overlays: dict[str, Overlay] = {}
         self._bills: dict[tuple[str, str, int], Usage] = {}
         self._unpaid = Usage()
@@ -429,7 +431,7 @@ class Evaluator:
         """
         results: dict[int, Traced] = {}
         calls = [(run, (job, *more)) for job in jobs]
-        beside = SideBySide(self.executor, calls, self.workers, limit, self._count)
+        beside = SideBySide(self.executor, calls, self.workers, limit, self._count, self.stop)
         with closing(beside.done()) as ready:
             for number, future in ready:
                 results[number] = self._late() if future is None else future.result()

@@ -7,8 +7,10 @@ must hold whatever the score is a constraint, and is judged apart.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol, final
@@ -30,7 +32,7 @@ class Guide(Protocol):
     """Judges an output."""
 
     def __call__(self, example: Any, output: Any, /) -> Any:
-        """A number, named numbers, either with a text, or feedback with a `Score` in it."""
+        """A number, named numbers, either with a text, or feedback with a `Score` in it; may be async."""
         ...
 
 
@@ -78,6 +80,8 @@ def judge(
     """
     try:
         said = guide(example, output)
+        if inspect.isawaitable(said):
+            said = asyncio.run(_awaited(said))
     except BudgetExceeded:
         raise  # a judge's allowance is spent: nothing is wrong with it
     except Exception as error:
@@ -233,6 +237,10 @@ def _message(part: Any) -> Feedback | None:
         return Remark(part) if part else None
     number = _number(part)
     return None if number is None else Score(number)
+
+
+async def _awaited(said: Awaitable[Any]) -> Any:
+    return await said
 
 
 def _number(given: Any) -> float | None:

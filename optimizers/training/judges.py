@@ -12,12 +12,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, final
 
+from optimizers.base import collect
+from optimizers.duels import Duels, preferred
 from optimizers.training.guide import Guide, judge
 from tracegraph.errors import OptimizerError
 from tracegraph.feedback import Feedback, Preference, Score
 from tracegraph.kinds import show
 
-__all__ = ["Compare", "Ensemble", "Pairwise", "both_orders"]
+__all__ = ["Compare", "Ensemble", "Pairwise"]
 
 Compare = Callable[[Any, Any, Any], float]
 """``compare(example, first, second)``: above 0 if the first is better, below 0 if the second is, 0 for
@@ -58,6 +60,7 @@ class Ensemble:
         if not (isinstance(penalty, (int, float)) and math.isfinite(penalty) and penalty >= 0):
             raise OptimizerError(f"penalty must be a finite number from 0, got {penalty!r}")
         self.rule, self.penalty = rule, penalty
+        self.relative = any(getattr(one, "relative", False) for one in self.judges)
 
     def __call__(self, example: Any, output: Any) -> tuple[float, str]:
         """The score and the words of all judges.
@@ -80,49 +83,53 @@ class Ensemble:
         return mean - self.penalty * variance
 
 
-def both_orders(compare: Compare, example: Any, first: Any, second: Any) -> float:
-    """How much better the first is, from -1 to 1, asked in both orders.
-
-    A judge that prefers a place, whatever stands there, comes to 0.
-
-    Raises:
-        OptimizerError: the judge gave no finite number.
-
-    >>> both_orders(lambda example, a, b: len(a) - len(b), "", "longer", "short")
-    1.0
-    >>> both_orders(lambda example, a, b: 1, "", "whatever", "stands first")
-    0.0
-    """
-    return (_sign(compare(example, first, second)) - _sign(compare(example, second, first))) / 2
-
-
 @final
 class Pairwise:
     """A guide that compares each output with a reference, in both orders.
 
     A win counts 1, a draw 0, a loss -1; a win in one order alone counts as its half. One comparison
-    per example with a fixed reference orders any number of candidates.
+    per example with a fixed reference orders any number of candidates. Against the present values there
+    is no order, only who of two is better: a training then forgets scores with every comparison, and
+    takes neither ``validation=`` nor a ``search=`` that compares several. Then
+    ``acceptance=Paired(alpha=1)`` is a plain majority of the examples.
 
     Args:
         compare: see `Compare`; `ModelCompares` asks a model, `PersonCompares` a person.
         reference: the output to compare with, of an example; by default the second of a pair
             (input, expected).
+        present: in place of a reference, the parameters of the workflow: outputs are compared with what
+            their present values gave for the same example.
+
+    Raises:
+        OptimizerError: both a reference and parameters are given, or something is not callable.
 
     >>> longer = Pairwise(lambda example, a, b: len(a) - len(b), reference=lambda example: "hello")
     >>> longer("greet", "good day")
     [Score('1.0'), Preference("better than 'hello'")]
     """
 
-    def __init__(self, compare: Compare, reference: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self,
+        compare: Compare,
+        reference: Callable[[Any], Any] | None = None,
+        *,
+        present: Any = None,
+    ) -> None:
         for name, given in (("compare", compare), ("reference", reference or compare)):
             if not callable(given):
                 raise OptimizerError(f"{name} must be callable, got {show(given, 80)}")
+        if reference is not None and present is not None:
+            raise OptimizerError("Pairwise compares with a reference or with the present values")
         self.compare, self.reference = compare, reference or _expected
+        self.relative = present is not None
+        self._duels = None if present is None else Duels(collect(present), compare)
 
     def __call__(self, example: Any, output: Any) -> list[Feedback]:
         """A score, and the preference in words."""
+        if self._duels is not None:
+            return self._duels(example, output)
         other = self.reference(example)
-        score = both_orders(self.compare, example, output, other)
+        score = preferred(self.compare, example, output, other)
         if not score:
             return [Score(0.0)]
         return [Score(score), Preference(other, better=score > 0)]
@@ -135,16 +142,3 @@ def _expected(example: Any) -> Any:
             "reference=function that says what its outputs are compared with"
         )
     return example[1]
-
-
-def _sign(value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if math.isnan(number):
-        raise OptimizerError(
-            f"the comparison gave {show(value, 60)}; it must give a number: above 0 if the first is "
-            "better, below 0 if the second is, 0 for neither"
-        )
-    return float((number > 0) - (number < 0))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, final
@@ -33,20 +32,18 @@ from optimizers.training.proposing import Proposers
 from optimizers.training.result import Event, Result
 from optimizers.training.round import Course, Round
 from optimizers.training.saving import Journals, as_store
+from optimizers.training.side_by_side import Stopped
 from optimizers.training.snapshot import restore, snapshot
 from optimizers.training.standings import Standings
 from optimizers.training.values import Values
 from tracegraph.errors import BudgetExceeded, OptimizerError, TracegraphError
+from tracegraph.recorder import Policy, current, under
 
 __all__ = ["Training", "TrainingStopped", "afit", "fit"]
 
 
 class TrainingStopped(UserWarning):
     """A training ended early because of an error; what was achieved is in its result."""
-
-
-class _Stop(Exception):
-    """The training shall end, for the reason that it carries."""
 
 
 @final
@@ -57,13 +54,14 @@ class Training:
     """
 
     def __init__(
-        self, workflow: Any, train: Sequence[Any], guide: Guide, options: Options | None = None
+        self, workflow: Any, train: Iterable[Any], guide: Guide, options: Options | None = None
     ) -> None:
         self.options: Final = options or Options()
         o = self.options
+        self._apart = under((current() or Policy()).changed(active=True, frame=None))
         self.train = examples_of(train, "train")
         self.validation = None if o.validation is None else examples_of(o.validation, "validation")
-        anchors = examples_of(o.anchors, "anchors") if len(o.anchors) else []
+        anchors = examples_of(o.anchors, "anchors", least=0)
         self.batch_size = min(o.batch_size, len(self.train))
         budget = as_budget(o.budget)
         self.members = Members(o.optimizer, workflow)
@@ -92,7 +90,8 @@ class Training:
         )  # fmt: skip
         self.account.check_start()
         self.diary = Diary(o.on, self.account)
-        first = self.values.present()
+        with self._apart:  # a call that a training happens to be in has read none of its values
+            first = self.values.present()
         self.standings = Standings(
             compared, "validation" if self.validation else "train", first, self.evaluator,
             self.account, self.diary,
@@ -111,7 +110,6 @@ class Training:
             self.account, self.diary, self.standings, self.proposers, self.contest,
             Course(first, first),
         )  # fmt: skip
-        self.stop_now = threading.Event()
 
     @property
     def course(self) -> Course:
@@ -128,14 +126,14 @@ class Training:
             OptimizerError: the outputs do not lead back to the parameters.
             HistoryError: the store is in use by another training, or cannot be used.
         """
-        with self.journals.held(), self.journals.asked(self.members.proposers):
+        with self._apart, self.journals.held(), self.journals.asked(self.members.proposers):
             error: BaseException | None = None
             try:
                 self._begin()
                 while True:
                     self._check_limits()
                     self.step()
-            except _Stop as stop:
+            except Stopped as stop:
                 reason = str(stop)
             except BaseException as problem:
                 if not self._ends_with(problem):
@@ -148,6 +146,11 @@ class Training:
                         f"the training ended early: {reason}", TrainingStopped, stacklevel=3
                     )
             return self._finish(reason, error)
+
+    def stop(self) -> None:
+        """End soon, from another thread: what runs is cancelled, and no more is spent."""
+        if not self.evaluator.stop.done():
+            self.evaluator.stop.set_result(None)
 
     def step(self) -> Event:
         """One minibatch: evaluate, ask, test, keep or refuse."""
@@ -198,21 +201,22 @@ class Training:
         return begun or isinstance(problem, BudgetExceeded)
 
     def _check_limits(self) -> None:
+        if self.evaluator.stop.done():
+            raise Stopped("it was asked to stop")
         reason = self.account.over()
-        if self.stop_now.is_set():
-            raise _Stop("it was asked to stop")
         if reason:
-            raise _Stop(reason)
+            raise Stopped(reason)
         target, patience = self.options.target, self.options.patience
         if target is not None and self._reached() >= target:
-            raise _Stop(f"the target {target:g} is reached")
+            raise Stopped(f"the target {target:g} is reached")
         if patience is not None and self.course.idle >= patience:
-            raise _Stop(f"nothing was accepted in {self.course.idle} steps")
+            raise Stopped(f"nothing was accepted in {self.course.idle} steps")
 
     def _finish(self, reason: str, error: BaseException | None) -> Result:
         self.account.count()
         try:
-            if error is None or isinstance(error, BudgetExceeded):
+            ended = error is None or isinstance(error, BudgetExceeded)
+            if ended and not self.evaluator.stop.done():
                 self._validate(final=True)
         except TracegraphError as problem:
             error = problem
@@ -276,7 +280,7 @@ class Training:
 
 
 @taking(Options)
-def fit(workflow: Any, train: Sequence[Any], guide: Guide, **options: Any) -> Result:
+def fit(workflow: Any, train: Iterable[Any], guide: Guide, **options: Any) -> Result:
     """Improve a workflow on examples, and keep only what is better.
 
     Each step runs a minibatch, carries the guide's feedback back in one walk, lets the optimizer
@@ -314,18 +318,22 @@ def fit(workflow: Any, train: Sequence[Any], guide: Guide, **options: Any) -> Re
 
 
 @taking(Options)
-async def afit(workflow: Any, train: Sequence[Any], guide: Guide, **options: Any) -> Result:
+async def afit(workflow: Any, train: Iterable[Any], guide: Guide, **options: Any) -> Result:
     """`fit`, awaited: the event loop goes on meanwhile.
 
-    It runs in a thread. When the task is cancelled the training ends after the step under way, and
-    what was achieved is in the parameters.
+    It runs in a thread. When the task is cancelled, what runs is cancelled as after a `timeout`, and
+    the training ends; the best values that were found until then are in the parameters when this
+    raises.
     """
     with _shown(Options.of(**options)) as shown:
         training = Training(workflow, train, guide, shown)
+        run = asyncio.ensure_future(asyncio.to_thread(training.run))
         try:
-            return await asyncio.to_thread(training.run)
+            return await asyncio.shield(run)
         except asyncio.CancelledError:
-            training.stop_now.set()
+            training.stop()
+            await asyncio.wait([run])
+            run.exception()  # whatever it is, whoever cancelled does not wait for it
             raise
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -81,7 +81,7 @@ class Options:
         TypeError: there is no such option.
     """
 
-    validation: Sequence[Any] | None = None
+    validation: Iterable[Any] | None = None
     optimizer: Any = None
     search: Policy | None = None
     budget: Budget | int | None = None
@@ -90,7 +90,7 @@ class Options:
     tries: int = 3
     acceptance: Acceptance | None = None
     racing: Racing | None = None
-    anchors: Sequence[Any] = ()
+    anchors: Iterable[Any] = ()
     constraints: Mapping[str, Constraint] | None = None
     weights: Mapping[str, float] | None = None
     validate_every: int = 1
@@ -159,30 +159,30 @@ class Options:
 
 def taking(
     _: Callable[P, Options],
-) -> Callable[[Callable[..., R]], Callable[Concatenate[Any, Sequence[Any], Guide, P], R]]:
+) -> Callable[[Callable[..., R]], Callable[Concatenate[Any, Iterable[Any], Guide, P], R]]:
     """Say of ``function(workflow, train, guide, **options)`` which options it takes."""
 
     def typed(
         function: Callable[..., R],
-    ) -> Callable[Concatenate[Any, Sequence[Any], Guide, P], R]:
+    ) -> Callable[Concatenate[Any, Iterable[Any], Guide, P], R]:
         own = inspect.signature(function)
         named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
         taken = inspect.signature(Options).parameters.values()
         function.__signature__ = own.replace(parameters=[*named, *taken])  # type: ignore[attr-defined]
-        return cast("Callable[Concatenate[Any, Sequence[Any], Guide, P], R]", function)
+        return cast("Callable[Concatenate[Any, Iterable[Any], Guide, P], R]", function)
 
     return typed
 
 
-def examples_of(given: Any, name: str) -> list[Any]:
-    """The examples that were given under a name.
+def examples_of(given: Any, name: str, *, least: int = 1) -> list[Any]:
+    """The examples that were given under a name; a generator is run to its end.
 
     Raises:
-        OptimizerError: there are none, or they are no list.
+        OptimizerError: there are fewer than `least`, or they are no list.
     """
     if isinstance(given, (str, bytes, Mapping)) or not hasattr(given, "__iter__"):
         raise OptimizerError(f"{name} must be a list of examples, got {show(given, 80)}")
     examples = list(given)
-    if not examples:
+    if len(examples) < least:
         raise OptimizerError(f"{name} is empty: there is no example to learn from or to judge by")
     return examples

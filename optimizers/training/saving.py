@@ -87,8 +87,8 @@ class Journals:
     @contextmanager
     def asked(self, members: Iterable[Any]) -> Iterator[None]:
         """A block in which the replies that optimizers' models of a person's own class give can be kept."""
-        foreign = [m for m in _single(members) if is_foreign(getattr(m, "llm", None))]
-        models = [(member, member.llm) for member in foreign if self._kept]
+        asking = [m for m in _single(members) if is_foreign(getattr(m, "llm", None))]
+        models = [(member, member.llm) for member in asking if self._kept]
         try:
             for member, model in models:
                 member.llm = Foreign(model)

@@ -7,7 +7,11 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Any, final
 
-__all__ = ["SideBySide"]
+__all__ = ["SideBySide", "Stopped"]
+
+
+class Stopped(Exception):
+    """The training shall end, for the reason that it carries."""
 
 
 @final
@@ -20,6 +24,7 @@ class SideBySide:
         workers: how many may be under way at once.
         limit: seconds after which a call is given up; ``None`` for no limit.
         started: called when a call was handed over.
+        stop: when this is done, nothing more is waited for.
     """
 
     def __init__(
@@ -29,7 +34,9 @@ class SideBySide:
         workers: int,
         limit: float | None,
         started: Callable[[], None],
+        stop: Future[Any],
     ) -> None:
+        self._stop = stop
         self._executor, self._workers, self._limit = executor, workers, limit
         self._started = started
         self._waiting = iter(enumerate(calls))
@@ -39,6 +46,9 @@ class SideBySide:
         """Each call's number with its future as soon as it is done; ``None`` if it was given up.
 
         When this is closed early, what is under way is cancelled.
+
+        Raises:
+            Stopped: it was asked to stop.
         """
         try:
             while self._fill() or self._running:
@@ -51,6 +61,8 @@ class SideBySide:
 
     def _fill(self) -> bool:
         """Start calls while there is room; whether one was started."""
+        if self._stop.done():
+            raise Stopped("it was asked to stop")
         started = False
         while len(self._running) < self._workers:
             following = next(self._waiting, None)
@@ -68,7 +80,9 @@ class SideBySide:
         if self._limit is not None:
             oldest = min(started for _, started in self._running.values())
             left = max(0.0, oldest + self._limit - time.monotonic())
-        done, _ = wait(self._running, timeout=left, return_when=FIRST_COMPLETED)
+        done, _ = wait([self._stop, *self._running], timeout=left, return_when=FIRST_COMPLETED)
+        if self._stop in done:
+            return []
         ready = [(future, False) for future in done]
         if self._limit is None:
             return ready

@@ -158,7 +158,7 @@ def _options(training: Training) -> dict[str, Any]:
         "search": repr(training.policy),
         "train": _fingerprint(training.train),
         "validation": None if training.validation is None else _fingerprint(training.validation),
-        "anchors": _fingerprint(o.anchors),
+        "anchors": _fingerprint(list(training.contest.anchors.values())),
         "batch_size": training.batch_size,
         "proposals": o.proposals,
         "tries": o.tries,
@@ -182,6 +182,6 @@ def _fingerprint(examples: Any) -> str:
     """How many examples there are and, as far as they are plain data, which."""
     try:
         text = json.dumps([encoded(example) for example in examples])
-    except OptimizerError:  # they hold objects of the user's
+    except (OptimizerError, RecursionError):  # they hold objects of the user's, or themselves
         return f"{len(examples)} examples"
     return f"{len(examples)} examples {hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -27,7 +27,7 @@ def digest(output: Any) -> str | None:
     """
     try:
         text = json.dumps(encoded(output))
-    except OptimizerError:
+    except (OptimizerError, RecursionError):
         return None
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

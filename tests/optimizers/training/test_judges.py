@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable
 from random import Random
@@ -11,12 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tracegraph as tg
-from optimizers import Budget, fit
+from optimizers import Budget, OptoPrime, Paired, fit
+from optimizers.duels import preferred
 from optimizers.training.guide import BadVerdict, judge
-from optimizers.training.judges import Ensemble, Pairwise, both_orders
+from optimizers.training.judges import Ensemble, Pairwise
 from optimizers.training.model_judge import ModelCompares, ModelJudge
 from optimizers.training.person import NobodyAnswers, Person, PersonCompares
 from tests.optimizers.training.stand_ins import Says
+from tests.worlds.intransitive import Intransitive
+from tests.worlds.world import task
 from tracegraph.errors import ModelFailed, OptimizerError
 from tracegraph.llm import Scripted
 
@@ -103,7 +107,7 @@ def test_wrong_options_are_refused(make: Any) -> None:
 @given(st.floats(-5, 5), st.floats(-5, 5), st.floats(-20, 20))
 def test_a_preferred_place_never_decides(first: float, second: float, bias: float) -> None:
     """The judge adds `bias` to whatever stands first."""
-    said = both_orders(lambda example, a, b: a + bias - b, None, first, second)
+    said = preferred(lambda example, a, b: a + bias - b, None, first, second)
     if abs(first - second) <= abs(bias):
         assert abs(said) <= 0.5
     if first > second:
@@ -226,4 +230,78 @@ def test_questions_come_one_at_a_time() -> None:
 
 def test_a_person_compares() -> None:
     compares = PersonCompares(source=io.StringIO("3\n1\n2\n"), sink=io.StringIO())
-    assert both_orders(compares, "in", "better", "worse") == 1.0
+    assert preferred(compares, "in", "better", "worse") == 1.0
+
+
+# Against the present values
+
+
+def circle(seed: int, compare: Any = None, workers: int = 1) -> tuple[list[str], Any, Any]:
+    """The world whose judge prefers styles in a circle: the prompts that were kept, and the result."""
+    world = Intransitive(seed, sabotage=0.3)
+    kept = [world.prompt.data]
+
+    @tg.bundle
+    def respond(prompt: str, text: str) -> str:
+        """Ask a model for the answer to a text."""
+        return task(world.ask, prompt, text)
+
+    def note(event: Any) -> None:
+        if event.kind == "accepted":
+            kept.append(world.prompt.data)
+
+    facts = [f"For the text '{c.text}' the answer is \"{c.answer}\"." for c in world.known]
+    optimizer = OptoPrime([world.prompt], llm=world.ask, objective="\n".join(facts))
+    result = fit(
+        lambda case: respond(world.prompt, case.text), world.examples,
+        Pairwise(compare or world.judge, present=[world.prompt]), optimizer=optimizer, tries=1,
+        acceptance=Paired(alpha=1), budget=Budget(steps=30), on=[note], workers=workers, seed=seed,
+    )  # fmt: skip
+    return kept, result, world
+
+
+@pytest.mark.parametrize("seed", range(4_100, 4_104))
+def test_in_a_circle_what_is_kept_has_won_and_right_answers_are_found(seed: int) -> None:
+    """Who wins, counted without the guide: one duel for each example, right answers before styles."""
+    kept, _, world = circle(seed)
+    for old, new in itertools.pairwise(kept):
+        won = 0.0
+        for case in world.examples:
+            answers = [
+                world.performed([{"content": prompt}, {"content": case.text}])
+                for prompt in (new, old)
+            ]
+            won += world.judge(case, *answers) - world.judge(case, *answers[::-1])
+        assert won > 0
+    assert len({prompt.splitlines()[1] for prompt in kept}) > 1  # it did go round
+    assert world.accuracy >= 0.9
+
+
+def test_a_judge_that_sees_only_places_changes_nothing() -> None:
+    kept, result, _ = circle(1, compare=lambda case, first, second: 1.0)
+    assert len(kept) == 1
+    assert all(event.kind != "accepted" for event in result.history)
+
+
+def test_duels_go_the_same_way_with_any_number_of_workers() -> None:
+    one, many = circle(2, workers=1), circle(2, workers=16)
+    assert one[0] == many[0]
+    assert one[1].history == many[1].history
+
+
+def test_duels_refuse_what_would_rank_several() -> None:
+    word = tg.node("a", trainable=True, name="word")
+    guide = Pairwise(lambda case, a, b: len(a) - len(b), present=[word])
+    for either in (guide, Ensemble([guide, guide])):
+        with pytest.raises(
+            OptimizerError, match="compares a candidate with the present values only"
+        ):
+            fit(
+                lambda x: word + x,
+                ["x"],
+                either,
+                validation=["v"],
+                optimizer=OptoPrime([word], llm=Scripted([])),
+            )
+    with pytest.raises(OptimizerError, match="a reference or with the present values"):
+        Pairwise(lambda case, a, b: 0, lambda case: "", present=[word])
