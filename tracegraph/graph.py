@@ -238,12 +238,19 @@ class Graph:
         a summary, and the part that is nearest to the outputs.
         """
         from tracegraph import view  # drawing is loaded when something is drawn
-        from tracegraph.details import details, given
 
         if len(self) > _WHOLE:
             part = self.nearest(_PART)
             (frame,) = part.page(title).frames
             return view.Page(title or "trace graph", (replace(frame, **self._summary(part)),))
+        with view.paused_collector():
+            return view.Page(title or "trace graph", (self._frame(title),))
+
+    def _frame(self, title: str) -> view.Frame:
+        """The whole graph as the one step of a page."""
+        from tracegraph import view
+        from tracegraph.details import details, given
+
         said = given(self.parameters)
         hidden = self._written_in_place()
         picture = view.fold(self.picture(title))
@@ -253,7 +260,7 @@ class Graph:
             for n in self.nodes
             if n.id in drawn
         }
-        return view.Page(title or "trace graph", (view.Frame(picture=picture, details=told),))
+        return view.Frame(picture=picture, details=told)
 
     def _summary(self, part: Graph) -> dict[str, Any]:
         """What a page says of a graph that is too large to be drawn, beside `part` of it."""

@@ -167,3 +167,38 @@ def test_lines_stay_linear_where_every_step_is_used_at_the_end() -> None:
     found = layered([Size(80, 30)] * (count + 1), arrows)
     # One bend for each layer that a line passes would be over 600,000 points.
     assert sum(map(len, found.routes)) < 40 * (count + len(arrows))
+
+
+def test_arrows_into_the_next_layer_share_a_rail_that_others_cross_once() -> None:
+    """Two parameters, each used in every one of twenty chains of three boxes."""
+    chains = range(20)
+    arrows = []
+    for chain in chains:
+        first = 2 + 3 * chain
+        arrows += [(first, first + 1), (first + 1, first + 2), (0, first + 1), (1, first + 2)]
+    found = layered([Size(80, 30)] * 62, arrows)
+    for parameter in (0, 1):
+        mine = [r for r, (t, _) in zip(found.routes, arrows, strict=True) if t == parameter]
+        heights = {a.y for route in mine for a, b in pairwise(route) if a.y == b.y}
+        assert len(heights) == 1
+        (rail,) = heights
+        drops = {point.x for route in mine for point in route if point.y == rail}
+        assert len(drops) == len(chains) + 1
+        others = [r for r, (t, _) in zip(found.routes, arrows, strict=True) if t > 1]
+        for route in others:  # each passes the height of the rail once, if at all
+            assert sum(a.y < rail < b.y for a, b in pairwise(route)) <= 1
+            assert rail not in {point.y for point in route}
+
+
+def test_rails_between_two_layers_do_not_lie_on_each_other() -> None:
+    arrows = [(tail, 12 + head) for tail in range(12) for head in range(9)]
+    found = layered([Size(80, 30)] * 21, arrows)
+    spans: dict[float, dict[int, list[float]]] = {}
+    for route, (tail, _) in zip(found.routes, arrows, strict=True):
+        for a, b in pairwise(route):
+            if a.y == b.y:
+                spans.setdefault(a.y, {}).setdefault(tail, []).extend((a.x, b.x))
+    assert {tail for on in spans.values() for tail in on} == set(range(12))
+    for on in spans.values():
+        ranges = sorted((min(xs), max(xs)) for xs in on.values())
+        assert all(one[1] < other[0] for one, other in pairwise(ranges))

@@ -24,6 +24,7 @@ from tracegraph.view import (
     fold,
     fronts,
     lineage,
+    paused_collector,
     write_html,
 )
 
@@ -39,6 +40,7 @@ def report(run: KeptRun, path: str | Path) -> Path:
     return write_html(page(run), path)
 
 
+@paused_collector()
 def page(run: KeptRun, step: int | None = None) -> Page:
     """The steps of a run in order, or one of them, for `tracegraph.view.write_html`.
 

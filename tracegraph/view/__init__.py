@@ -19,6 +19,7 @@ from tracegraph.view.page import (
     Rejection,
     Version,
 )
+from tracegraph.view.paused import paused_collector
 from tracegraph.view.picture import Arrow, Box, Picture, Role
 from tracegraph.view.plain import shorten
 from tracegraph.view.png import png
@@ -55,6 +56,7 @@ __all__ = [
     "fronts",
     "html",
     "lineage",
+    "paused_collector",
     "png",
     "render",
     "shorten",

@@ -57,19 +57,18 @@ def _apart(net: Net, row: Sequence[int]) -> list[float]:
 def _pulls(net: Net, near: Sequence[Sequence[int]]) -> _Pulls:
     """For each vertex its neighbours on one side, and how strongly each pulls."""
     first_bend, spine = len(net.boxes), net.spine
-    return [
+    pulls: _Pulls = [
         tuple(
             [
-                (
-                    u,
-                    spine.get((u, v) if u < v else (v, u))
-                    or (1.0, 2.0, STIFF)[(v >= first_bend) + (u >= first_bend)],
-                )
+                (u, spine.get((u, v) if u < v else (v, u), 1.0 if u < first_bend else 2.0))
                 for u in ends
             ]
         )
-        for v, ends in enumerate(near)
+        for v, ends in enumerate(near[:first_bend])
     ]
+    for ends in near[first_bend:]:
+        pulls.append(tuple([(u, 2.0 if u < first_bend else STIFF) for u in ends]))
+    return pulls
 
 
 def _settle(
@@ -88,6 +87,10 @@ def _settle(
             if len(pulling) == 1:
                 ((u, weight),) = pulling
                 value = x[u] - offset
+            elif len(pulling) == 2:
+                (u, left), (w, right) = pulling
+                near = x[u] if left > right else x[w] if right > left else (x[u] + x[w]) / 2
+                value, weight = near - offset, left + right
             elif pulling:
                 value, weight = _middle([(x[u], pull) for u, pull in pulling])
                 value -= offset
@@ -112,9 +115,6 @@ def _middle(pulls: list[tuple[float, float]]) -> tuple[float, float]:
 
     It lies halfway where two places are equally good.
     """
-    if len(pulls) == 2:
-        (a, left), (b, right) = pulls
-        return a if left > right else b if right > left else (a + b) / 2, left + right
     pulls.sort()
     whole = sum([weight for _, weight in pulls])
     passed = 0.0

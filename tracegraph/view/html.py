@@ -23,6 +23,7 @@ from typing import Any
 
 from tracegraph.errors import PictureError
 from tracegraph.view.page import Entry, Frame, Front, Histogram, Page
+from tracegraph.view.paused import paused_collector
 from tracegraph.view.picture import Picture
 from tracegraph.view.plain import plain, shorten
 from tracegraph.view.style import STYLE
@@ -50,6 +51,7 @@ def write_html(page: Page, path: str | os.PathLike[str], *, words: int = _WORDS)
     return path
 
 
+@paused_collector()
 def html(page: Page, *, words: int = _WORDS) -> str:
     """`page` as the text of an HTML file; of each text at most `words` characters are kept.
 

@@ -2,7 +2,7 @@
 
 The method is that of Sugiyama, Tagawa and Toda, "Methods for visual understanding of hierarchical
 system structures" (IEEE Trans. SMC 11, 1981): layers, an order within each layer that has few
-crossings (`order`), coordinates (`coordinates`).
+crossings (`order`), coordinates (`coordinates`), lines (`lines`).
 
 Nothing recurses, nothing is random, and no clock is read: the same input gives the same layout.
 Memory is linear. The long arrows of one box share one trunk; when all trunks together would take
@@ -13,41 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from itertools import pairwise
 from math import isqrt, sqrt
-from typing import NamedTuple
 
 from tracegraph.errors import PictureError
 from tracegraph.view.coordinates import STIFF, coordinates
-from tracegraph.view.net import Net
+from tracegraph.view.lines import Drawn, trace
+from tracegraph.view.net import Net, Point, Size
 from tracegraph.view.order import order
 
 __all__ = ["Layout", "Point", "Size", "layered"]
 
 _TRUNK = 14.0  # what the inside of a long arrow takes of a layer
-_STRAIGHT = 6.0  # a bend may move this far to let its line run straight: less than its room
-_LANE = 10.0  # between arrows that run beside the layers
-_FALL = 58.0  # between layers
 _ROW = 8  # leaves of one box that stand in one row
 _PART = 56.0  # between parts that no arrow joins
 _BENDS = 6  # bends that trunks may have for each box and arrow, on average
 _FEWER = 4_000  # in a large picture, one for each, and these: no eye follows a line so far
 _POINTS = 40  # points that the lines along trunks may have for each box and arrow
-
-
-class Size(NamedTuple):
-    """The width and height of a box, in pixels."""
-
-    width: float
-    height: float
-
-
-class Point(NamedTuple):
-    """A place in the picture, in pixels from its upper left corner; y grows downward."""
-
-    x: float
-    y: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +38,8 @@ class Layout:
 
     `places` has the upper left corner of each box. `routes` has a line for each arrow: its first
     point lies on the lower border of the tail's box, its last on the upper border of the head's,
-    and y never shrinks. A curve that leaves and enters each pair of points vertically stays clear
-    of all other boxes.
+    and y never shrinks. A line that is straight between points of one x or one y, and else leaves and
+    enters each pair of points vertically, stays clear of all other boxes.
     """
 
     places: tuple[Point, ...]
@@ -167,21 +149,13 @@ def _parts(count: int, arrows: Iterable[tuple[int, int]]) -> list[list[int]]:
 # One part
 
 
-@dataclass(slots=True)
-class _Drawn:
-    places: list[Point]
-    routes: list[tuple[Point, ...]]
-    width: float
-    height: float
-
-
 def _draw(
     part: list[int],
     indices: list[int],
     sizes: Sequence[Size],
     arrows: Sequence[tuple[int, int]],
     layers: Sequence[int],
-) -> _Drawn:
+) -> Drawn:
     top = min(layers[v] for v in part)
     depth = max(layers[v] for v in part) - top + 1
     net = Net(part, [[] for _ in range(depth)])
@@ -191,7 +165,7 @@ def _draw(
     net.spine = _spine(net, ends)
     order(net)
     x = coordinates(net)
-    return _trace(net, [sizes[v] for v in part], ends, trunks, x)
+    return trace(net, [sizes[v] for v in part], ends, trunks, x)
 
 
 def _trunks(net: Net, ends: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
@@ -243,95 +217,13 @@ def _spine(net: Net, ends: Iterable[tuple[int, int]]) -> dict[tuple[int, int], f
     }
 
 
-# Lines
-
-
-def _trace(
-    net: Net,
-    sizes: Sequence[Size],
-    ends: Sequence[tuple[int, int]],
-    trunks: dict[int, list[int]],
-    x: list[float],
-) -> _Drawn:
-    tops, bottoms = _rows(net, sizes, ends, x)
-    left = min(x[v] - net.room[v] / 2 for v in range(len(x)))
-    x = [at - left for at in x]
-    width = max(x[v] + net.room[v] / 2 for v in range(len(x)))
-    lanes = _lanes(net, ends, trunks)
-    bends: list[list[Point]] = []
-    for tail, head in ends:
-        line = [
-            Point(x[tail], tops[net.layer[tail]] + sizes[tail].height),
-            Point(x[tail], bottoms[net.layer[tail]]),
-        ]
-        first, last = net.layer[tail] + 1, net.layer[head] - 1
-        if tail in trunks:
-            for bend, layer in zip(trunks[tail], range(first, last + 1), strict=False):
-                through = line[-1].x
-                if abs(x[bend] - through) <= _STRAIGHT:
-                    line.pop()
-                else:
-                    through = x[bend]
-                    line.append(Point(through, tops[layer]))
-                line.append(Point(through, bottoms[layer]))
-        elif first <= last:
-            aside = width + _LANE * (1 + lanes[tail])
-            line += (Point(aside, tops[first]), Point(aside, bottoms[last]))
-        bends.append(line)
-    entries: list[list[int]] = [[] for _ in sizes]
-    for index, (_, head) in enumerate(ends):
-        entries[head].append(index)
-    for head, entering in enumerate(entries):
-        entering.sort(key=lambda i: (bends[i][-1].x, i))
-        for at, index in enumerate(entering):
-            share = (at + 0.5) / len(entering) - 0.5
-            bends[index].append(Point(x[head] + share * sizes[head].width, tops[net.layer[head]]))
-    places = [Point(x[v] - sizes[v].width / 2, tops[net.layer[v]]) for v in range(len(sizes))]
-    width += _LANE * (1 + max(lanes.values())) + _LANE if lanes else 0.0
-    return _Drawn(places, [tuple(dict.fromkeys(line)) for line in bends], width, bottoms[-1])
-
-
-def _rows(
-    net: Net, sizes: Sequence[Size], ends: Iterable[tuple[int, int]], x: Sequence[float]
-) -> tuple[list[float], list[float]]:
-    """The borders of each row; rows stand further apart where lines run far aside."""
-    tops, bottoms = [], []
-    y = 0.0
-    for row in net.rows:
-        tops.append(y)
-        y += max((sizes[v].height for v in row if v < len(sizes)), default=0.0)
-        bottoms.append(y)
-        aside = max((abs(x[v] - x[u]) for v in row for u in net.down[v]), default=0.0)
-        y += _FALL + min(60.0, aside / 14)
-    return tops, bottoms
-
-
-def _lanes(
-    net: Net, ends: Iterable[tuple[int, int]], trunks: dict[int, list[int]]
-) -> dict[int, int]:
-    """For each tail without a trunk the lane beside the layers that its long arrows take."""
-    spans: dict[int, int] = {}
-    for tail, head in ends:
-        if net.layer[head] - net.layer[tail] > 1 and tail not in trunks:
-            spans[tail] = max(spans.get(tail, 0), net.layer[head])
-    lanes: dict[int, int] = {}
-    free: list[int] = []
-    busy: list[tuple[int, int]] = []
-    for tail in sorted(spans, key=lambda v: (net.layer[v], v)):
-        while busy and busy[0][0] <= net.layer[tail] + 1:
-            heappush(free, heappop(busy)[1])
-        lanes[tail] = heappop(free) if free else len(busy)
-        heappush(busy, (spans[tail], lanes[tail]))
-    return lanes
-
-
 # The parts side by side
 
 
 def _shelve(
     parts: Sequence[Sequence[int]],
     mine: Sequence[Sequence[int]],
-    drawn: Sequence[_Drawn],
+    drawn: Sequence[Drawn],
     boxes: int,
     arrows: int,
     wide: float,

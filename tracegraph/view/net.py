@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-__all__ = ["Net"]
+__all__ = ["Net", "Point", "Size"]
+
+
+class Size(NamedTuple):
+    """The width and height of a box, in pixels."""
+
+    width: float
+    height: float
+
+
+class Point(NamedTuple):
+    """A place in the picture, in pixels from its upper left corner; y grows downward."""
+
+    x: float
+    y: float
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from tracegraph.view.layout import Layout, Point, Size, layered
 from tracegraph.view.look import LOOKS
+from tracegraph.view.paused import paused_collector
 from tracegraph.view.picture import Arrow, Box, Picture, Role
 from tracegraph.view.plain import one_line, shorten, width
 from tracegraph.view.style import LINE, SMALL, STYLE, TITLE
@@ -25,6 +26,7 @@ __all__ = ["Drawing", "Part", "drawing", "svg"]
 _MARGIN = 32.0
 _SANS = 0.585  # the width of one cell of bold proportional type, in its size: generous
 _MONO = 0.605
+_CORNER = 9.0  # of a line that turns
 _HEAD = 7.0  # length of an arrowhead
 _RING = 6.0  # how far the ring of feedback reaches beyond its box
 _STEP = 12.0  # widths of boxes are multiples of it
@@ -59,6 +61,7 @@ class Drawing:
     tail: str
 
 
+@paused_collector()
 def svg(picture: Picture) -> str:
     """`picture` as the text of an SVG file.
 
@@ -260,16 +263,7 @@ def _mark(role: Role, x: float, y: float) -> str:
 def _arrow(arrow: Arrow, route: Sequence[Point], name: str, *, lift: float, alone: bool) -> str:
     end = Point(route[-1].x, route[-1].y - lift)
     stop = Point(end.x, end.y - _HEAD + 1)
-    points = [*route[:-1], stop]
-    path = [f"M{points[0].x:.7g} {points[0].y:.7g}"]
-    for a, b in pairwise(points):
-        if abs(a.x - b.x) < 0.05:
-            path.append(f"V{b.y:.7g}")
-        else:
-            bend = (b.y - a.y) * 0.55
-            path.append(
-                f"C{a.x:.7g} {a.y + bend:.7g} {b.x:.7g} {b.y - bend:.7g} {b.x:.7g} {b.y:.7g}"
-            )
+    path = _line([*route[:-1], stop])
     way = " tg-way" if arrow.on_path else ""
     captured = " tg-captured" if arrow.captured else ""
     half = 5.0 if arrow.on_path else 3.8
@@ -277,7 +271,7 @@ def _arrow(arrow: Arrow, route: Sequence[Point], name: str, *, lift: float, alon
     parts = [
         f'<g class="tg-arrow{way}{captured}" data-tail="{arrow.tail}" data-head="{arrow.head}">',
         f"<title>{escape(_arrow_tooltip(arrow))}</title>" if alone else "",
-        f'<path class="tg-wire" d="{"".join(path)}"/><path class="tg-tip" d="{tip}"/>',
+        f'<path class="tg-wire" d="{path}"/><path class="tg-tip" d="{tip}"/>',
     ]
     if arrow.on_path:
         x, y = route[0]
@@ -291,6 +285,28 @@ def _arrow(arrow: Arrow, route: Sequence[Point], name: str, *, lift: float, alon
         )
     parts.append("</g>")
     return "".join(parts)
+
+
+def _line(points: Sequence[Point]) -> str:
+    """A line through `points`, straight along x or y with round corners, else curved."""
+    path = [f"M{points[0].x:.7g} {points[0].y:.7g}"]
+    for a, b in pairwise(points):
+        if abs(a.x - b.x) < 0.05:
+            path.append(f"V{b.y:.7g}")
+        elif a.y == b.y:
+            turn = min(_CORNER, abs(b.x - a.x) / 2)
+            across = turn if b.x > a.x else -turn
+            path[-1] = path[-1] if len(path) == 1 else f"V{a.y - turn:.7g}"
+            path.append(
+                f"Q{a.x:.7g} {a.y:.7g} {a.x + across:.7g} {a.y:.7g}H{b.x - across:.7g}"
+                f"Q{b.x:.7g} {b.y:.7g} {b.x:.7g} {b.y + turn:.7g}"
+            )
+        else:
+            bend = (b.y - a.y) * 0.55
+            path.append(
+                f"C{a.x:.7g} {a.y + bend:.7g} {b.x:.7g} {b.y - bend:.7g} {b.x:.7g} {b.y:.7g}"
+            )
+    return "".join(path)
 
 
 def _arrow_tooltip(arrow: Arrow) -> str:
