@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
+import pickle
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import tracegraph
 from optimizers import OptoPrime
 from tracegraph import ExecutionError, Module, bundle, model, node, stop_tracing
 from tracegraph.llm import Scripted
+from tracegraph.module import is_module
 
 
 def suggested(**values: Any) -> str:
@@ -313,3 +316,66 @@ def test_parameters_are_found_in_keys() -> None:
     made = bundle(lambda table: list(table.items()))(held)
     assert made.data == [("k", 1)]
     assert {p.label for p in made.backward("no")} == {"k", "v"}
+
+
+# What the page says to be different
+
+
+def test_an_argument_that_was_left_out_is_no_input() -> None:
+    style = node("kind", trainable=True, name="style")
+
+    @bundle
+    def letter(text: str, style: Any = style, end: str = ".") -> str:
+        return f"{style} {text}{end}"
+
+    made = letter("hello")
+    assert made.data == "kind hello."
+    assert list(made.backward("no")) == [style]
+    assert [parent.data for parent in made.parents] == ["hello", "kind"]
+
+
+def test_a_trainable_function_has_its_own_name() -> None:
+    @bundle(trainable=True)
+    def shorten(text: str) -> str:
+        return text[:3]
+
+    made = shorten("hello")
+    assert shorten.parameter is not None
+    assert (made.op, shorten.parameter.label) == ("shorten", "shorten")
+
+
+def test_model_keeps_the_class() -> None:
+    @model
+    class Agent:
+        """Answers."""
+
+        def __init__(self) -> None:
+            self.prompt = node("a", trainable=True)
+
+    assert (Agent.__name__, Agent.__doc__) == ("Agent", "Answers.")
+    assert not isinstance(Agent(), Module)
+    assert is_module(Agent())
+
+
+def test_the_parent_of_a_trainable_value_is_the_value() -> None:
+    x = node("a", trainable=True, name="x")
+    made = x + "!"
+    x.assign("b")
+    assert made.parents[0].data == "a"
+    assert made.parents[0].parameter is x
+
+    class Speaker:
+        @bundle
+        def say(self, text: str) -> str:
+            return text
+
+    assert [p.data for p in Speaker().say("hi").parents] == ["hi"]
+
+
+def test_no_node_is_pickled_and_every_node_is_copied() -> None:
+    x = node([1], trainable=True, name="x")
+    for held in (x, x[0], [x], tracegraph.Seq(x)):
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            pickle.dumps(held)
+        copy.deepcopy(held)
+    assert copy.deepcopy(x) is not x

@@ -348,3 +348,23 @@ def test_a_killed_save_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.timeout(600)
 def test_three_hundred_killed_saves(tmp_path: Path) -> None:
     killed(tmp_path, 300)
+
+
+def test_words_alone_need_no_safetensors(tmp_path: Path) -> None:
+    program = f"""
+import sys
+sys.modules["safetensors"] = None  # as where it is not installed
+import numpy, tracegraph as tg
+from tracegraph.history import checkpoint
+prompt = tg.node("kind", trainable=True, name="prompt")
+numpy.random.seed(5)
+checkpoint.save({str(tmp_path)!r}, step=1, parameters=[prompt])
+drawn = numpy.random.rand()
+prompt.assign("worse")
+checkpoint.load({str(tmp_path)!r}, parameters=[prompt])
+assert (prompt.data, numpy.random.rand()) == ("kind", drawn)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr

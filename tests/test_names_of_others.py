@@ -1,7 +1,8 @@
-"""Every name that the page for users of Microsoft Trace tells them to use is there."""
+"""Every name that the pages for users of other libraries tell them to use is there."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from functools import reduce
 from pathlib import Path
@@ -13,7 +14,8 @@ import optimizers
 import tracegraph
 from tracegraph import llm
 
-PAGE = Path(__file__).parents[1] / "docs/howto/from-trace.md"
+PAGES = Path(__file__).parents[1] / "docs/howto"
+NAMES = ("from-trace", "from-textgrad", "from-dspy")
 
 
 @tracegraph.bundle(trainable=True)
@@ -29,17 +31,30 @@ HOMES: dict[str, Any] = {
     "x": tracegraph.Node,
     "optimizer": optimizers.OptoPrime,
     "parameter": tracegraph.Parameter,
+    "tg": tracegraph,
     "fun": traced,
 }
 ELSEWHERE = {"any", "asyncio", "guide", "llm", "optimizers", "tracegraph"}
-OPTIONS = {"name", "description", "traceable", "rules", "constraint"}
+OPTIONS = {
+    option
+    for takes in (tracegraph.bundle, optimizers.fit, optimizers.OptoPrime)
+    for option in inspect.signature(takes).parameters
+}
+
+
+def text_of(name: str) -> str:
+    return (PAGES / f"{name}.md").read_text(encoding="utf-8")
 
 
 def rows() -> list[tuple[str, str]]:
     found = []
-    for line in PAGE.read_text(encoding="utf-8").splitlines():
+    for line in "\n".join(map(text_of, NAMES)).splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        if line.startswith("| ") and len(cells) >= 2 and not cells[0].startswith("Microsoft"):
+        if (
+            line.startswith("| ")
+            and len(cells) >= 2
+            and not re.match("[| ]*(Microsoft|TextGrad|DSPy)", cells[0])
+        ):
             found += [(cells[0].strip("| "), code) for code in re.findall(r"`([^`]+)`", cells[1])]
     return found
 
@@ -53,15 +68,15 @@ def path_of(code: str) -> list[str]:
 
 
 def test_the_page_has_its_rows() -> None:
-    assert len(rows()) > 50
+    assert len(rows()) > 100
 
 
 @pytest.mark.parametrize(("theirs", "ours"), rows(), ids=lambda cell: str(cell)[:40])
 def test_the_name_is_there(theirs: str, ours: str) -> None:
     first, *rest = path_of(ours)
-    if first.endswith("="):
-        assert first[:-1] in OPTIONS
-    elif first not in ELSEWHERE:
+    if option := re.match(r"(\w+)=", ours):
+        assert option[1] in OPTIONS
+    elif re.match(r"\w+", first) and first not in ELSEWHERE:
         home = HOMES.get(first or "node") if rest else None
         if home is None:
             homes = [h for h in (tracegraph, optimizers, llm) if hasattr(h, first)]
@@ -70,7 +85,7 @@ def test_the_name_is_there(theirs: str, ours: str) -> None:
         reduce(getattr, rest, home)
 
 
-LISTED = re.findall(r"`\.(\w+)", PAGE.read_text(encoding="utf-8").partition("## Name by name")[0])
+LISTED = re.findall(r"`\.(\w+)", text_of("from-trace").partition("## Name by name")[0])
 
 
 @pytest.mark.parametrize("name", LISTED)
