@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from optimizers.numeric.codecs.codec import Codec
 from optimizers.numeric.rules.rule import Rule
 
-__all__ = ["Addresses", "Batch", "Executor"]
+__all__ = ["Addresses", "Batch", "Executor", "Numbers", "seed_of"]
+
+Numbers = tuple[tuple[Any, ...], Any, Any]
 
 
 @dataclass(slots=True)
@@ -27,7 +30,9 @@ class Batch:
     """Real tensors of one device and dtype, at the same step of the same param group.
 
     `states[k][part][i]` is the part of state `k` of tensor `i`. `scale` multiplies every gradient
-    (-1 to maximize). `seed` feeds codecs that round at random.
+    (-1 to maximize). `seed` feeds codecs that round at random. Where the host does not know these
+    numbers, `rows` has them: float64, on the device, a row for each scalar, one for the factor and
+    one for the step, a column for each tensor.
     """
 
     rule: Rule
@@ -38,12 +43,25 @@ class Batch:
     states: list[list[list[Tensor]]]
     scale: float = 1.0
     seed: int = 0
+    rows: Tensor | None = None
     addresses: Addresses | None = None
 
     @property
     def elements(self) -> int:
         """How many numbers the batch updates."""
         return sum(p.numel() for p in self.params)
+
+    def numbers(self, i: int, dtype: torch.dtype) -> Numbers:
+        """The scalars, the factor of the gradient and the seed of tensor `i`."""
+        if self.rows is None:
+            return self.scalars, self.scale, self.seed + i
+        *scalars, scale, step = self.rows[:, i].unbind()
+        return tuple(x.to(dtype) for x in scalars), scale.to(dtype), seed_of(step) + i
+
+
+def seed_of(step: Any) -> Any:
+    """What feeds random rounding at a step, which is a number or a tensor."""
+    return (step if isinstance(step, int) else step.to(torch.int64)) << 20
 
 
 class Executor(Protocol):
