@@ -84,6 +84,10 @@ class LionK(RuleOptimizer):
         super().__init__(params, defaults, **options)
 
     @override
+    def elementwise(self) -> bool:
+        return not self.whole
+
+    @override
     def rule(self, group: Group) -> Rule:
         return rules.LION if group["kappa"] == "l1" else rules.LION_HUBER
 

@@ -108,7 +108,7 @@ def is_sharded(x: Tensor) -> bool:
 _Work = tuple[list[Tensor], list[Tensor]]
 
 
-def _with_gradient(params: Iterable[Tensor]) -> _Work:
+def with_gradient(params: Iterable[Tensor]) -> _Work:
     """The tensors that have a gradient, and the gradients."""
     params = list(params)
     grads = list(map(attrgetter("grad"), params))
@@ -181,12 +181,23 @@ class NumericOptimizer(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Do one step; returns what `closure` returns, which is called with gradients enabled."""
+        if torch.compiler.is_compiling():
+            return self.compiled(closure)
+        return self._step(closure)
+
+    def compiled(self, closure: Callable[[], Any] | None) -> Any:
+        """The step inside `torch.compile`, which it leaves unless the optimizer knows better."""
+        from optimizers.numeric.registration import uncompiled  # seldom needed
+
+        return uncompiled(self._step, closure)
+
+    def _step(self, closure: Callable[[], Any] | None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         self._follow()
-        work = [_with_gradient(group["params"]) for group in self.param_groups]
+        work = [with_gradient(group["params"]) for group in self.param_groups]
         known = [self.planned(k, *pairs) for k, pairs in enumerate(work)]
         for pairs, checked in zip(work, known, strict=True):
             if not checked:
@@ -196,6 +207,10 @@ class NumericOptimizer(Optimizer):
             return loss
         for k, (group, (params, grads)) in enumerate(zip(self.param_groups, work, strict=True)):
             if params:
+                if group.get("capturable"):
+                    self.captured(group)
+                    continue
+                self._check_capture(params)
                 hyper = {key: _plain(x) for key, x in group.items() if key != "params"}
                 if known[k]:
                     self.replay(k, hyper, grads)
@@ -213,6 +228,18 @@ class NumericOptimizer(Optimizer):
     def replay(self, k: int, group: Group, grads: list[Tensor]) -> None:
         """Step group `k`, found `planned`."""
         raise NotImplementedError
+
+    def captured(self, group: Group) -> None:
+        """Step a `capturable` group without looking at a number on the host."""
+        raise NotImplementedError
+
+    def _check_capture(self, params: list[Tensor]) -> None:
+        if params[0].is_cuda and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                f"{type(self).__name__}: a CUDA graph that captures this step would repeat the rate "
+                "and the step count of now; nothing was changed. Pass capturable=True if the "
+                "optimizer has it, or step outside of the graph"
+            )
 
     def _check(self, params: list[Tensor], grads: list[Tensor]) -> None:
         for p, g in zip(params, grads, strict=True):

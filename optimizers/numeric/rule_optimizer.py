@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import is_, methodcaller
 from typing import Any, TypedDict
@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from optimizers.numeric.captured import rows_of, run, wide
 from optimizers.numeric.codecs.codec import computing_dtype
 from optimizers.numeric.codecs.companding import COMPANDING
 from optimizers.numeric.codecs.dynamic import DYNAMIC
 from optimizers.numeric.codecs.plain import FP32
 from optimizers.numeric.codecs.table import codec_for, codec_named
-from optimizers.numeric.control.clipping import clip_factor
+from optimizers.numeric.control.clipping import clip_factor, clip_scale
 from optimizers.numeric.executors.batch import Batch
 from optimizers.numeric.executors.choice import check_backend, choose
-from optimizers.numeric.optimizer import Group, Member, NumericOptimizer, local, real
+from optimizers.numeric.optimizer import Group, Member, NumericOptimizer, local, real, with_gradient
 from optimizers.numeric.rules.rule import Rule, State
+from optimizers.numeric.rules.table import RULES
 
 __all__ = ["Options", "RuleOptimizer", "direction"]
 
@@ -100,11 +102,10 @@ class RuleOptimizer(NumericOptimizer):
     ) -> None:
         if clip_norm is not None:
             self._check_clipping(clip_norm)
-        if capturable or differentiable:
-            flag = "capturable" if capturable else "differentiable"
+        if differentiable:
             raise ValueError(
-                f"{type(self).__name__} does not support {flag}=True: its scalars are computed on "
-                f"the host; use torch.optim for that, or leave {flag} out"
+                f"{type(self).__name__} does not support differentiable=True: it steps in place, "
+                "outside of autograd; use torch.optim for that, or leave differentiable out"
             )
         if foreach and fused:
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
@@ -114,14 +115,36 @@ class RuleOptimizer(NumericOptimizer):
         self.codec = codec_named(state).name
         self.clip_norm = clip_norm
         self.ran: tuple[str, ...] = ()
+        self.nonfinite, self.rounding = nonfinite, rounding
+        reason = self._host_bound()
+        if capturable and reason:
+            raise ValueError(
+                f"{type(self).__name__} does not support capturable=True: {reason}; leave one out"
+            )
+        if reason is None:  # torch's compiler sets the flag where it finds it
+            defaults = {**defaults, "capturable": capturable}
         super().__init__(
             params, defaults, maximize=maximize, nonfinite=nonfinite, rounding=rounding
         )
 
+    def elementwise(self) -> bool:
+        """Whether a step is that of the rule and no more."""
+        return type(self).update is RuleOptimizer.update
+
+    def _host_bound(self) -> str | None:
+        """Why a step cannot be captured, None where it can."""
+        if not self.elementwise():
+            return "its step decides on the host"
+        if self.nonfinite != "allow":
+            return f"nonfinite={self.nonfinite!r} looks at gradients on the host"
+        if self.rounding != "nearest":
+            return f"rounding={self.rounding!r} writes parameters apart"
+        return None
+
     def _check_clipping(self, clip_norm: float) -> None:
         if not clip_norm > 0:
             raise ValueError(f"clip_norm={clip_norm} must be more than 0")
-        if type(self).update is not RuleOptimizer.update:
+        if not self.elementwise():
             raise ValueError(
                 f"{type(self).__name__} does not support clip_norm: it looks at gradients before "
                 "its rule does; call torch.nn.utils.clip_grad_norm_ before step()"
@@ -131,6 +154,105 @@ class RuleOptimizer(NumericOptimizer):
         """What gradients are multiplied by: the sign of the search, and clipping."""
         sign = -1.0 if group["maximize"] else 1.0
         return sign if self.clip_norm is None else sign * clip_factor(grads, self.clip_norm)
+
+    # -- steps that never leave the device ------------------------------------------------------
+
+    @override
+    def compiled(self, closure: Callable[[], Any] | None) -> Any:
+        known = all(RULES.get(self.rule(g).name) is self.rule(g) for g in self.param_groups)
+        if self._host_bound() is not None or self._bindings or not known:
+            return super().compiled(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self.captured(group)
+        return loss
+
+    @override
+    def captured(self, group: Group) -> None:
+        params: list[Tensor] = []
+        grads: list[Tensor] = []
+        steps: list[Tensor] = []
+        states: list[Tensor] = []
+        self._init_group(group, params, grads, steps, states)
+        if not params:
+            return
+        rule = self.rule(group)
+        if steps:
+            torch._foreach_add_(steps, 1)
+            t = torch.stack(steps).double()
+        else:  # no scalar of such a rule looks at it
+            t = torch.full((len(params),), 2.0, dtype=torch.float64, device=params[0].device)
+        scale: Any = -1.0 if group["maximize"] else 1.0
+        if self.clip_norm is not None:
+            scale = scale * clip_scale(grads, self.clip_norm)
+        hyper = {key: wide(x) for key, x in group.items() if key != "params"}
+        rows = rows_of([*rule.scalars(hyper, t), scale, t], t)
+        if torch.compiler.is_compiling():
+            from optimizers.numeric.registration import step_
+
+            step_(params, grads, states, rows, rule.name, self.codec, self.backend)
+        else:
+            ran = run(params, grads, states, rows, rule, self.codec, self.backend)
+            self.ran = tuple(sorted(ran))
+
+    def _init_group(
+        self,
+        group: Group,
+        params: list[Tensor],
+        grads: list[Tensor],
+        steps: list[Tensor],
+        states: list[Tensor],
+    ) -> None:
+        """Begin what has no state, and append what a step takes, state by state of each tensor.
+
+        The name and the way of returning are those that torch's compiler knows: it calls this once,
+        while it compiles, and finds out where the tensors come from.
+        """
+        found = with_gradient(group["params"])
+        self._check(*found)
+        params += found[0]
+        grads += found[1]
+        if len({p.device for p in params}) > 1:
+            raise ValueError(
+                f"{type(self).__name__}: a param group that is captured or compiled is on one "
+                f"device, and this one is on {sorted({str(p.device) for p in params})}; make one "
+                "group for each"
+            )
+        rule = self.rule(group)
+        for p in params:
+            state = self.state[p]
+            begun = all(kind.name in state for kind in rule.states)
+            if rule.states or self.counts:
+                step = state.get("step")
+                if step is None:
+                    state["step"] = torch.full(
+                        (), float(begun and not self.counts), device=p.device
+                    )
+                elif step._base is not None or step.device != p.device:  # others' as well
+                    state["step"] = step.detach().to(p.device, copy=True)
+                steps.append(state["step"])
+            if not begun:
+                self._check_warm(p)
+                self.begin(state, p, group)
+            for kind in rule.states:
+                states += [state[kind.name + x] for x in codec_for(self.codec, p).suffixes]
+
+    def _check_warm(self, p: Tensor) -> None:
+        if p.is_cuda and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                f"{type(self).__name__}: a CUDA graph that captures the first step would begin "
+                "the state anew whenever it is replayed; call step() once or more before the capture"
+            )
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if self._host_bound():  # how a step runs is no part of the state
+            for group in self.param_groups:
+                group.pop("capturable", None)
 
     def rule(self, group: Group) -> Rule:
         """The rule that `group` asks for."""
@@ -198,7 +320,7 @@ class RuleOptimizer(NumericOptimizer):
         self._plans.clear()
 
     def _remember(self, bucket: list[Member], batch: Batch) -> None:
-        if type(self).update is not RuleOptimizer.update:
+        if not self.elementwise():
             return
         params = [m.tensor for m in bucket]
         for k, group in enumerate(self.param_groups):
@@ -246,6 +368,8 @@ class RuleOptimizer(NumericOptimizer):
     @override
     def restored(self, saved: dict[str, Any], p: Tensor, group: Group) -> dict[str, Any]:
         state = super().restored(saved, p, group)
+        if group.get("capturable") and "step" in state:
+            state["step"] = state["step"].to(p.device)
         for kind in self.rule(group).states:
             if kind.name in state:
                 _translate(state, kind, p, codec_for(self.codec, p).name)

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.optimizer import Group, Member, check_betas, check_nonnegative
+from optimizers.numeric.optimizer import (
+    Group,
+    Member,
+    check_betas,
+    check_nonnegative,
+    real,
+)
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
 from optimizers.numeric.rules.rule import Rule
 from optimizers.numeric.rules.schedule_free import SCHEDULE_FREE
@@ -40,11 +46,6 @@ class ScheduleFreeAdamW(RuleOptimizer):
             raise ValueError(f"betas[0]={betas[0]} must be more than 0: it mixes in the average")
         if options.get("state", "fp32") != "fp32":
             raise ValueError("ScheduleFreeAdamW keeps a copy of the parameter; use state='fp32'")
-        if options.get("rounding", "nearest") != "nearest":
-            raise ValueError(
-                "ScheduleFreeAdamW keeps z in float32 beside the parameter, which is made from it; "
-                "leave rounding out"
-            )
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -85,9 +86,14 @@ class ScheduleFreeAdamW(RuleOptimizer):
 
     @torch.no_grad()
     def _lean(self, weight: float, group: Group) -> None:
+        moved = []
         for p in group["params"]:
-            if "z" in self.state.get(p, {}):
-                p.lerp_(self.state[p]["z"].to(p.dtype), weight)
+            state = self.state.get(p, {})
+            if "z" in state:
+                wide = self._wide(p, state)
+                wide.lerp_(real(state["z"]).to(wide.dtype), weight)
+                moved.append(Member(p, wide, wide, state, 0))
+        self._round(moved)
 
     def eval(self) -> None:
         """Put the average into the parameters; does nothing when it is there."""

@@ -5,6 +5,8 @@ Needs a CUDA GPU and Triton; without them every test is skipped and says so.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -83,6 +85,75 @@ def test_stochastic_rounding_is_right_on_average() -> None:
     held = optimizer.state[p]["exp_avg"].float()
     assert held.unique().numel() == 2
     assert abs(held.mean().item() - 0.1001) < 1e-6
+
+
+@pytest.mark.parametrize("state", ["fp32", "bf16-stochastic", "8bit"])
+@pytest.mark.parametrize("row", [row for row in FAMILY if row.pure], ids=str)
+def test_a_captured_step_is_replayed_as_it_would_be_done(row: Row, state: str) -> None:
+    """Rates and steps go on in a replay; an uncaptured step between replays disturbs nothing."""
+    if not row.make.__name__.startswith(("Adam", "Lion")) and state != "fp32":
+        pytest.skip("one rule with one state and one with two stand for all ways to store state")
+    generator = torch.Generator(device="cuda").manual_seed(0)
+    ours = [torch.randn(s, device="cuda", generator=generator).requires_grad_() for s in SHAPES]
+    theirs = [p.detach().clone().requires_grad_() for p in ours]
+    rate = torch.tensor(0.01, device="cuda", dtype=torch.float64)
+    options = {"weight_decay": 0.1, "state": state, "backend": "triton"}
+    one = row(ours, lr=rate, capturable=True, **options)
+    two = row(theirs, lr=0.01, **options)
+    held = [torch.zeros_like(p) for p in ours]
+    for p, g in zip(ours, held, strict=True):
+        p.grad = g
+
+    def follow(act: Callable[[], object]) -> None:
+        for g, p, q in zip(held, ours, theirs, strict=True):
+            g.copy_(torch.randn(g.shape, device="cuda", generator=generator))
+            p.grad, q.grad = g, g.clone()
+        act()
+        two.step()
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            follow(one.step)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        one.step()
+    for t in range(12):
+        if t == 6:
+            rate.mul_(0.5)
+            two.param_groups[0]["lr"] = 0.005
+        follow(one.step if t == 8 else graph.replay)
+    for p, q in zip(ours, theirs, strict=True):
+        off = (p - q).abs() > 2e-5 * (1 + q.abs())
+        assert off.double().mean().nan_to_num() <= (0.01 if "Lion" in row.name else 1e-3)
+
+
+def test_a_step_that_cannot_be_captured_is_refused() -> None:
+    p = torch.zeros(8, device="cuda", requires_grad=True)
+    p.grad = torch.ones_like(p)
+    for optimizer in (named("AdamW")([p]), named("AdamW")([p], capturable=True)):
+        with (
+            pytest.raises(RuntimeError, match="CUDA graph"),
+            torch.cuda.graph(torch.cuda.CUDAGraph()),
+        ):
+            optimizer.step()
+    assert not p.detach().any()
+
+
+def test_torchs_compiler_with_cuda_graphs_takes_a_step_whole() -> None:
+    one, two, ours, theirs = pair(named("AdamW"), torch.float32)
+    compiled = torch.compile(lambda: one.step(), fullgraph=True, mode="reduce-overhead")
+    generator = torch.Generator(device="cuda").manual_seed(1)
+    for _ in range(6):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn(p.shape, device="cuda", generator=generator)
+            q.grad = p.grad.clone()
+        compiled()
+        two.step()
+    for p, q in zip(ours, theirs, strict=True):
+        assert torch.allclose(p, q, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (3, 100, 300), (2, 1024, 700), (4096, 1024)], ids=str)

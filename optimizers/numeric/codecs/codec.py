@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -46,6 +46,6 @@ class Codec(Protocol):
         """The state as a tensor of `dtype`, shaped like the main part."""
         ...
 
-    def encode(self, value: Tensor, parts: tuple[Tensor, ...], state: State, *, seed: int) -> None:
+    def encode(self, value: Tensor, parts: tuple[Tensor, ...], state: State, *, seed: Any) -> None:
         """Write `value` into `parts`; `seed` feeds what is random in it."""
         ...

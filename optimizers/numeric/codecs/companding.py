@@ -9,6 +9,7 @@ explode.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class Companding:
             x = (x * _reciprocal(255, x)).square()
         return (x * scale.square()).view(codes.shape)
 
-    def encode(self, value: Tensor, parts: tuple[Tensor, ...], state: State, *, seed: int) -> None:
+    def encode(self, value: Tensor, parts: tuple[Tensor, ...], state: State, *, seed: Any) -> None:
         """Write `value` into `parts`."""
         codes, scales = parts
         flat = value.reshape(-1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import floor, log2
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,7 +85,7 @@ class Dynamic:
         scale = scales.to(dtype).repeat_interleave(BLOCK)[: x.numel()]
         return (x * scale).view(codes.shape)
 
-    def encode(self, value: Tensor, parts: tuple[Tensor, ...], state: State, *, seed: int) -> None:
+    def encode(self, value: Tensor, parts: tuple[Tensor, ...], state: State, *, seed: Any) -> None:
         """Write `value` into `parts`."""
         codes, scales = parts
         flat = value.reshape(-1)

@@ -8,6 +8,7 @@ it moving (Gupta et al. 2015).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class Plain:
         """The state as a tensor of `dtype`."""
         return parts[0].to(dtype)
 
-    def encode(self, value: Tensor, parts: tuple[Tensor, ...], state: State, *, seed: int) -> None:
+    def encode(self, value: Tensor, parts: tuple[Tensor, ...], state: State, *, seed: Any) -> None:
         """Write `value` into `parts`."""
         if self.stochastic and parts[0].dtype == torch.bfloat16:
             value = round_stochastically(value, seed)
@@ -55,7 +56,7 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ (x >> 16)
 
 
-def round_stochastically(value: Tensor, seed: int) -> Tensor:
+def round_stochastically(value: Tensor, seed: int | Tensor) -> Tensor:
     """`value` in bfloat16, rounded to either neighbour so that the mean is `value`.
 
     The random bits are a hash of the element's index and `seed`: the same in every process.
@@ -66,7 +67,9 @@ def round_stochastically(value: Tensor, seed: int) -> Tensor:
     """
     x = value.float().contiguous()
     index = torch.arange(x.numel(), device=x.device).view(x.shape)
-    noise = _mix(index ^ _mix(torch.tensor(seed & 0xFFFFFFFF, device=x.device))) & 0xFFFF
+    low = seed & 0xFFFFFFFF
+    salt = low if isinstance(low, Tensor) else torch.tensor(low, device=x.device)
+    noise = _mix(index ^ _mix(salt)) & 0xFFFF
     bits = x.view(torch.int32) + noise.to(torch.int32)
     rounded = (bits & -65536).view(torch.float32)
     return torch.where(x.isfinite(), rounded, x).to(torch.bfloat16)

@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from optimizers.numeric.estimators.directions import direction_like
-from optimizers.numeric.optimizer import NumericOptimizer, check_nonnegative, real
+from optimizers.numeric.optimizer import Member, NumericOptimizer, check_nonnegative, real
 from tracegraph.errors import NonFinite
 
 __all__ = ["MeZO"]
@@ -27,7 +27,8 @@ class MeZO(NumericOptimizer):
     arithmetic, which moves them by up to four roundings per sample; with it they are put back from
     copies to the last bit. By default copies are made of bfloat16 and float16 alone, where the
     roundings would be larger than the steps. On the scales of quantized weights, with `clip`, it is
-    QZO (Shang et al. 2025). A loss that is not finite is skipped, or raised.
+    QZO (Shang et al. 2025). A loss that is not finite is skipped, or raised. `rounding` is that of
+    NumericOptimizer.
 
     >>> w = torch.tensor([1.0, -1.0])
     >>> optimizer = MeZO([w], lr=0.1)
@@ -51,6 +52,7 @@ class MeZO(NumericOptimizer):
         seed: int = 0,
         keep: bool | None = None,
         nonfinite: str = "skip",
+        rounding: str = "nearest",
         maximize: bool = False,
     ) -> None:
         check_nonnegative(weight_decay=weight_decay, clip=clip)
@@ -60,9 +62,16 @@ class MeZO(NumericOptimizer):
             )
         if nonfinite not in ("skip", "raise"):
             raise ValueError(f"nonfinite={nonfinite!r} is unknown; use 'skip' or 'raise'")
+        if keep is False and rounding != "nearest":
+            raise ValueError(
+                f"keep=False puts parameters back by arithmetic, which rounding={rounding!r} does not "
+                "know of; leave one of them out"
+            )
         self.eps, self.clip, self.samples, self.keep = eps, clip, samples, keep
         defaults = {"lr": lr, "weight_decay": weight_decay, "seed": seed, "step": 0}
-        super().__init__(params, defaults, maximize=maximize, nonfinite=nonfinite)
+        super().__init__(
+            params, defaults, maximize=maximize, nonfinite=nonfinite, rounding=rounding
+        )
 
     @override
     @torch.no_grad()
@@ -139,8 +148,14 @@ class MeZO(NumericOptimizer):
         for group in self.param_groups:
             lr, wd = float(group["lr"]), float(group["weight_decay"])
             sign = -1.0 if group["maximize"] else 1.0
+            moved = []
             for p in group["params"]:
+                wide = p
+                if self.rounding != "nearest":
+                    wide = self._wide(p, self.state[p])
+                    moved.append(Member(p, wide, wide, self.state[p], 0))
                 if wd:
-                    p.mul_(1 - lr * wd)
+                    wide.mul_(1 - lr * wd)
                 for k, d in enumerate(slopes):
-                    self._along(p, k, places[id(p)], -sign * lr * d / len(slopes))
+                    self._along(wide, k, places[id(p)], -sign * lr * d / len(slopes))
+            self._round(moved)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -11,7 +11,9 @@ from torch import Tensor
 from optimizers.numeric.codecs.codec import Codec
 from optimizers.numeric.rules.rule import Rule
 
-__all__ = ["Addresses", "Batch", "Executor"]
+__all__ = ["Addresses", "Batch", "Executor", "Numbers", "seed_of"]
+
+Numbers = tuple[tuple[Any, ...], Any, Any]
 
 
 @dataclass(slots=True)
@@ -40,7 +42,9 @@ class Batch:
     """Real tensors of one device and dtype, at the same step of the same param group.
 
     `states[k][part][i]` is the part of state `k` of tensor `i`. `scale` multiplies every gradient
-    (-1 to maximize). `seed` feeds codecs that round at random.
+    (-1 to maximize). `seed` feeds codecs that round at random. Where the host does not know these
+    numbers, `rows` has them: float64, on the device, a row for each scalar, one for the factor and
+    one for the step, a column for each tensor.
     """
 
     rule: Rule
@@ -51,6 +55,7 @@ class Batch:
     states: list[list[list[Tensor]]]
     scale: float = 1.0
     seed: int = 0
+    rows: Tensor | None = None
     addresses: Addresses | None = None
 
     @property
@@ -58,6 +63,18 @@ class Batch:
         """How many numbers the batch updates."""
         held = self.addresses
         return sum(map(Tensor.numel, self.params)) if held is None else sum(held.numel)
+
+    def numbers(self, i: int, dtype: torch.dtype) -> Numbers:
+        """The scalars, the factor of the gradient and the seed of tensor `i`."""
+        if self.rows is None:
+            return self.scalars, self.scale, self.seed + i
+        *scalars, scale, step = self.rows[:, i].unbind()
+        return tuple(x.to(dtype) for x in scalars), scale.to(dtype), seed_of(step) + i
+
+
+def seed_of(step: Any) -> Any:
+    """What feeds random rounding at a step, which is a number or a tensor."""
+    return (step if isinstance(step, int) else step.to(torch.int64)) << 20
 
 
 class Executor(Protocol):

@@ -59,7 +59,7 @@ class Compiled(Executor):
 
     @override
     def takes(self, batch: Batch) -> bool:
-        return batch.codec.name in ("fp32", "bf16") and batch.elements > 0
+        return batch.rows is None and batch.codec.name in ("fp32", "bf16") and batch.elements > 0
 
     @override
     def run(self, batch: Batch) -> None:

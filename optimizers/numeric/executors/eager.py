@@ -51,10 +51,11 @@ class Eager(Executor):
             old = tuple(
                 codec.decode(held, kind, dtype) for held, kind in zip(parts, kinds, strict=True)
             )
+            scalars, scale, seed = batch.numbers(i, dtype)
             g = g.to(dtype)
-            g = g if batch.scale == 1.0 else g * batch.scale
-            new_p, new = body(p.to(dtype), g, old, batch.scalars)
+            g = g if batch.rows is None and scale == 1.0 else g * scale
+            new_p, new = body(p.to(dtype), g, old, scalars)
             for value, before, held, kind in zip(new, old, parts, kinds, strict=True):
                 if value is not before:
-                    codec.encode(value, held, kind, seed=batch.seed + i)
+                    codec.encode(value, held, kind, seed=seed)
             p.copy_(new_p)

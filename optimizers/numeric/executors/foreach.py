@@ -63,7 +63,7 @@ class Foreach(Executor):
 
     @override
     def takes(self, batch: Batch) -> bool:
-        return all(not codec_part[1:] for codec_part in batch.states)
+        return batch.rows is None and all(not parts[1:] for parts in batch.states)
 
     @override
     def run(self, batch: Batch) -> None:

@@ -2,12 +2,11 @@
 
 One launch for all tensors of a batch: each program works on one chunk of one tensor. The rule's
 body is handed to the kernel as a device function; scalars lie in a device vector, so a changed rate
-recompiles nothing. This is the only file that imports triton.
+recompiles nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from types import FunctionType
 from typing import Any, ClassVar
@@ -19,13 +18,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from optimizers.numeric.codecs import companding, dynamic
-from optimizers.numeric.executors.batch import Addresses, Batch, Executor
+from optimizers.numeric.executors.batch import Batch, Executor, seed_of
 from optimizers.numeric.executors.device import on
+from optimizers.numeric.executors.tables import BLOCK, Launch, sent
 from optimizers.numeric.rules.rule import Rule
 
-__all__ = ["BLOCK", "CODECS", "GROUPS", "Launch", "Triton", "device_function", "multi_tensor"]
+__all__ = ["BLOCK", "CODECS", "GROUPS", "Triton", "device_function", "multi_tensor"]
 
-BLOCK = 1024
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16}
 STORED = {**TYPES, torch.uint8: tl.uint8}
 
@@ -304,6 +303,8 @@ def multi_tensor(
     tensor_of,
     chunk_of,
     hyper,
+    pitch,
+    apart,
     seed,
     books,
     tensors,
@@ -316,16 +317,19 @@ def multi_tensor(
     GROUP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One chunk of one tensor; the branch without a mask is what makes accesses 128 bits wide."""
+    """One chunk of one tensor; the branch without a mask is what makes accesses 128 bits wide.
+
+    Scalar `k` of tensor `i` is ``hyper[k * pitch + i * apart]``, its seed ``seed[i * apart]``.
+    """
     b = tl.program_id(0)
     i = tl.load(tensor_of + b).to(tl.int64)
     first = tl.load(chunk_of + b).to(tl.int64) * BLOCK
     n = tl.load(numel + i)
     h = ()
     for k in tl.static_range(NH):
-        h = h + (tl.load(hyper + k),)  # noqa: RUF005
-    scale = tl.load(hyper + NH)
-    salt = _mix((tl.load(seed) + i).to(tl.uint32))
+        h = h + (tl.load(hyper + k * pitch + i * apart),)  # noqa: RUF005
+    scale = tl.load(hyper + NH * pitch + i * apart)
+    salt = _mix((tl.load(seed + i * apart) + i).to(tl.uint32))
     if first + BLOCK <= n:
         _chunk(
             table,
@@ -378,46 +382,6 @@ def _books(device: torch.device) -> Tensor:
     return torch.cat(rows).to(device)
 
 
-def _sent(values: list[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Host numbers on `device`, without waiting for it."""
-    held = torch.tensor(values, dtype=dtype, pin_memory=device.type == "cuda")
-    return held.to(device, non_blocking=True)
-
-
-@dataclass(slots=True)
-class Launch(Addresses):
-    """What a launch needs that stays from step to step, on the device."""
-
-    grads: list[int]
-    table: Tensor
-    sizes: Tensor
-    tensor_of: Tensor
-    chunk_of: Tensor
-
-    @classmethod
-    def of(cls, batch: Batch) -> Launch:
-        """The tables for `batch`."""
-        device = batch.params[0].device
-        states = [part for state in batch.states for part in state]
-        columns = [[x.data_ptr() for x in c] for c in (batch.params, batch.grads, *states)]
-        sizes = [p.numel() for p in batch.params]
-        numel = torch.tensor(sizes)
-        chunks = -(-numel // BLOCK)
-        tensor_of = torch.repeat_interleave(torch.arange(len(sizes)), chunks).to(torch.int32)
-        starts = torch.repeat_interleave(chunks.cumsum(0) - chunks, chunks)
-        chunk_of = (torch.arange(len(tensor_of)) - starts).to(torch.int32)
-        held = (x.to(device) for x in (torch.tensor(columns), numel, tensor_of, chunk_of))
-        pointers = [x for column in columns[2:] for x in column]
-        return cls(columns[0], sizes, pointers, columns[1], *held)
-
-    def follow(self, grads: list[Tensor]) -> None:
-        """Point at these gradients."""
-        now = [g.data_ptr() for g in grads]
-        if now != self.grads:
-            self.table[1].copy_(_sent(now, torch.int64, self.table.device))
-            self.grads = now
-
-
 class Triton(Executor):
     """One kernel launch for all tensors, on a GPU (or in Triton's interpreter)."""
 
@@ -440,29 +404,33 @@ class Triton(Executor):
         if batch.elements == 0:
             return
         device = batch.params[0].device
-        found = batch.addresses
-        if isinstance(found, Launch):
-            found.follow(batch.grads)
-        else:
-            found = batch.addresses = Launch.of(batch)
-        hyper = _sent([*batch.scalars, batch.scale], torch.float32, device)
-        seed = _sent([batch.seed], torch.int64, device)
         p = batch.params[0].dtype
         s = batch.states[0][0][0].dtype if batch.states else p
         with on(device):
+            if batch.rows is None:
+                found = Launch.follows(batch)
+                hyper = sent([*batch.scalars, batch.scale], torch.float32, device)
+                seed = sent([batch.seed], torch.int64, device)
+                pitch, apart = 1, 0
+            else:
+                found = Launch.captured(batch)
+                hyper, seed = batch.rows[:-1].float(), seed_of(batch.rows[-1])
+                pitch, apart = len(batch.params), 1
             multi_tensor[(len(found.tensor_of),)](
                 found.table,
                 found.sizes,
                 found.tensor_of,
                 found.chunk_of,
                 hyper,
+                pitch,
+                apart,
                 seed,
                 _books(device),
                 len(batch.params),
                 BODY=device_function(batch.rule),
                 SIGNS=tuple(kind.signed for kind in batch.rule.states),
                 CODEC=CODECS[batch.codec.name],
-                NH=len(batch.scalars),
+                NH=len(hyper) - 1,
                 P=TYPES[p],
                 S=STORED[s],
                 GROUP=GROUPS.get(batch.codec.name, 1),

@@ -33,7 +33,7 @@ def adahessian(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - lr * m / (sqrt(v) * c2 + eps), (m, v, d)
 
 
-def _sophia(o: Hyper, t: int) -> tuple[float, ...]:
+def _sophia(o: Hyper, t: Any) -> tuple[float, ...]:
     scale = o["rho"] * o["batch_size"]
     return o["lr"], o["lr"] * o["weight_decay"], 1 - o["betas"][0], scale, 1e-15, -1.0, 1.0
 

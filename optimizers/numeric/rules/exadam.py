@@ -7,11 +7,11 @@ times the rate (16, 4.3, 3.8 and 2.7 times at steps 1, 10, 100 and 1000), where 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from optimizers.numeric.rules.dialect import sqrt
 from optimizers.numeric.rules.rule import Hyper, Rule, State
+from optimizers.numeric.rules.scalars import logarithm
 
 __all__ = ["EXADAM"]
 
@@ -28,11 +28,11 @@ def exadam(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - lr * u / (sqrt(c2 * v * d2) + eps), (m, v)
 
 
-def _exadam(o: Hyper, t: int) -> tuple[float, ...]:
+def _exadam(o: Hyper, t: Any) -> tuple[float, ...]:
     b1, b2 = o["betas"]
     lr = o["lr"]
     if o["log_factor"]:
-        lr = lr * math.log(math.sqrt(2) * math.sqrt(t + 1))
+        lr = lr * 0.5 * logarithm(2 * (t + 1))
     fade1, fade2 = b1**t, b2**t
     return (
         *(lr, o["lr"] * o["weight_decay"], 1 - b1, 1 - b2, o["eps"]),

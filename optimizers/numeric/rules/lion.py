@@ -29,12 +29,12 @@ def lion_huber(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - decay * p - lr * u, (m + a2 * (g - m),)
 
 
-def _lion(o: Hyper, t: int) -> tuple[float, ...]:
+def _lion(o: Hyper, t: Any) -> tuple[float, ...]:
     b1, b2 = o["betas"]
     return o["lr"], o["lr"] * o["weight_decay"], 1 - b1, 1 - b2
 
 
-def _huber(o: Hyper, t: int) -> tuple[float, ...]:
+def _huber(o: Hyper, t: Any) -> tuple[float, ...]:
     return *_lion(o, t), 1 / o["delta"], -1.0, 1.0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from optimizers.numeric.rules.rule import Hyper, Rule, State
+from optimizers.numeric.rules.scalars import either
 
 __all__ = ["MOMENTUM", "NESTEROV", "SGD"]
 
@@ -33,12 +34,13 @@ def nesterov(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - lr * (g + mu * m), (m,)
 
 
-def _plain(o: Hyper, t: int) -> tuple[float, ...]:
+def _plain(o: Hyper, t: Any) -> tuple[float, ...]:
     return o["lr"], o["weight_decay"]
 
 
-def _momentum(o: Hyper, t: int) -> tuple[float, ...]:
-    fresh = 1.0 if t == 1 else 1.0 - o["dampening"]
+def _momentum(o: Hyper, t: Any) -> tuple[float, ...]:
+    damping = o["dampening"]
+    fresh = either(t == 1, 1.0, 1.0 - damping) if damping else 1.0
     return o["lr"], o["weight_decay"], o["momentum"], fresh
 
 

@@ -38,12 +38,12 @@ class Rule:
     """One element-wise optimizer.
 
     `scalars` receives the param group and the step (1 at the first) and returns the scalars that
-    the body unpacks, computed in float64.
+    the body unpacks, computed in float64. The step, and a rate, may be tensors: see `scalars.py`.
     """
 
     name: str
     body: Body
-    scalars: Callable[[Hyper, int], tuple[float, ...]]
+    scalars: Callable[[Hyper, Any], tuple[Any, ...]]
     states: tuple[State, ...] = ()
 
     def __repr__(self) -> str:

@@ -22,7 +22,7 @@ def schedule_free(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p + fresh * (z - p) - pull * u, (z - lr * u, v)
 
 
-def _scalars(o: Hyper, t: int) -> tuple[float, ...]:
+def _scalars(o: Hyper, t: Any) -> tuple[float, ...]:
     b1, b2 = o["betas"]
     lr, fresh = o["lr"], o["fresh"]
     pull = lr * (1 - b1 * (1 - fresh))

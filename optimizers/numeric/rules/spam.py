@@ -14,6 +14,7 @@ from typing import Any
 from optimizers.numeric.rules.adam import decoupled
 from optimizers.numeric.rules.dialect import sign, sqrt, where
 from optimizers.numeric.rules.rule import Hyper, Rule, State
+from optimizers.numeric.rules.scalars import cosine, either
 
 __all__ = ["SPAM", "is_reset", "since_reset"]
 
@@ -30,7 +31,7 @@ def spam(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - lr * m / (sqrt(v) * c2 + eps), (m, v)
 
 
-def since_reset(t: int, interval: int) -> int:
+def since_reset(t: Any, interval: int) -> Any:
     """Steps since the last reset, 0 at the step that resets; counted from 1 before the first.
 
     >>> [since_reset(t, 3) for t in (1, 2, 3, 4, 6)]
@@ -39,12 +40,12 @@ def since_reset(t: int, interval: int) -> int:
     return t % interval if interval else t
 
 
-def is_reset(t: int, interval: int) -> bool:
+def is_reset(t: Any, interval: int) -> Any:
     """Whether step `t` starts with empty moments."""
-    return bool(interval) and t % interval == 0
+    return interval > 0 and t % interval == 0
 
 
-def warmup(t: int, interval: int, steps: int) -> float:
+def warmup(t: Any, interval: int, steps: int) -> Any:
     """The factor of the rate after a reset: a cosine from .01 to 1 over `steps`.
 
     >>> warmup(7, interval=500, steps=150)
@@ -52,17 +53,18 @@ def warmup(t: int, interval: int, steps: int) -> float:
     >>> round(warmup(500, interval=500, steps=150), 4)
     0.01
     """
-    k = since_reset(t, interval)
-    if not interval or t < interval or k >= steps:
+    if not interval or not steps:
         return 1.0
-    return 1 - 0.99 * 0.5 * (1 + math.cos(math.pi * k / steps))
+    k = since_reset(t, interval)
+    rising = 1 - 0.99 * 0.5 * (1 + cosine(math.pi * k / steps))
+    return either((t < interval) | (k >= steps), 1.0, rising)
 
 
-def _spam(o: Hyper, t: int) -> tuple[float, ...]:
+def _spam(o: Hyper, t: Any) -> tuple[float, ...]:
     interval = o["reset_interval"]
     rate = {**o, "lr": o["lr"] * warmup(t, interval, o["warmup_steps"])}
-    keep = 0.0 if is_reset(t, interval) else 1.0
-    armed = 1.0 if since_reset(t, interval) >= o["grace_steps"] else 0.0
+    keep = either(is_reset(t, interval), 0.0, 1.0)
+    armed = either(since_reset(t, interval) >= o["grace_steps"], 1.0, 0.0)
     return *decoupled(rate, t), keep, armed, o["threshold"]
 
 

@@ -14,6 +14,8 @@ from optimizers.numeric.adam import AdamW
 from optimizers.numeric.bases.muon import Muon
 from optimizers.numeric.bases.soap import SOAP
 from optimizers.numeric.codecs.rounding import REST, ROUNDINGS
+from optimizers.numeric.estimators.directions import direction_like
+from optimizers.numeric.estimators.mezo import MeZO
 from optimizers.numeric.lion import Lion
 from optimizers.numeric.projection import AdamP
 from optimizers.numeric.schedule_free import ScheduleFreeAdamW
@@ -107,6 +109,7 @@ FAMILY: dict[str, Any] = {
     "AdamP": lambda p, **o: AdamP(p, lr=1e-3, weight_decay=0.1, **o),
     "Lion": lambda p, **o: Lion(p, lr=1e-4, **o),
     "SGD": lambda p, **o: SGD(p, lr=1e-3, **o),
+    "ScheduleFreeAdamW": lambda p, **o: ScheduleFreeAdamW(p, lr=1e-3, weight_decay=0.1, **o),
     "Muon": lambda p, **o: Muon(p, lr=1e-3, **o),
     "SOAP": lambda p, **o: SOAP(p, lr=1e-3, **o),
 }
@@ -142,7 +145,7 @@ def test_the_path_is_that_of_float32_parameters(name: str) -> None:
 
 
 @pytest.mark.parametrize("rounding", ["stochastic", "24bit", "32bit"])
-@pytest.mark.parametrize("name", ["AdamW", "SGD", "Muon", "SOAP"])
+@pytest.mark.parametrize("name", ["AdamW", "SGD", "ScheduleFreeAdamW", "Muon", "SOAP"])
 def test_a_restored_optimizer_continues_bit_by_bit(name: str, rounding: str) -> None:
     p = torch.randn(9, 8, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
     one = FAMILY[name]([p], rounding=rounding)
@@ -162,6 +165,52 @@ def test_a_restored_optimizer_continues_bit_by_bit(name: str, rounding: str) -> 
     assert torch.equal(p, q)
     if rounding != "stochastic":
         assert torch.equal(one.state[p][REST], two.state[q][REST])
+
+
+def test_the_average_of_a_schedule_free_optimizer_is_that_of_float32_parameters() -> None:
+    """There and back the lerp rounds in float32, not in bfloat16."""
+    seen = {}
+    for dtype, rounding in ((torch.float32, "nearest"), (torch.bfloat16, "32bit")):
+        p = torch.linspace(-2, 2, 64).bfloat16().to(dtype).requires_grad_()
+        optimizer = ScheduleFreeAdamW([p], lr=1e-3, rounding=rounding)
+
+        def exact(p: torch.Tensor = p, optimizer: Any = optimizer) -> torch.Tensor:
+            rest = optimizer.state[p].get(REST)
+            return p.detach() if rest is None else ROUNDINGS["32bit"].widened(p.detach(), rest)
+
+        for t in range(5):
+            p.grad = gradients(t)[0].to(dtype)
+            optimizer.step()
+        gradient_point = exact().clone()
+        optimizer.eval()
+        average = exact().clone()
+        optimizer.train()
+        assert torch.allclose(exact(), gradient_point, rtol=1e-6, atol=1e-7)
+        seen[dtype] = (gradient_point, average)
+    for a, b in zip(*seen.values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic", "24bit", "32bit"])
+def test_steps_of_mezo_that_bfloat16_would_lose_are_kept(rounding: str) -> None:
+    """Losses with a slope of one along every direction: the path is the sum of the directions."""
+    p = torch.full((2048,), 1.203125, dtype=torch.bfloat16, requires_grad=True)
+    start, rate = p.detach().float(), ULP / 20
+    optimizer = MeZO([p], lr=rate, eps=0.5, rounding=rounding)
+    for _ in range(16):
+        losses = iter([1.0, 0.0])
+        optimizer.step(lambda losses=losses: next(losses))  # type: ignore[misc]
+    path = sum(direction_like(p, 0, t, 0, 0) for t in range(16)) * -rate
+    rest = optimizer.state[p].get(REST) if rounding in BITS else None
+    value = p.detach().float() if rest is None else ROUNDINGS[rounding].widened(p.detach(), rest)
+    moved = value - start
+    if rounding == "nearest":
+        assert not moved.any()
+    elif rounding == "stochastic":
+        share = (moved * path).sum() / path.square().sum()  # 1 on average
+        assert abs(share - 1) < 0.2
+    else:
+        assert (moved - path).abs().max() <= 16 * 2.0 ** -BITS[rounding]
 
 
 def test_a_state_of_another_rounding_is_taken_over() -> None:
@@ -193,8 +242,8 @@ def test_what_cannot_be_is_refused_and_others_stay_as_they_are() -> None:
     with pytest.raises(ValueError, match="is float16"):
         optimizer.add_param_group({"params": [half]})
     assert len(optimizer.param_groups) == 1
-    with pytest.raises(ValueError, match="leave rounding out"):
-        ScheduleFreeAdamW([p], rounding="stochastic")
+    with pytest.raises(ValueError, match="keep=False puts parameters back by arithmetic"):
+        MeZO([p], keep=False, rounding="24bit")
     twin = p.detach().clone().requires_grad_()
     for q, other in ((p, optimizer), (twin, AdamW([twin]))):
         q.grad = torch.ones(2)

@@ -37,7 +37,12 @@ def compiled(kernel: Any, kinds: dict[str, str], constants: dict[str, Any], **op
     """What the machine code of `kernel` uses; pointers and sizes of matrices are multiples of 16."""
     names = kernel.arg_names
     signature = {n: "constexpr" if n in constants else kinds.get(n, "i32") for n in names}
-    loose = {"tensors", *(n for n, kind in kinds.items() if kind == "fp32")} | constants.keys()
+    loose = {
+        "tensors",
+        "pitch",
+        "apart",
+        *(n for n, kind in kinds.items() if kind == "fp32"),
+    } | constants.keys()
     aligned = {(names.index(n),): [["tt.divisibility", 16]] for n in names if n not in loose}
     made = triton.compile(
         ASTSource(kernel, signature, {(names.index(k),): v for k, v in constants.items()}, aligned),

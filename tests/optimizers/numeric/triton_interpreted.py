@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from optimizers.numeric.adam import AdamW
+from optimizers.numeric.captured import rows_of
 from optimizers.numeric.codecs.codec import Codec
 from optimizers.numeric.codecs.plain import FP32
 from optimizers.numeric.codecs.table import CODECS
@@ -113,6 +114,35 @@ def an_optimizer_keeps_its_tables() -> None:
         assert torch.allclose(p, q, rtol=1e-5, atol=1e-6)
 
 
+def numbers_on_the_device_step_as_those_of_the_host() -> None:
+    """Each tensor at a step of its own: one launch is what a launch for each is."""
+    generator = torch.Generator().manual_seed(0)
+    for row in FAMILY:
+        if not row.pure:
+            continue
+        optimizer = row([torch.zeros(1)], weight_decay=0.1)
+        hyper = dict(optimizer.defaults)
+        rule, codec = optimizer.rule(hyper), CODECS["bf16-stochastic"]
+        ours = [torch.randn(n, generator=generator) for n in (5, 1024, 1500, 3, 40)]
+        theirs = [p.clone() for p in ours]
+        mine, other = (_empty(codec, rule, params) for params in (ours, theirs))
+        t = torch.tensor([1.0, 4.0, 10.0, 4.0, 11.0], dtype=torch.float64)
+        for _ in range(2):
+            grads = [torch.randn(p.shape, generator=generator) for p in ours]
+            rows = rows_of([*rule.scalars(hyper, t), -1.0, t], t)
+            Triton().run(Batch(rule, (), codec, ours, grads, mine, rows=rows))
+            for i, p in enumerate(theirs):
+                state = [[[part[i]] for part in kind] for kind in other]
+                step = int(t[i])
+                batch = Batch(rule, rule.scalars(hyper, step), codec, [p], [grads[i]], state)
+                batch.scale, batch.seed = -1.0, (step << 20) + i
+                Triton().run(batch)
+            t += 1
+        for p, q in zip(ours, theirs, strict=True):
+            off = (p - q).abs() > 1e-5 * (1 + q.abs())
+            assert off.double().mean() <= (0.01 if row.name == "Lion" else 0), row.name
+
+
 def newton_schulz_is_its_formula() -> None:
     """Batches of odd sizes, over several blocks, beside float64."""
     generator = torch.Generator().manual_seed(0)
@@ -131,5 +161,6 @@ if __name__ == "__main__":
     every_rule_is_its_definition()
     every_codec_stores_what_eager_stores()
     an_optimizer_keeps_its_tables()
+    numbers_on_the_device_step_as_those_of_the_host()
     newton_schulz_is_its_formula()
     print("agreed")  # noqa: T201

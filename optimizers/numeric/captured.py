@@ -1,0 +1,89 @@
+"""Steps whose numbers are computed where the tensors are, for CUDA graphs and `torch.compile`.
+
+A captured step is replayed without Python: a rate or a step count that the host had put into it would
+stay as it was. Here the step counts, the rule's scalars, and the factor of gradients are tensors on the
+device, by the same formulas, and one call steps all tensors of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimizers.numeric.codecs.table import codec_for, codec_named
+from optimizers.numeric.executors.batch import Batch, seed_of
+from optimizers.numeric.executors.choice import choose
+from optimizers.numeric.optimizer import local, real
+from optimizers.numeric.rules.rule import Rule
+
+__all__ = ["rows_of", "run", "wide"]
+
+
+def wide(value: Any) -> Any:
+    """A hyperparameter that scalars are computed from: float64 where it is a tensor."""
+    if isinstance(value, Tensor):
+        return value.double()
+    if isinstance(value, tuple | list):
+        return tuple(wide(x) for x in value)
+    return value
+
+
+def rows_of(values: Sequence[Any], like: Tensor) -> Tensor:
+    """Numbers and tensors as the rows of a matrix, each as long as `like` and on its device.
+
+    >>> rows_of([0.5, torch.tensor([1.0, 2.0])], torch.zeros(2, dtype=torch.float64))
+    tensor([[0.5000, 0.5000],
+            [1.0000, 2.0000]], dtype=torch.float64)
+    """
+    zero = torch.zeros_like(like)  # to fill with a rate would compile anew for every rate
+    return torch.stack([zero + (x.to(zero) if isinstance(x, Tensor) else x) for x in values])
+
+
+def run(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    states: Sequence[Tensor],
+    rows: Tensor,
+    rule: Rule,
+    state: str,
+    backend: str,
+) -> set[str]:
+    """Step `params` in place by the numbers in `rows`; returns the names of the executors.
+
+    `states` lists the parts of each state of the first tensor, then of the second. On a CPU the
+    numbers are read, and tensors at the same step go together.
+    """
+    parts = iter(states)
+    known = rows.t().tolist() if rows.device.type == "cpu" else None
+    buckets: dict[Any, list[tuple[int, list[list[Tensor]]]]] = {}
+    for i, p in enumerate(params):
+        codec = codec_for(state, p)
+        held = [[local(real(next(parts))) for _ in codec.suffixes] for _ in rule.states]
+        numbers = tuple(known[i]) if known is not None else ()
+        buckets.setdefault((p.dtype, codec.name, numbers), []).append((i, held))
+    ran = set()
+    for (_, name, numbers), bucket in buckets.items():
+        places = [i for i, _ in bucket]
+        batch = Batch(
+            rule,
+            numbers[:-2],
+            codec_named(name),
+            [local(real(params[i])) for i in places],
+            [local(real(grads[i])) for i in places],
+            [
+                [list(column) for column in zip(*(held[k] for _, held in bucket), strict=True)]
+                for k in range(len(rule.states))
+            ],
+        )
+        if known is None:
+            same = len(places) == len(params)
+            batch.rows = rows if same else torch.stack([rows[:, i] for i in places], 1)
+        else:
+            batch.scale, batch.seed = numbers[-2], seed_of(int(numbers[-1]))
+        executor = choose(backend, batch)
+        executor.run(batch)
+        ran.add(executor.name)
+    return ran
