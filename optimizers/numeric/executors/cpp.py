@@ -7,6 +7,7 @@ encode, without leaving the processor's cache. Compiling and calling is somebody
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -90,21 +91,25 @@ COMPANDING = r"""
 using code_scale = uint16_t;
 static inline float from_half(uint16_t h) {
   const uint32_t exponent = (h >> 10) & 31u, fraction = h & 1023u;
-  if (exponent == 0) return float(fraction) * 5.9604644775390625e-8f;
   const uint32_t u = ((exponent + 112u) << 23) | (fraction << 13);
-  float f; std::memcpy(&f, &u, 4); return f;
+  float f; std::memcpy(&f, &u, 4);
+  return exponent == 0 ? float(int(fraction)) * 5.9604644775390625e-8f : f;
 }
 static inline uint16_t to_half(float x) {  // of 2^-24 to 65504, rounded to nearest even
   uint32_t u; std::memcpy(&u, &x, 4);
-  if (x < 6.103515625e-5f) return uint16_t(std::nearbyint(x * 16777216.0f));
-  return uint16_t((u + 0xFFFu + ((u >> 13) & 1u) - (112u << 23)) >> 13);
+  const int small = int(std::nearbyint((x < 6.103515625e-5f ? x : 0.0f) * 16777216.0f));
+  const uint32_t large = (u + 0xFFFu + ((u >> 13) & 1u) - (112u << 23)) >> 13;
+  return uint16_t(x < 6.103515625e-5f ? uint32_t(small) : large);
 }
 static inline T opened(code_scale s) { const T r = T(from_half(s)); return r * r; }
-static inline code_scale closed(T top) {
-  if (!(top > T(0))) return 0;
-  T r = std::sqrt(top);
-  r = r < T(5.9604644775390625e-8) ? T(5.9604644775390625e-8) : r > T(65504) ? T(65504) : r;
-  return to_half(float(r));
+// The largest magnitudes of the groups become their scales, as stored and as read again.
+static inline void close_all(T* top, code_scale* to, int n) {
+  for (int q = 0; q < (n + GROUP - 1) / GROUP; ++q) {
+    T r = std::sqrt(top[q]);
+    r = r < T(5.9604644775390625e-8) ? T(5.9604644775390625e-8) : r > T(65504) ? T(65504) : r;
+    to[q] = top[q] > T(0) ? to_half(float(r)) : uint16_t(0);
+    top[q] = opened(to[q]);
+  }
 }
 static inline void decode_signed(const uint8_t* code, T* to, int n, T scale) {
   for (int k = 0; k < n; ++k) {
@@ -120,61 +125,69 @@ static inline void decode_unsigned(const uint8_t* code, T* to, int n, T scale) {
 }
 static inline void encode_signed(const T* value, uint8_t* code, int n, T scale) {
   const T inverse = scale > T(0) ? T(1) / scale : T(0);
+  int at[GROUP];
   for (int k = 0; k < n; ++k) {
     T x = value[k] * inverse;
-    x = x < T(-1) ? T(-1) : x > T(1) ? T(1) : x;
-    code[k] = uint8_t(int(std::nearbyint(T(2) * x / (T(1) + std::fabs(x)) * T(127))) + 128);
+    x = x > T(-1) ? (x < T(1) ? x : T(1)) : T(-1);  // NaN, too
+    at[k] = int(std::nearbyint(T(2) * x / (T(1) + std::fabs(x)) * T(127))) + 128;
   }
+  for (int k = 0; k < n; ++k) code[k] = uint8_t(at[k]);
 }
 static inline void encode_unsigned(const T* value, uint8_t* code, int n, T scale) {
   const T inverse = scale > T(0) ? T(1) / scale : T(0);
+  int at[GROUP];
   for (int k = 0; k < n; ++k) {
     T x = value[k] * inverse;
-    x = x < T(0) ? T(0) : x > T(1) ? T(1) : x;
+    x = x > T(0) ? (x < T(1) ? x : T(1)) : T(0);
     const int c = int(std::nearbyint(std::sqrt(x) * T(255)));
-    code[k] = uint8_t(value[k] > T(0) && c < 1 ? 1 : c);
+    at[k] = value[k] > T(0) && c < 1 ? 1 : c;
   }
+  for (int k = 0; k < n; ++k) code[k] = uint8_t(at[k]);
 }
 """
 
+# The map has decades, each with twice the codes of the one below. A comparison for each finds the decade,
+# and a product the place in it: the loops have neither a table nor a branch.
 DYNAMIC = r"""
 using code_scale = float;
-struct Book {
-  T value[256], edge[256];
-  Book(const T (&values)[256]) {
-    for (int k = 0; k < 256; ++k) value[k] = values[k];
-    for (int k = 0; k < 255; ++k) edge[k] = (values[k + 1] + values[k]) / T(2);
-  }
-  void decode(const uint8_t* code, T* to, int n, T scale) const {
-    for (int k = 0; k < n; ++k) to[k] = value[code[k]] * scale;
-  }
-  // For each value how many edges lie below it: all of a group halve their range together, so that
-  // the processor looks up many at once.
-  void find(const T* of, int* at, int n, T scale) const {
-    T x[GROUP];
-    for (int k = 0; k < n; ++k) x[k] = scale > T(0) ? of[k] / scale : T(0), at[k] = 0;
-    for (int step = 128; step; step >>= 1)
-      for (int k = 0; k < n; ++k) at[k] += x[k] <= edge[at[k] + step - 1] ? 0 : step;
-  }
-};
-static const Book SIGNED({@SIGNED@}), UNSIGNED({@UNSIGNED@});
 static inline T opened(code_scale s) { return T(s); }
-static inline code_scale closed(T top) { return float(top); }
+static inline void close_all(T* top, code_scale* to, int n) {
+  for (int q = 0; q < (n + GROUP - 1) / GROUP; ++q) to[q] = float(top[q]), top[q] = T(to[q]);
+}
+static const T SIGNED[256] = {@SIGNED@}, UNSIGNED[256] = {@UNSIGNED@};
 static inline void decode_signed(const uint8_t* code, T* to, int n, T scale) {
-  SIGNED.decode(code, to, n, scale);
+  for (int k = 0; k < n; ++k) to[k] = SIGNED[code[k]] * scale;
 }
 static inline void decode_unsigned(const uint8_t* code, T* to, int n, T scale) {
-  UNSIGNED.decode(code, to, n, scale);
+  for (int k = 0; k < n; ++k) to[k] = UNSIGNED[code[k]] * scale;
+}
+static inline T normal(T x, T scale) { return scale > T(0) ? x / scale : T(0); }
+static inline int place(T x, T size, T slope) {  // of codes whose decade begins with `size`
+  const T in = x * slope - size * T(1.0 / 9);
+  return int(size) + int(in < size - T(1) ? in : size - T(1));
 }
 static inline void encode_signed(const T* value, uint8_t* code, int n, T scale) {
   int at[GROUP];
-  SIGNED.find(value, at, n, scale);
+  for (int k = 0; k < n; ++k) {
+    const T y = normal(value[k], scale), x = std::fabs(y);
+    T size = T(@SIZE_SIGNED@), slope = T(@SLOPE_SIGNED@);
+@DECADES_SIGNED@
+    const int u = x <= T(@FIRST_SIGNED@) ? 0 : place(x, size, slope);
+    at[k] = y <= T(@LAST_SIGNED@) ? (y < T(0) ? 127 - u : 127 + u) : 255;
+  }
   for (int k = 0; k < n; ++k) code[k] = uint8_t(at[k]);
 }
 static inline void encode_unsigned(const T* value, uint8_t* code, int n, T scale) {
   int at[GROUP];
-  UNSIGNED.find(value, at, n, scale);
-  for (int k = 0; k < n; ++k) code[k] = uint8_t(value[k] > T(0) && at[k] < 1 ? 1 : at[k]);
+  for (int k = 0; k < n; ++k) {
+    const T x = normal(value[k], scale);
+    T size = T(@SIZE_UNSIGNED@), slope = T(@SLOPE_UNSIGNED@);
+@DECADES_UNSIGNED@
+    const int c = x <= T(@FIRST_UNSIGNED@) ? 0 : place(x, size, slope) - 1;
+    const int found = x <= T(@LAST_UNSIGNED@) ? c : 255;
+    at[k] = value[k] > T(0) && found < 1 ? 1 : found;
+  }
+  for (int k = 0; k < n; ++k) code[k] = uint8_t(at[k]);
 }
 """
 
@@ -189,13 +202,23 @@ static void span(const int64_t* table, int64_t tensors, int64_t i, int64_t first
 }
 """
 
+# A unit goes through in stages, each over all of its groups: what one group waits for (its largest
+# value, its scale) is at hand when the next stage begins.
 GROUPED_SPAN = r"""
+template <class Act> static inline void each_group(int n, Act act) {
+  int first = 0;
+  for (; first + GROUP <= n; first += GROUP) act(first / GROUP, first, GROUP);
+  if (first < n) act(first / GROUP, first, n - first);
+}
+
 static void span(const int64_t* table, int64_t tensors, int64_t i, int64_t first, int64_t last,
                  const double* h, uint64_t seed) {
 @POINTERS@
 @SCALARS@
-  const auto group = [&](int64_t at, int n) __attribute__((always_inline)) {
+  const auto unit = [&](int64_t at, int n) __attribute__((always_inline)) {
     const int64_t which = at / GROUP;
+    code_scale closed_now[UNIT / GROUP];
+    T scale_of[UNIT / GROUP];
 @DECODE@
     for (int k = 0; k < n; ++k) {
       const int64_t j = at + k;
@@ -204,8 +227,8 @@ static void span(const int64_t* table, int64_t tensors, int64_t i, int64_t first
 @ENCODE@
   };
   int64_t at = first;
-  for (; at + GROUP <= last; at += GROUP) group(at, GROUP);
-  if (at < last) group(at, int(last - at));
+  for (; at + UNIT <= last; at += UNIT) unit(at, UNIT);
+  if (at < last) unit(at, int(last - at));
 }
 """
 
@@ -306,13 +329,35 @@ def _codec(name: str, pieces: dict[str, Any]) -> str:
         case "8bit":
             return LARGEST + COMPANDING
         case "8bit-dynamic":
-            for which, signed in (("@SIGNED@", True), ("@UNSIGNED@", False)):
-                pieces[which] = ", ".join(f"T({x!r})" for x in dynamic.code_book(signed))
+            pieces |= _map()
             return LARGEST + DYNAMIC
         case "bf16-stochastic":
             return STOCHASTIC
         case _:
             return ""
+
+
+def _map() -> dict[str, str]:
+    """The dynamic map: its values, its first and last edge, and where its decades begin."""
+    found = {}
+    for name, zero, power in (("SIGNED", 127, 6), ("UNSIGNED", -1, 7)):
+        book = dynamic.code_book(name == "SIGNED")
+        edges = [(a + b) / 2 for a, b in pairwise(book)]
+        least = 0 if name == "SIGNED" else 1  # the smallest decade
+        found[f"@{name}@"] = ", ".join(f"T({x!r})" for x in book)
+        found[f"@FIRST_{name}@"] = repr(edges[zero + 2**least - 1])
+        found[f"@LAST_{name}@"] = repr(edges[-1])
+        slope = [f"T({10.0 ** (power - i) * 2**i / 0.9!r})" for i in range(power + 1)]
+        found[f"@SIZE_{name}@"], found[f"@SLOPE_{name}@"] = str(2**least), slope[least]
+        lines = []
+        for i in range(least + 1, power + 1):
+            above = f"x > T({edges[zero + 2**i - 1]!r})"
+            lines += [
+                f"size = {above} ? T({2**i}) : size;",
+                f"slope = {above} ? {slope[i]} : slope;",
+            ]
+        found[f"@DECADES_{name}@"] = _indented(lines, 4)
+    return found
 
 
 def _sign(state: State) -> str:
@@ -321,16 +366,21 @@ def _sign(state: State) -> str:
 
 def _decoded(k: int, state: State) -> list[str]:
     return [
-        f"T held{k}[GROUP];",
-        f"decode_{_sign(state)}(S{k} + at, held{k}, n, opened(C{k}[which]));",
+        f"T held{k}[UNIT];",
+        "each_group(n, [&](int q, int from, int m) {",
+        f"  decode_{_sign(state)}(S{k} + at + from, held{k} + from, m, opened(C{k}[which + q]));",
+        "});",
     ]
 
 
 def _encoded(k: int, state: State) -> list[str]:
     return [
-        f"const code_scale closed{k} = closed(largest(held{k}, n));",
-        f"C{k}[which] = closed{k};",
-        f"encode_{_sign(state)}(held{k}, S{k} + at, n, opened(closed{k}));",
+        f"each_group(n, [&](int q, int from, int m) {{ scale_of[q] = largest(held{k} + from, m); }});",
+        "close_all(scale_of, closed_now, n);",
+        f"std::memcpy(C{k} + which, closed_now, (n + GROUP - 1) / GROUP * sizeof(code_scale));",
+        "each_group(n, [&](int q, int from, int m) {",
+        f"  encode_{_sign(state)}(held{k} + from, S{k} + at + from, m, scale_of[q]);",
+        "});",
     ]
 
 
