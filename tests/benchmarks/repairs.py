@@ -21,8 +21,8 @@ from optimizers.localisation import blamed_lines
 from tracegraph.kinds import KINDS
 from tracegraph.parameter import Parameter
 
-MOST_LINES = 2_000
-"""A case that runs more lines fails."""
+MOST_LINES, MOST_BITS, LONGEST = 600, 200, 1_000
+"""A case that runs more lines fails, and one whose variables become larger or longer."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def run_lines(function: Callable[..., Any], call: tuple[Any, ...]) -> tuple[Any,
         if event == "line":
             lines.add(frame.f_lineno)
             count += 1
-            if count > MOST_LINES:
-                raise TimeoutError("too many lines")
+            if count > MOST_LINES or any(map(_grown, frame.f_locals.values())):
+                raise TimeoutError("it runs too long")
         return step
 
     sys.settrace(step)
@@ -76,6 +76,12 @@ def run_lines(function: Callable[..., Any], call: tuple[Any, ...]) -> tuple[Any,
     finally:
         sys.settrace(None)
     return result, lines
+
+
+def _grown(value: Any) -> bool:
+    if isinstance(value, int):
+        return value.bit_length() > MOST_BITS
+    return isinstance(value, (str, list)) and len(value) > LONGEST
 
 
 def _digits(n: int) -> int:
