@@ -1,5 +1,7 @@
 """Code is taken for its speed only when it is faster, and seldom when it is not."""
 
+import functools
+import importlib.util
 from random import Random
 
 import pytest
@@ -116,6 +118,7 @@ def test_code_that_fails_on_a_call_is_refused_with_its_line():
     [
         (lambda: Faster(), "calls as tuples"),
         (lambda: Faster(3), "calls as tuples"),
+        (lambda: Faster(len, (1,)), "calls as tuples"),
         (lambda: Faster((1,), pairs=4), "can never tell"),
         (lambda: Faster((1,), by=1), "share"),
     ],
@@ -147,3 +150,125 @@ def test_where_it_cannot_stand():
         class H:
             def f(self):
                 return 1
+
+
+def test_generators_and_awaited_code_are_timed_by_what_uses_them():
+    def fine(f):
+        assert list(f(3)) == [0, 1, 2]
+
+    def drain(f):
+        return sum(f(200_000))
+
+    @bundle(trainable=True, trust=True, checks=[fine, Faster(drain, pairs=12)])
+    def numbers(n):
+        for i in range(n):
+            if i >= 0 and i % 1 == 0:
+                yield int(float(i))
+
+    numbers.parameter.assign("def numbers(n):\n    yield from range(n)\n", origin="optimizer")
+    assert "yield from" in numbers.parameter.data
+
+
+class Shop:
+    """A shop whose method may be made faster."""
+
+    def __init__(self):
+        self.sold = 0
+
+    def is_right(total):
+        assert total(Shop(), 10) == 45
+
+    def spend(total):
+        shop = Shop()
+        total(shop, 300_000)
+        return shop.sold
+
+    @bundle(trainable=True, checks=[is_right, Faster(spend, pairs=12)])
+    def total(self, n):
+        self.sold += 1
+        result = 0
+        for i in range(n):
+            result += i
+        return result
+
+
+def test_a_method_is_timed_on_an_object_of_its_own():
+    shop = Shop()
+    code = shop.total.parameter
+    fast = "def total(self, n):\n    self.sold += 1\n    return n * (n - 1) // 2\n"
+    code.assign(fast, origin="optimizer")
+    assert shop.total(4).data == 6
+    assert shop.sold == 1
+    with pytest.raises(Rejected, match="is not faster"):
+        code.assign(fast.replace("+= 1", "+= 2 - 1"), origin="optimizer")
+    with pytest.raises(Rejected, match="is_right"):
+        code.assign("def total(self, n):\n    return 0\n", origin="optimizer")
+
+
+SLOW = """
+class Sorter:
+    def sort(self, items):
+        found = []
+        for item in items:
+            place = 0
+            while place < len(found) and found[place] < item:
+                place += 1
+            found.insert(place, item)
+        return found
+"""
+QUICK = "class Sorter:\n    def sort(self, items):\n        return sorted(items)\n"
+MODULE = SLOW + "\ndef sort(items):\n    return Sorter().sort(items)\n"
+
+
+@pytest.mark.parametrize("kind", ["class", "module"])
+def test_classes_and_modules_are_timed_by_what_uses_them(kind, tmp_path):
+    path = tmp_path / f"sorters_{kind}.py"
+    path.write_text(MODULE)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def sort(thing, items):
+        result = thing().sort(items) if kind == "class" else thing.sort(items)
+        return getattr(result, "data", result)
+
+    def is_right(thing):
+        assert sort(thing, [3, 1, 2]) == [1, 2, 3]
+
+    target = module.Sorter if kind == "class" else module
+    work = Faster(lambda thing: sort(thing, list(range(900, 0, -1)) * 2), pairs=12)
+    made = bundle(trainable=True, checks=[is_right, work])(target)
+    text = made.parameter.data
+    with pytest.raises(Rejected, match="is not faster"):
+        made.parameter.assign(text + "\n# the same\n", origin="optimizer")
+    quick = QUICK if kind == "class" else text.replace(SLOW, "\n" + QUICK)
+    made.parameter.assign(quick, origin="optimizer")
+    assert sort(made, [2, 1]) == [1, 2]
+
+
+def test_the_false_acceptance_rate_holds_for_a_class_in_use(monkeypatch):
+    machine = Machine(0, {"old": 1.0})
+    run = machine.made("old")
+    monkeypatch.setattr(
+        "tracegraph.trainable.IsFaster", functools.partial(IsFaster, clock=machine.clock)
+    )
+
+    @bundle(
+        trainable=True,
+        trust=True,
+        checks=[lambda kind: True, Faster(lambda kind: kind().work(run), rate=0.05)],
+    )
+    class Worker:
+        def work(self, action):
+            return action()
+
+    trials = 400
+    accepted = 0
+    for number in range(trials):
+        try:
+            Worker.parameter.assign(f"{Worker.parameter.initial}\n# {number}\n")
+        except Rejected:
+            continue
+        accepted += 1
+    assert accepted / trials <= 0.05 + 3 * (0.05 * 0.95 / trials) ** 0.5
+    assert accepted

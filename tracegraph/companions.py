@@ -19,7 +19,8 @@ __all__ = ["Companion", "companions", "written"]
 
 _ASKED_BY_SYNTAX = frozenset({
     "__abs__", "__add__", "__and__", "__bool__", "__call__", "__contains__", "__enter__", "__eq__",
-    "__exit__",    "__float__", "__floordiv__", "__ge__", "__getitem__", "__gt__", "__hash__", "__int__", "__invert__",
+    "__exit__", "__float__", "__floordiv__", "__ge__", "__getitem__", "__gt__", "__hash__", "__int__",
+    "__invert__",
     "__iter__", "__le__", "__len__", "__lt__", "__matmul__", "__mod__", "__mul__", "__ne__", "__neg__",
     "__next__", "__or__", "__pos__", "__pow__", "__radd__", "__reversed__", "__rmul__", "__rsub__",
     "__setitem__", "__str__", "__sub__", "__truediv__", "__xor__",

@@ -156,6 +156,18 @@ class Constraint:
         except (TypeError, ValueError):
             return raw
 
+    def following(self, parameter: Any) -> Constraint:
+        """The same for a copy of a parameter: conditions that look at its value look at the copy's."""
+        told = [getattr(predicate, "following", None) for predicate in self._predicates]
+        if not any(told):
+            return self
+        twin = copy.copy(self)
+        twin._predicates = tuple(
+            predicate if follow is None else follow(parameter)
+            for predicate, follow in zip(self._predicates, told, strict=True)
+        )
+        return twin
+
     def fault(self, value: Any) -> str | None:
         """Why `value` is not taken, or ``None`` when it is."""
         if self.annotation is not None:

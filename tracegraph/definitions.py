@@ -35,10 +35,8 @@ _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 _PROPERTIES = frozenset({"property", "cached_property", "setter", "deleter", "getter"})
 _BASES = "_bases_at_decoration"
 _REFUSED = {
-    "__new__": "objects are made before any text is asked",
     "__getattribute__": "every access would go through the text, also that of the recorder",
     "__del__": "it would run at a moment that nobody chose",
-    "__slots__": "an object's values must be in its __dict__, which all versions share",
 }
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
 
@@ -51,12 +49,15 @@ class Around(NamedTuple):
         cells: the variables of functions around it that its methods use.
         bases: the base classes themselves.
         qualname: where it stands.
+        whole: why the values of its objects are not in a ``__dict__`` that another class could share, or
+            nothing: then methods work on the objects themselves.
     """
 
     names: dict[str, Any]
     cells: dict[str, types.CellType]
     bases: tuple[Any, ...]
     qualname: str
+    whole: str = ""
 
 
 class Member(NamedTuple):
@@ -82,6 +83,10 @@ def members_of(body: Iterable[ast.stmt], owner: str = "") -> dict[str, Member]:
             if fields and item.decorator_list:  # a decorator may make the constructor of them
                 found[f"{owner}{item.name} fields"] = Member(f"fields {fields}", item.lineno)
             found |= members_of(item.body, f"{owner}{item.name}.")
+            line = _defines(item, "__slots__")
+            if line is not None:
+                slots = next(ast.unparse(n) for n in item.body if n.lineno == line)
+                found[f"{owner}{item.name}.__slots__"] = Member(slots, line)
     return found
 
 
@@ -171,13 +176,14 @@ class ClassSource(Text):
             line = _defines(definition, name)
             if line is not None:
                 raise BadSource(f"a trainable class has no {name}: {why}", text=text, line=line)
-        added = f"{entry}.__init__"
-        if added in found and added not in self.members:
-            raise BadSource(
-                f"{entry!r} is made without arguments of its own; an __init__ would change that",
-                text=text,
-                line=found[added].line,
-            )
+        for name in ("__init__", "__new__", "__slots__"):
+            added = f"{entry}.{name}"
+            if added in found and added not in self.members:
+                raise BadSource(
+                    f"{entry!r} makes its objects without {name} of its own; one would change that",
+                    text=text,
+                    line=found[added].line,
+                )
         self.around = around or Around({}, {}, (object,), entry)
         self._module = self._compiled()
 
@@ -189,7 +195,6 @@ class ClassSource(Text):
             BadSource: the source cannot be had, or objects of the class are no plain Python objects.
         """
         functions = _functions(target)
-        _check_layout(target)
         definition, lines = class_statement(target)
         kept = kept_decorators(definition, functions[0], is_marker)
         start = kept[0].lineno if kept else definition.lineno
@@ -203,7 +208,9 @@ class ClassSource(Text):
         return cls(
             text.rstrip() + "\n",
             entry=target.__name__,
-            around=Around(functions[0].__globals__, cells, bases, target.__qualname__),
+            around=Around(
+                functions[0].__globals__, cells, bases, target.__qualname__, _whole(target)
+            ),
             flags=future_flags(functions[0]),
         )
 
@@ -225,8 +232,23 @@ class ClassSource(Text):
 
     def compile(self) -> type:
         """The class that the text defines, with what is around the original."""
+        return self._run(self._module)
+
+    def compile_for(self, target: type) -> type:
+        """A class whose functions work on objects of `target`, also by ``super()``; it makes none itself."""
+        made = self._run(self._compiled(alone=True))
+        for member in vars(made).values():
+            function = inspect.unwrap(getattr(member, "__func__", getattr(member, "fget", member)))
+            code = getattr(function, "__code__", None)
+            if code is not None and "__class__" in code.co_freevars:
+                cell = function.__closure__[code.co_freevars.index("__class__")]
+                if is_filled(cell) and cell.cell_contents is made:
+                    cell.cell_contents = target
+        return made
+
+    def _run(self, module: types.CodeType) -> type:
         cells = {**self.around.cells, _BASES: types.CellType(self.around.bases)}
-        made = inner_code(inner_code(self._module, "_outer"), "_make")
+        made = inner_code(inner_code(module, "_outer"), "_make")
         new: type = types.FunctionType(
             made, self.around.names, closure=tuple(cells[n] for n in made.co_freevars)
         )()
@@ -260,9 +282,17 @@ class ClassSource(Text):
                 own |= {(a.asname or a.name).partition(".")[0] for a in item.names}
         return own
 
-    def _compiled(self) -> types.CodeType:
+    def _compiled(self, *, alone: bool = False) -> types.CodeType:
+        """The text, with the bases themselves in the place of their names, or without bases and slots."""
         tree = copy.deepcopy(self.tree)
         definition = definition_of(tree, self.entry, ast.ClassDef)
+        if alone:
+            definition.keywords = []
+            line = _defines(definition, "__slots__")
+            definition.body = [n for n in definition.body if n.lineno != line] or [ast.Pass()]
+            if not definition.decorator_list:
+                definition.bases = []
+            ast.fix_missing_locations(tree)
         if definition.bases:
             read = ast.Starred(ast.Name(_BASES, ast.Load()), ast.Load())
             definition.bases = [
@@ -302,21 +332,17 @@ def _functions(target: type) -> list[types.FunctionType]:
     return written
 
 
-def _check_layout(target: type) -> None:
-    name = target.__qualname__
+def _whole(target: type) -> str:
+    """Why objects of a class are more than a ``__dict__`` that another class could share, or nothing."""
     if type(target) not in (type, abc.ABCMeta):
-        raise BadSource(
-            f"{name!r} is made by the metaclass {type(target).__name__}, which would run for every "
-            "version; a trainable class has none"
-        )
+        return f"it is made by the metaclass {type(target).__name__}"
+    if "__new__" in vars(target):
+        return "it has a __new__"
     for base in target.__mro__[:-1]:
         plain = base.__flags__ & _HEAP_TYPE or base.__module__ in ("typing", "_typing")
         if not plain or vars(base).get("__slots__"):
-            kind = base.__qualname__
-            raise BadSource(
-                f"objects of {name!r} keep values outside their __dict__, as {kind} says; versions of "
-                f"a trainable class share the __dict__ alone: hold a {kind} in an attribute instead"
-            )
+            return f"they keep values outside their __dict__, as {base.__qualname__} says"
+    return ""
 
 
 def class_statement(target: type) -> tuple[ast.ClassDef, list[str]]:

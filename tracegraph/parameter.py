@@ -278,6 +278,7 @@ class Parameter(Node[T]):
             constraint=self.constraint,
             kind=self.kind,
         )
+        twin.constraint = self.constraint.following(twin)
         twin.origin, twin.trusted, twin._frozen = self.origin, self.trusted, self._frozen
         memo[id(self)] = twin
         return twin

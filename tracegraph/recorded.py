@@ -29,7 +29,7 @@ from tracegraph.source import Source
 from tracegraph.stepping import awaited, mode_of
 from tracegraph.travel import method_apart
 
-__all__ = ["Bundle", "Way", "operation_of"]
+__all__ = ["Bundle", "Way", "operation_of", "text_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -229,14 +229,14 @@ class Bundle(Generic[P, R]):
         host = hosted(self._way.host)
         run: Any = isolated
         if self._method or self._binding.skip:
-            run = functools.partial(method_apart, text_of=_text_of)
+            run = functools.partial(method_apart, text_of=text_of)
         return run(  # type: ignore[no-any-return]
             source.text, source.entry, self._function, self._way.sandbox, host,
             profile=self._way.profile,
         )  # fmt: skip
 
 
-def _text_of(instance: Any, method: Any) -> str | None:
+def text_of(instance: Any, method: Any) -> str | None:
     """The text in force of another method that goes along with one; the call has read it."""
     if not isinstance(method, Bundle) or method.parameter is None:
         return None

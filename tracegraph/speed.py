@@ -22,7 +22,7 @@ _MOST_REMEMBERED = 64
 
 @final
 class Faster:
-    """Take new code only when these calls take less time than with the present code.
+    """Take new code only when some work takes less time with it than with the present code.
 
     Give it among ``checks=``, beside at least one test: code that is fast and wrong is easy to find. Old and
     new run in turns, `pairs` times, and only who won a pair counts (see `tracegraph.timing`). Code
@@ -30,25 +30,34 @@ class Faster:
     are taken on average. A text that was in force before is always taken again.
 
     Args:
-        calls: the arguments of each call, as tuples. Together they should take well over the time that a
-            call in the sandbox costs, 5 ms.
+        work: for a plain function the arguments of each call, as tuples; for anything one function that is
+            given the function, the method, the class or the module, and uses it, as a test does. It runs
+            here and the code where it would run. A call in the sandbox costs 5 ms of its own: let the
+            work take longer than that, or trust the code.
         rate: the chance of a false acceptance.
         by: the least share of the time that must be saved: 0.1 asks for ten percent.
         pairs: how often both are timed.
 
     Raises:
-        ValueError: no calls, or too few pairs for that rate.
+        ValueError: no work, or too few pairs for that rate.
 
     >>> Faster((10_000,), (20_000,), by=0.1).describe()
     'takes at least 10 % less time than the present code'
     """
 
     def __init__(
-        self, *calls: tuple[Any, ...], rate: float = 0.01, by: float = 0.0, pairs: int = 30
+        self,
+        *work: tuple[Any, ...] | Callable[[Any], object],
+        rate: float = 0.01,
+        by: float = 0.0,
+        pairs: int = 30,
     ) -> None:
-        if not calls or not all(isinstance(call, tuple) for call in calls):
+        calls = tuple(call for call in work if isinstance(call, tuple))
+        uses = work[0] if len(work) == 1 and callable(work[0]) else None
+        if not work or (uses is None and len(calls) < len(work)):
             raise ValueError(
-                f"Faster takes calls as tuples of arguments: ((10,), (20,)), got {calls!r}"
+                "Faster takes calls as tuples of arguments, ((10,), (20,)), or one function that uses the "
+                f"code; got {work!r}"
             )
         if needed_wins(pairs, rate) > pairs:
             raise ValueError(
@@ -56,11 +65,12 @@ class Faster:
             )
         if not 0 <= by < 1:
             raise ValueError(f"by= is a share from 0 to below 1, got {by}")
+        self.uses: Callable[[Any], object] | None = uses
         self.calls, self.rate, self.by, self.pairs = calls, rate, by, pairs
 
     def __call__(self, *_: Any) -> bool:
         """Refuse: it is no test by itself."""
-        raise TypeError("Faster stands in checks=[...] of a trainable function")
+        raise TypeError("Faster stands in checks=[...] of something trainable")
 
     def describe(self) -> str:
         """The condition in words."""
@@ -75,7 +85,7 @@ class IsFaster:
 
     Args:
         wanted: how much, and how surely.
-        made: makes of a text what runs all calls once.
+        made: makes of a text what does the work once.
         first: the text in force until `follow` names the parameter.
         clock: seconds.
     """
@@ -91,6 +101,11 @@ class IsFaster:
     def follow(self, parameter: Parameter[str]) -> None:
         """Compare with what `parameter` holds from now on."""
         self._parameter = parameter
+
+    def following(self, parameter: Parameter[str]) -> IsFaster:
+        """The same check of a copy of the parameter, as every object has of its methods' code."""
+        known = set(self._held), dict(self._known)
+        return IsFaster(self.wanted, self.made, self.first, self.clock, parameter, *known)
 
     def describe(self) -> str:
         """The condition in words."""

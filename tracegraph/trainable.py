@@ -6,8 +6,9 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
+from tracegraph.calling import Binding
 from tracegraph.codechecks import CodeCheck, PassesTests
 from tracegraph.constraint import Constraint
 from tracegraph.definitions import ClassSource, ModuleSource
@@ -18,9 +19,10 @@ from tracegraph.kinds import KINDS, show
 from tracegraph.operators import Operation
 from tracegraph.parameter import Parameter
 from tracegraph.profiling import way_of
-from tracegraph.recorded import Bundle, Way, operation_of
+from tracegraph.recorded import Bundle, Way, operation_of, text_of
 from tracegraph.source import BadSource, Source
 from tracegraph.speed import Faster, IsFaster
+from tracegraph.travel import method_apart
 from tracegraph.whole import ClassCode, Place, Program
 
 __all__ = ["trainable_class", "trainable_function", "trainable_module"]
@@ -47,36 +49,24 @@ def trainable_function(
         new = source.replaced(text)
         if way.trust:
             return new.compile(target)
+        if Binding(target).skip:
+            return method_apart(
+                text, new.entry, target, way.sandbox, hosted(way.host), text_of=text_of
+            )
         return apart(text, new.entry, target, way.sandbox, way.host)
 
-    listed = _listed(checks)
-    tests = [check for check in listed if not isinstance(check, Faster)]
-    timed = [
-        IsFaster(check, functools.partial(_round, source, target, way, check.calls), source.text)
-        for check in listed
-        if isinstance(check, Faster)
-    ]
-    if timed and all(isinstance(check, CodeCheck) for check in tests):
-        raise TypeError("Faster needs a test beside it in checks=: fast and wrong is easy")
-    if timed and way_of(target) != "value":
-        raise TypeError(f"Faster times plain functions, and {source.entry!r} is none")
-    conditions = [constraint, *_conditions(tests, source.text, made), *timed]
+    def calls_of(calls: tuple[tuple[Any, ...], ...], text: str) -> Callable[[], object]:
+        if way.trust:
+            function = made(text)
+            return lambda: [function(*call) for call in calls]
+        entry = source.replaced(text).entry
+        return functools.partial(many(text, entry, target, way.sandbox, way.host), calls)
+
+    plain = way_of(target) == "value" and not Binding(target).skip
+    tests, timed = _conditions(checks, source.text, made, calls_of if plain else None)
     kept = f"defines exactly `{source.header}`"
-    parameter = _code_parameter(source, kept, conditions, operation.doc)
-    for check in timed:
-        check.follow(parameter)
+    parameter = _code_parameter(source, kept, [constraint, *tests], timed, operation.doc)
     return Bundle(target, operation, parameter=parameter, source=source, way=way)
-
-
-def _round(
-    source: Source, target: Any, way: Way, calls: tuple[tuple[Any, ...], ...], text: str
-) -> Callable[[], object]:
-    """What runs all `calls` of the function of a text once, where the text would run."""
-    new = source.replaced(text)
-    if way.trust:
-        function = new.compile(target)
-        return lambda: [function(*call) for call in calls]
-    return functools.partial(many(text, new.entry, target, way.sandbox, way.host), calls)
 
 
 def trainable_class(
@@ -105,8 +95,9 @@ def trainable_class(
     except BadSource as error:
         raise ParameterError(str(error)) from error
     code = ClassCode(target, source, Place(way.trust, way.sandbox, hosted(way.host), way.profile))
-    conditions = [constraint, *_conditions(checks, source.text, code.to_test)]
-    code.parameter = _code_parameter(source, source.describe(), conditions, said)
+    tests, timed = _conditions(checks, source.text, code.to_test)
+    kept = source.describe()
+    code.parameter = _code_parameter(source, kept, [constraint, *tests], timed, said)
     code.install(_recorder(code.parameter, rules, way))
     target.parameter = code.parameter  # type: ignore[attr-defined]
     return target
@@ -127,8 +118,9 @@ def trainable_module(
         raise ParameterError(str(error)) from error
     program = Program(module, source, Place(way.trust, way.sandbox, hosted(way.host), way.profile))
     said = description or inspect.getdoc(module) or ""
-    conditions = [constraint, *_conditions(checks, source.text, program.to_test)]
-    program.parameter = _code_parameter(source, source.describe(), conditions, said)
+    tests, timed = _conditions(checks, source.text, program.to_test)
+    kept = source.describe()
+    program.parameter = _code_parameter(source, kept, [constraint, *tests], timed, said)
     program.install(_recorder(program.parameter, rules, way))
     return program
 
@@ -148,7 +140,8 @@ def _recorder(parameter: Parameter[str], rules: Any, way: Way) -> Any:
 def _code_parameter(
     source: Source | ClassSource | ModuleSource,
     kept: str,
-    constraint: Any,
+    conditions: list[Any],
+    timed: list[IsFaster],
     description: str,
 ) -> Parameter[str]:
     def fits(text: str) -> bool:
@@ -157,24 +150,45 @@ def _code_parameter(
 
     fits.__name__ = "the check of the code"  # as an error names it
     fits.__doc__ = kept
-    made = Constraint(fits, constraint)
-    return Parameter(
+    parameter = Parameter(
         source.text,
         name=source.entry,
         description=description or None,
-        constraint=made,
+        constraint=Constraint(fits, [*conditions, *timed]),
         kind=KINDS["code"],
     )
+    for check in timed:
+        check.follow(parameter)
+    return parameter
 
 
-def _conditions(checks: Any, first: str, made: Callable[[str], Any]) -> list[Any]:
-    """The checks as parts of a constraint: those of the text first, then the tests together."""
+Calls = Callable[[tuple[tuple[Any, ...], ...], str], Callable[[], object]]
+"""What makes all calls of a text's function once: ``(calls, text)``."""
+
+
+def _conditions(
+    checks: Any, first: str, made: Callable[[str], Any], calls_of: Calls | None = None
+) -> tuple[list[Any], list[IsFaster]]:
+    """The checks as parts of a constraint: those of the text, then the tests together; then those of time."""
     found = _listed(checks)
-    if any(isinstance(check, Faster) for check in found):
-        raise TypeError("Faster times plain functions, not classes and modules")
-    tests = [check for check in found if not isinstance(check, CodeCheck)]
     texts: list[Any] = [check for check in found if isinstance(check, CodeCheck)]
-    return texts + ([PassesTests(tests, made, first)] if tests else [])
+    timed = [check for check in found if isinstance(check, Faster)]
+    tests = [check for check in found if not isinstance(check, (CodeCheck, Faster))]
+    if timed and not tests:
+        raise TypeError("Faster needs a test beside it in checks=: fast and wrong is easy")
+    if calls_of is None and any(check.uses is None for check in timed):
+        raise TypeError(
+            "Faster((...), ...) calls plain functions; of methods, classes, modules and what is awaited or "
+            "gone through it times a function that uses them: Faster(lambda it: it(...))"
+        )
+
+    def work(check: Faster, text: str) -> Callable[[], object]:
+        if check.uses is None:
+            return cast(Calls, calls_of)(check.calls, text)
+        return functools.partial(check.uses, made(text))
+
+    limits = [IsFaster(check, functools.partial(work, check), first) for check in timed]
+    return texts + ([PassesTests(tests, made, first)] if tests else []), limits
 
 
 def _listed(checks: Any) -> list[Any]:

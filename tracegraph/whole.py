@@ -49,7 +49,7 @@ class Place:
 
 def code_of(value: Any) -> ClassCode | None:
     """The code of a trainable class, or of the class of an object; ``None`` for anything else."""
-    found = vars(value if isinstance(value, type) else type(value)).get(_MARK)
+    found = getattr(value if isinstance(value, type) else type(value), _MARK, None)
     return found if isinstance(found, ClassCode) else None
 
 
@@ -84,9 +84,12 @@ class ClassCode:
             name: member
             for name, member in vars(target).items()
             if name not in _UNTOUCHED
+            and not isinstance(member, types.MemberDescriptorType)  # a slot: values, no text
             and (is_function(member) or (name in bound and not name.startswith("__")))
         }
-        self._made: dict[str, tuple[ClassSource, type]] = {}  # a source knows its lines
+        self._made: dict[
+            tuple[str, bool], tuple[ClassSource, type]
+        ] = {}  # a source knows its lines
         self._runs: dict[tuple[str, str], Callable[..., Any]] = {}
 
     def install(self, record: Record | None = None) -> None:
@@ -104,13 +107,14 @@ class ClassCode:
                 made = (_Data if isinstance(member, property) else _Member)(self, name, member)
             setattr(target, name, made)
         setattr(target, _MARK, self)
-        target.__init_subclass__ = classmethod(functools.partial(_no_heir, target.__qualname__))
 
     def to_test(self, text: str) -> type:
         """A class with this text that tests may use; it runs where the text would run."""
         source = self.source.replaced(text)
-        if self._place.trust:
+        if self._place.trust and not self.source.around.whole:
             return source.compile()
+        if self.source.around.whole:
+            raise SandboxError(self._stays())
         twin = types.new_class(source.entry)
         code = ClassCode(twin, source, self._place, self._first)
         code.parameter = Parameter(text, name=source.entry)
@@ -131,25 +135,71 @@ class ClassCode:
         """Whether the text is the one that the class was decorated with, and runs in place."""
         return cell.trusted and bool(cell.data == self.source.text)
 
-    def made(self, text: str) -> type:
-        """The class that a trusted text defines, made once."""
-        known = self._made.get(text)
+    def made(self, text: str, *, whole: bool = False) -> type:
+        """The class that a trusted text defines, made once; as a `whole` for the objects themselves."""
+        known = self._made.get((text, whole))
         if known is None:
             source = self.source.replaced(text)
-            known = source, source.compile()
+            known = source, source.compile_for(self._target) if whole else source.compile()
             if len(self._made) >= _MOST_COMPILED:
                 self._made = {}
-            self._made[text] = known
+            self._made[text, whole] = known
+            if whole:
+                self._reach(known[1])
         return known[1]
+
+    def _reach(self, made: type) -> None:
+        """Let objects of the class find what only a new text has."""
+        target = self._target
+        for name in vars(made):
+            if not (name.startswith("__") or hasattr(target, name)):
+                setattr(target, name, _Member(self, name, _Absent()))
+
+    def is_whole(self, owner: Any) -> bool:
+        """Whether methods work on an object itself, as its values cannot be shared with a view."""
+        kind = owner if isinstance(owner, type) else type(owner)
+        return bool(self.source.around.whole) or (
+            kind is not self._target and issubclass(kind, self._target)
+        )
+
+    def _stays(self, owner: Any = None) -> str:
+        kind = owner if isinstance(owner, type) else type(owner)
+        why = self.source.around.whole or (
+            f"{kind.__name__} derives from it, and what that changes would not go along"
+        )
+        entry = self.source.entry
+        return (
+            f"objects of {entry!r} cannot go into the sandbox: {why}; read the text, and call "
+            f"{entry}.parameter.trust(), or bundle with trust=True"
+        )
 
     def function(self, name: str, cell: Cell) -> Callable[..., Any]:
         """What a function of the class does now; it takes the object first, or the class."""
         first = self._first[name]
         if self.is_first(cell):
             return getattr(first, "__func__", first)  # type: ignore[no-any-return]
-        if cell.trusted:
-            return self._in_place(name, self.made(cell.data))
-        return self._apart(name, cell.data)
+        if not cell.trusted:
+            return self._apart(name, cell.data)
+        if self.source.around.whole:
+            return self._on_object(name, cell.data)
+        return self._in_place(name, cell.data)
+
+    # In place, on the object itself: where its values are not in a ``__dict__`` alone, and for heirs
+
+    def _on_object(self, name: str, text: str) -> Callable[..., Any]:
+        member = self.member(name, text)
+        return getattr(member, "__func__", member)  # type: ignore[no-any-return]
+
+    def member(self, name: str, text: str) -> Any:
+        """A member of the class that a trusted text defines, which works on objects of this class.
+
+        Raises:
+            AttributeError: the text has no such member.
+        """
+        try:
+            return vars(self.made(text, whole=True))[name]
+        except KeyError:
+            raise AttributeError(f"{self.source.entry!r} has no attribute {name!r} now") from None
 
     # In place: a method of the new class on a view of the object
 
@@ -171,13 +221,16 @@ class ClassCode:
         object.__setattr__(twin, "__dict__", result.__dict__)
         return twin
 
-    def _in_place(self, name: str, made: type) -> Callable[..., Any]:
+    def _in_place(self, name: str, text: str) -> Callable[..., Any]:
+        made = self.made(text)
         first, member = self._first[name], vars(made).get(name)
         static = isinstance(first, staticmethod)
         bound = static or isinstance(first, classmethod)
 
         def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
             instance = None if static else args[0]
+            if not static and self.is_whole(instance):
+                return self._on_object(name, text)(*args, **kwargs), None
             owner = made if bound else self.view(instance, made)
             given = [self.view(arg, made) for arg in (args if static else args[1:])]
             named = {key: self.view(arg, made) for key, arg in kwargs.items()}
@@ -205,10 +258,14 @@ class ClassCode:
         bound = isinstance(first, classmethod)
         static = bound or isinstance(first, staticmethod)
         way = way_of(raw)
+        if self.source.around.whole:
+            raise SandboxError(self._stays())
         act = self._act(text, way)
 
         def run(*args: Any, **kwargs: Any) -> Any:
             instance = None if static else args[0]
+            if args and not isinstance(first, staticmethod) and self.is_whole(args[0]):
+                raise SandboxError(self._stays(args[0]))
             given = args[1:] if bound or not static else args
             return act("make" if name == "__init__" else "call", name, instance, given, kwargs)
 
@@ -216,6 +273,8 @@ class ClassCode:
 
     def ask(self, task: str, name: str, instance: Any, *values: Any) -> Any:
         """Read, set or delete an attribute that is not a function, where the text may run."""
+        if instance is not None and self.is_whole(instance):
+            raise SandboxError(self._stays(instance))
         return self._act(self.cell().data, "value")(task, name, instance, values, {})
 
     def _act(self, text: str, way: str) -> Callable[..., Any]:
@@ -266,11 +325,10 @@ class ClassCode:
         return replaced(source.text, spans)
 
 
-def _no_heir(name: str, heir: type, **_: Any) -> None:
-    raise TypeError(
-        f"{heir.__name__} cannot derive from {name}: the text of {name} is a parameter, and the next one "
-        "may be another class; derive from a class that is not trainable, and decorate the heir"
-    )
+class _Absent:
+    """Stands for a member that the first text does not have."""
+
+    __doc__ = None
 
 
 class _Member:
@@ -284,8 +342,10 @@ class _Member:
         code, name, first = self._code, self._name, self._first
         cell = code.cell()
         if code.is_first(cell):
-            get = getattr(type(first), "__get__", None)
-            return first if get is None else get(first, instance, owner)
+            return _bound(first, name, instance, owner)
+        holder = owner if instance is None else instance
+        if cell.trusted and (isinstance(first, _Absent) or code.is_whole(holder)):
+            return _bound(code.member(name, cell.data), name, instance, owner)
         if is_function(first):
             function = code.function(name, cell)
             if isinstance(first, staticmethod) or (instance is None and not _is_class(first)):
@@ -295,6 +355,14 @@ class _Member:
             made = code.made(cell.data)
             return getattr(made if instance is None else code.view(instance, made), name)
         return code.ask("get", name, instance)
+
+
+def _bound(member: Any, name: str, instance: Any, owner: type | None) -> Any:
+    """A member as an object, or its class, gives it."""
+    if isinstance(member, _Absent):
+        raise AttributeError(f"{getattr(owner, '__name__', '')!r} has no attribute {name!r} now")
+    get = getattr(type(member), "__get__", None)
+    return member if get is None else get(member, instance, owner)
 
 
 class _Data(_Member):
@@ -310,6 +378,8 @@ class _Data(_Member):
         code, cell = self._code, self._code.cell()
         if code.is_first(cell):
             getattr(self._first, f"__{task}__")(instance, *values)
+        elif cell.trusted and code.is_whole(instance):
+            getattr(code.member(self._name, cell.data), f"__{task}__")(instance, *values)
         elif cell.trusted:
             action(code.view(instance, code.made(cell.data)), self._name, *values)
         else:
