@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import re
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,8 @@ def test_options_keep_their_names() -> None:
 def test_the_page_tells_of_every_name_that_moved() -> None:
     page = PAGE.read_text("utf-8")
     unexplained = {"OptoPrimeV1", "OptoprimeBatchOpt", "OPROv2", "Minibatch", "BeamsearchAlgorithm",
-                   "GEPAAlgorithmBase", "GraphPropagator", "SumPropagator", "Propagator", "propagators", "FunModule",
+                   "GEPAAlgorithmBase", "GraphPropagator", "SumPropagator", "Propagator", "propagators",
+                   "FunModule",
                    "ParameterContainer", "NodeContainer", "BlackCodeFormatter", "LLM",
                    "disable_external_dependencies_check"}  # fmt: skip
     for names in MOVED.values():
