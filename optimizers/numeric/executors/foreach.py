@@ -146,7 +146,7 @@ class _Scratch:
         total = sum(self._sizes)
         if self._memory[self._used].numel() < total:
             self._memory[self._used] = torch.empty(total, dtype=self.dtype, device=self._device)
-        pieces = self._memory[self._used][:total].split(self._sizes)
+        pieces = torch.split(self._memory[self._used][:total], self._sizes)
         self._used += 1
         return [x.view(shape) for x, shape in zip(pieces, self._shapes, strict=True)]
 
@@ -164,7 +164,7 @@ def _portions(batch: Batch) -> Iterator[tuple[list[Column], int]]:
         if p.numel() > PORTION and not whole and all(map(Tensor.is_contiguous, row)):
             if i > start:
                 yield [column[start:i] for column in columns], start
-            for pieces in zip(*(x.view(-1).split(PORTION) for x in row), strict=True):
+            for pieces in zip(*(torch.split(x.view(-1), PORTION) for x in row), strict=True):
                 yield [[x] for x in pieces], i
             start, size = i + 1, 0
             continue

@@ -239,7 +239,7 @@ class _Places:
     def plan(self) -> Plan:
         """The whole."""
         done = tuple(self._placed(i, call) for i, call in enumerate(self.calls))
-        moves = []
+        moves: list[tuple[int, int]] = []
         for place, value in self.finals.items():
             source = self.at[value]
             if source != place:
