@@ -34,7 +34,11 @@ def step_(
 step_.register_fake(lambda *arguments: None)
 
 
-@torch.compiler.disable(reason="this optimizer's step decides on the host; it runs as it is")
-def uncompiled(step: Callable[[Any], Any], closure: Callable[[], Any] | None) -> Any:
-    """``step(closure)``, outside of what is compiled."""
+def _run(step: Callable[[Any], Any], closure: Callable[[], Any] | None) -> Any:
     return step(closure)
+
+
+_disable: Any = torch.compiler.disable
+
+uncompiled = _disable(_run, reason="this optimizer's step decides on the host; it runs as it is")
+"""``uncompiled(step, closure)`` is ``step(closure)`` outside of what is compiled."""

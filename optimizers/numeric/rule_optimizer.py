@@ -82,6 +82,8 @@ class RuleOptimizer(NumericOptimizer):
     "compiled" (torch.compile) or "eager". `state` names how the state is stored: "fp32", "bf16",
     "bf16-stochastic", "8bit" or "8bit-dynamic". `clip_norm` is the largest l2 norm that a group's
     gradients may have together; the kernel scales them as it reads them, `.grad` stays.
+    `capturable` counts steps and computes with rates on the device, so that a CUDA graph of a step
+    goes on when it is replayed; `foreach` and `fused` are torch's flags.
     """
 
     def __init__(

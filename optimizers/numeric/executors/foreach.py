@@ -6,7 +6,7 @@ operation but the first then finds its operands there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -35,6 +35,11 @@ def _rdiv(a: Column, b: Any) -> None:
     torch._foreach_mul_(a, b)
 
 
+def _lerp_product(x: Column, y: Column, z: Column, a: float) -> None:
+    torch._foreach_mul_(x, 1 - a)
+    torch._foreach_addcmul_(x, y, z, value=a)
+
+
 IN_PLACE: dict[str, Any] = {
     "add": torch._foreach_add_,
     "sub": torch._foreach_sub_,
@@ -50,6 +55,7 @@ IN_PLACE: dict[str, Any] = {
     "minimum": torch._foreach_clamp_max_,
     "axpy": lambda x, y, a: torch._foreach_add_(x, y, alpha=a),
     "lerp": torch._foreach_lerp_,
+    "lerp_product": _lerp_product,
     "addcmul": lambda x, y, z, a: torch._foreach_addcmul_(x, y, z, value=a),
     "addcdiv": lambda x, y, z, a: torch._foreach_addcdiv_(x, y, z, value=a),
 }
@@ -129,26 +135,33 @@ class _Scratch:
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self._memory: list[Tensor] = []
-        self._shapes: list[Sequence[int]] = []
+        self._lists: list[Column] = []
+        self._shapes: list[torch.Size] = []
         self._used = 0
 
     def begin(self, like: Column) -> None:
         """Take the shapes of `like`, and take back every list that was given."""
         self._used = 0
-        self._shapes = [x.shape for x in like]
+        shapes = [x.shape for x in like]
+        if shapes != self._shapes:  # pieces of one tensor, or tensors of one size, share lists
+            self._lists.clear()
+            self._shapes = shapes
         self._sizes = [x.numel() for x in like]
         self._device = like[0].device
 
     def like(self) -> Column:
         """A list of tensors that hold anything."""
-        if self._used == len(self._memory):
-            self._memory.append(torch.empty(0, dtype=self.dtype, device=self._device))
-        total = sum(self._sizes)
-        if self._memory[self._used].numel() < total:
-            self._memory[self._used] = torch.empty(total, dtype=self.dtype, device=self._device)
-        pieces = self._memory[self._used][:total].split(self._sizes)
         self._used += 1
-        return [x.view(shape) for x, shape in zip(pieces, self._shapes, strict=True)]
+        if self._used <= len(self._lists):
+            return self._lists[self._used - 1]
+        if self._used > len(self._memory):
+            self._memory.append(torch.empty(0, dtype=self.dtype, device=self._device))
+        total, k = sum(self._sizes), self._used - 1
+        if self._memory[k].numel() < total:
+            self._memory[k] = torch.empty(total, dtype=self.dtype, device=self._device)
+        pieces = torch.split(self._memory[k][:total], self._sizes)
+        self._lists.append([x.view(s) for x, s in zip(pieces, self._shapes, strict=True)])
+        return self._lists[k]
 
 
 def _portions(batch: Batch) -> Iterator[tuple[list[Column], int]]:
@@ -164,7 +177,7 @@ def _portions(batch: Batch) -> Iterator[tuple[list[Column], int]]:
         if p.numel() > PORTION and not whole and all(map(Tensor.is_contiguous, row)):
             if i > start:
                 yield [column[start:i] for column in columns], start
-            for pieces in zip(*(x.view(-1).split(PORTION) for x in row), strict=True):
+            for pieces in zip(*(torch.split(x.view(-1), PORTION) for x in row), strict=True):
                 yield [[x] for x in pieces], i
             start, size = i + 1, 0
             continue

@@ -188,6 +188,9 @@ class _Fusion:
             op, args, saved = "addcmul", (x, *product.args), (*saved, product)
         elif saved and call.op == "add" and difference is not None and difference.args[1] == x:
             op, args, saved = "lerp", (x, difference.args[0]), (*saved, difference)
+            square = self._once(args[1], "mul")
+            if square is not None and all(isinstance(a, int) and a != x for a in square.args):
+                op, args, saved = "lerp_product", (x, *square.args), (*saved, square)
         elif saved:
             op, args = "axpy", (x, inner)
         else:
@@ -239,7 +242,7 @@ class _Places:
     def plan(self) -> Plan:
         """The whole."""
         done = tuple(self._placed(i, call) for i, call in enumerate(self.calls))
-        moves = []
+        moves: list[tuple[int, int]] = []
         for place, value in self.finals.items():
             source = self.at[value]
             if source != place:

@@ -86,10 +86,10 @@ def test_the_gradient_is_written_over_only_where_it_is_the_executors_own() -> No
         assert len(spared.scratch) <= len(plan.scratch)
 
 
-def test_adamw_takes_eight_operations_and_one_list_of_scratch() -> None:
+def test_adamw_takes_seven_operations_and_one_list_of_scratch() -> None:
     plan = planned(ADAMW, 6, own_gradient=False)
     ops = [call.op for call in plan.calls]
-    assert ops == ["axpy", "lerp", "mul", "lerp", "sqrt", "mul", "add", "addcdiv"]
+    assert ops == ["axpy", "lerp", "lerp_product", "sqrt", "mul", "add", "addcdiv"]
     assert (len(plan.scratch), plan.moves) == (1, ())
 
 
