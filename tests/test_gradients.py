@@ -147,6 +147,24 @@ def test_a_number_gets_its_gradient_and_stays_a_number() -> None:
     assert torch.allclose(value(w), 1.0 + 0.5 * w.data.exp().detach())
 
 
+def test_a_number_is_lifted_once_for_each_of_its_values() -> None:
+    """Forwards after the first share the leaf of torch's record; a new value has one of its own."""
+    x, rate = node(torch.ones(3)), node(0.5, trainable=True)
+    for changed in (None, None, 2.0, 0.5):
+        if changed is not None:
+            rate.assign(changed)
+        rate.zero_feedback()
+        loss = (x * rate * rate).sum()
+        assert float(loss.data) == pytest.approx(3 * rate.data**2)
+        loss.backward(1.0)
+        assert value(rate) == pytest.approx(6 * rate.data)
+    rate.freeze()
+    del loss
+    assert not (x * rate).data.requires_grad
+    rate.unfreeze()
+    assert (x * rate).data.requires_grad
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.complex64])
 @pytest.mark.parametrize("shape", [(), (2,)])
 def test_a_lifted_number_changes_no_result_type(dtype: Any, shape: Any) -> None:

@@ -66,6 +66,8 @@ def lifted(node: Node[Any]) -> Any:
         data = node._data
         if type(data) is float:  # the common case, in half the time of `torch.tensor`
             made = torch.scalar_tensor(data, dtype=torch.float64, requires_grad=True)
+            if extra is not None and "parameter" in extra:
+                extra["parameter"]._lifted(data, made)
         else:
             dtype = None if is_array(data) else torch.float64
             made = torch.tensor(data, dtype=dtype, requires_grad=True)

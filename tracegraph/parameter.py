@@ -72,7 +72,7 @@ class Arrived(Mapping[type, Any]):
 class Cell:
     """What a parameter holds: the value, its version, and the feedback that arrived for it."""
 
-    __slots__ = ("data", "leaf", "origin", "received", "trusted", "version")
+    __slots__ = ("data", "leaf", "lifted", "origin", "received", "trusted", "version")
 
     def __init__(
         self,
@@ -87,6 +87,7 @@ class Cell:
         self.origin = origin
         self.trusted = trusted
         self.leaf: ref[Node[Any]] | None = None  # weak: the leaf knows its parameter
+        self.lifted: tuple[float, Any] | None = None  # a number, and its leaf of torch's record
         self.received: dict[type, Received] = {}
 
 
@@ -203,8 +204,16 @@ class Parameter(Node[T]):
                 "origin": cell.origin,
                 "trusted": cell.trusted,
             }
+            if cell.lifted is not None and cell.lifted[0] is cell.data and not self._frozen:
+                now._extra["lifted"] = cell.lifted[1]
             cell.leaf = ref(now)
         return now
+
+    def _lifted(self, number: float, tensor: Any) -> None:
+        """Keep what `number` was lifted to for the next forward, while it is the value."""
+        cell = self._cell()
+        if cell.data is number:
+            cell.lifted = (number, tensor)
 
     @property
     def label(self) -> str:
