@@ -5,9 +5,12 @@ The first start on a machine compiles the guest, which takes a minute or more: a
 
 from __future__ import annotations
 
+import resource
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,6 +76,11 @@ def test_a_kept_guest_remembers_and_is_replaced_after_a_call_that_ended_it() -> 
     assert threading.active_count() == threads
 
 
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_guest_that_says_too_much_or_too_little_is_ended() -> None:
     said = {
         "call(b'')": TimedOut,
@@ -86,6 +94,22 @@ def test_a_guest_that_says_too_much_or_too_little_is_ended() -> None:
         for what, kind in said.items():
             source = f"import struct, _host\ndef f():\n    return _host.{what}\n"
             assert isinstance(box.call(source, "f").error, kind), what
+        many = (
+            "import struct, _host\ndef frame(kind, text):\n"
+            "    return struct.pack('<cIQ', kind, len(text), 0) + text\n"
+            "def f():\n    long = frame(b'O', b'{\"tuple\":[\"stdout\",\"' + b'x' * (15 << 20) + b'\"]}')\n"
+            '    _host.call(frame(b\'A\', b\'{"dict":["name","wait","args",{"tuple":[]},\''
+            'b\'"kwargs",{"dict":[]}]}\'))\n    while True:\n        _host.call(long)\n'
+        )
+        grown: list[int] = []
+
+        def wait() -> None:
+            before = resident()
+            time.sleep(2)
+            grown.append(resident() - before)
+
+        assert isinstance(box.call(many, "f", host={"wait": wait}).error, TimedOut)
+        assert grown[0] < 200 << 20  # two such frames on their way, and what the guest grew by
         flood = (
             'import struct, _host\ndef f():\n    text = b\'{"tuple":["stdout","x"]}\'\n'
             "    while True:\n        _host.call(struct.pack('<cIQ', b'O', len(text), 0) + text)\n"

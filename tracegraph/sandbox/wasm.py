@@ -28,7 +28,8 @@ __all__ = ["Guests"]
 
 _FOLDER = "/tracegraph"  # where the guest sees this package
 _START_SECONDS = 600.0  # the first guest on a machine is compiled
-_WAITING = 64  # frames that may lie between a guest and its owner
+_FEWEST_BYTES = 1 << 17  # more than a frame has besides the value
+_WAITING = 2  # frames that may lie between a guest and its owner: each may be as long as the limit
 
 
 class Guests:
@@ -76,6 +77,7 @@ class _Guest:
         self.channel = self
         self.deadline: float | None = None
         self._policy, self._preload = policy, preload
+        self._longest = 2 * policy.max_value + _FEWEST_BYTES
         self._told: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # what the guest said
         self._room = threading.Semaphore(_WAITING)
         self._asked: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # what it is to be told
@@ -127,7 +129,7 @@ class _Guest:
         while not self._room.acquire(timeout=0.1):
             if self._stop.is_set():
                 return b""
-        self._told.put(sent)
+        self._told.put(sent[: self._longest])  # one that is longer still is refused when it is read
         return b""
 
     # A channel
