@@ -188,8 +188,8 @@ def evolve(
 ) -> None:
     """Edit the code of `reason`, and keep what hits more; `act` stays, as it is hardly improved.
 
-    A player who is best on some boards is kept as a parent, too. With `blame` the games are recorded, and
-    lines that run where a board went worse than ever before are changed first.
+    With `blame` the games are recorded, and lines that run where a board went worse than ever before are
+    changed first.
     """
     optimizer = Evolve(pair[0], seed=seed)
     best = [0.0] * len(games)
@@ -208,7 +208,7 @@ def evolve(
             runs = [(end, share >= top) for end, share, top in zip(ends, hit, best, strict=True)]
             blamed = suspects(runs, optimizer.named_parameters) if blame else {}
             share = sum(hit) / len(hit)
-            optimizer.tell(candidate, share, suspects=blamed, cases=hit)
+            optimizer.tell(candidate, share, suspects=blamed)
             said = f"{share:.1%} of the fleet hit"
         advance(f"step {step}: {said}, best so far {optimizer.best_score:.1%}")
     optimizer.finish()
