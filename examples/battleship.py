@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import tracegraph as tg
 from optimizers import Evolve, OptoPrime
+from optimizers.search import suspects
 
 SIZE = 8
 FLEET = (4, 3, 3, 2)
@@ -72,13 +73,14 @@ def act(squares: list[Known], worth: list[float]) -> Known:
     return squares[worth.index(max(worth))]
 
 
-def player(*, trust: bool) -> tuple[Any, Any]:
+def player(*, trust: bool, profile: bool = False) -> tuple[Any, Any]:
     """The two functions as trainable bundles, with their code as it stands in this file.
 
     Args:
         trust: run code that an optimizer wrote in this process; without it, in the sandbox.
+        profile: remember which lines run, for blame; it slows games down.
     """
-    trainable = tg.bundle(trainable=True, trust=trust)
+    trainable = tg.bundle(trainable=True, trust=trust, profile=profile)
     return trainable(reason), trainable(act)
 
 
@@ -139,10 +141,15 @@ def boards(count: int, seed: int) -> list[Board]:
     return [Board.drawn(chance) for _ in range(count)]
 
 
+def shares(games: list[Board], plan: Any, shoot: Any) -> list[Any]:
+    """The recorded share of the fleet that a player hits on each board."""
+    return [play(board, plan, shoot)[0] for board in games]
+
+
 def mean_share(games: list[Board], plan: Any, shoot: Any) -> float:
     """The mean share of the fleet that a player hits, without recording."""
     with tg.stop_tracing():
-        return sum(float(tg.unwrap(play(board, plan, shoot)[0])) for board in games) / len(games)
+        return sum(float(tg.unwrap(share)) for share in shares(games, plan, shoot)) / len(games)
 
 
 # Baselines, which no optimizer sees
@@ -171,20 +178,37 @@ Advance = Callable[[str], None]
 
 
 def evolve(
-    pair: tuple[Any, Any], games: list[Board], steps: int, seed: int, advance: Advance
+    pair: tuple[Any, Any],
+    games: list[Board],
+    steps: int,
+    seed: int,
+    advance: Advance,
+    *,
+    blame: bool = False,
 ) -> None:
-    """Edit the code of `reason`, and keep what hits more; `act` stays, as it is hardly improved."""
+    """Edit the code of `reason`, and keep what hits more; `act` stays, as it is hardly improved.
+
+    With `blame` the games are recorded, and lines that run where a board went worse than ever before are
+    changed first.
+    """
     optimizer = Evolve(pair[0], seed=seed)
+    best = [0.0] * len(games)
     for step in range(1, steps + 1):
         (candidate,) = optimizer.ask()
         optimizer.apply(candidate)
         try:
-            share = mean_share(games, *pair)
+            with nullcontext() if blame else tg.stop_tracing():
+                ends = shares(games, *pair)
         except Exception as error:  # changed code may do anything; then it has failed
             optimizer.tell(candidate, None, feedback=f"{type(error).__name__}: {error}")
             said = f"failed ({type(error).__name__})"
         else:
-            optimizer.tell(candidate, share)
+            hit = [float(tg.unwrap(end)) for end in ends]
+            best = [max(both) for both in zip(best, hit, strict=True)]
+            runs = [(end, share >= top) for end, share, top in zip(ends, hit, best, strict=True)]
+            blamed = suspects(runs, optimizer.named_parameters) if blame else {}
+            share = sum(hit) / len(hit)
+            optimizer.tell(candidate, share, suspects=blamed)
             said = f"{share:.1%} of the fleet hit"
         advance(f"step {step}: {said}, best so far {optimizer.best_score:.1%}")
     optimizer.finish()
@@ -236,7 +260,7 @@ def main(arguments: list[str] | None = None, *, model: Any = None) -> float:
     if options.quick:
         steps, count = min(steps, 80), 4
     games, fresh = boards(count, options.seed), boards(4 * count, options.seed + 1_000)
-    pair = player(trust=options.trust or model is None)
+    pair = player(trust=options.trust or model is None, profile=options.blame)
     console = Console()
     baselines = {
         "at random": mean_share(fresh, *at_random(options.seed)),
@@ -249,7 +273,7 @@ def main(arguments: list[str] | None = None, *, model: Any = None) -> float:
         if model:
             ask_model(pair, games, steps, model, advance)
         else:
-            evolve(pair, games, steps, options.seed, advance)
+            evolve(pair, games, steps, options.seed, advance, blame=options.blame)
     after = mean_share(fresh, *pair)
     for function in pair:
         console.print(f"\n{function.parameter.data.rstrip()}", highlight=False, markup=False)
@@ -280,6 +304,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", help="a model's name for litellm; without it, Evolve edits code")
     parser.add_argument("--steps", type=int, help="how many (160, with a model 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the boards and the search")
+    parser.add_argument(
+        "--blame", action="store_true", help="change lines first that lost games ran"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer steps and boards")
     parser.add_argument(
         "--trust",

@@ -245,7 +245,7 @@ def text_of(instance: Any, method: Any) -> str | None:
     policy = current()
     if policy is not None and policy.frame is not None:
         policy.frame.read(parameter._leaf(parameter._cell()))
-    return parameter._cell().data
+    return str(parameter._cell().data)
 
 
 def operation_of(target: Any, label: str, said: str, rules: Any) -> Operation:

@@ -21,6 +21,7 @@ from typing import Final
 
 from optimizers.search.body import Body, Function, Scope, blocks, scopes, statements
 from optimizers.search.edits import EDITS, OF_VALUES
+from tracegraph.spans import lines_of
 
 __all__ = ["crossed_code", "varied_code"]
 
@@ -80,17 +81,15 @@ def crossed_code(mother: str, father: str, random: Random) -> str | None:
         return -y
     """
     texts = [_read(text)[0] for text in (mother, father)]
-    lines = [text.splitlines() for text in texts]
-    parts = difflib.SequenceMatcher(None, *lines, autojunk=False).get_opcodes()
+    ours, theirs = (lines_of(text, ends=False) for text in texts)
+    parts = difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes()
     for _ in range(_TRIES):
         child: list[str] = []
         for word, a, b, c, d in parts:
             if word == "replace" and b - a == d - c:
-                child += map(random.choice, zip(lines[0][a:b], lines[1][c:d], strict=True))
+                child += map(random.choice, zip(ours[a:b], theirs[c:d], strict=True))
             else:
-                child += (
-                    lines[0][a:b] if word == "equal" or random.random() < 0.5 else lines[1][c:d]
-                )
+                child += ours[a:b] if word == "equal" or random.random() < 0.5 else theirs[c:d]
         text = "\n".join(child)
         if text not in texts and _sound(text, mother):
             return text

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tracegraph as tg
-from optimizers.search import Variation
-from optimizers.search.code import varied_code
+from optimizers import Evolve
+from optimizers.search import Variation, suspects
+from optimizers.search.code import crossed_code, varied_code
 from optimizers.search.mutate import mutated
+from tracegraph.definitions import members_of
 
 HUNT = '''
 import math
@@ -137,3 +139,124 @@ def test_a_bundle_runs_its_variations() -> None:
     parameter.assign(parameter.initial)
     assert 10 in results
     assert len(results) > 4
+
+
+CLASS = """
+class Fleet:
+    \"\"\"Ships.\"\"\"
+
+    SIZE = 4
+    names: list = [1, 2]
+
+    def __init__(self, count):
+        self.count = count
+
+    def room(self, wide):
+        if wide > self.SIZE:
+            return self.count * 2
+        return self.count + 1
+
+    @property
+    def free(self):
+        return self.SIZE - self.count
+
+    class Deck:
+        def area(self, x, y):
+            return x * y
+"""
+MODULE = "import math\n\nRATE = 3\n\ndef price(x):\n    return x * RATE\n" + CLASS
+
+
+@pytest.mark.parametrize("text", [CLASS, MODULE], ids=["class", "module"])
+def test_every_method_and_value_of_a_class_or_module_is_varied_and_the_rest_stays(
+    text: str,
+) -> None:
+    kept, changed = members_of(ast.parse(text).body), set()
+    wholes = (ast.Module, ast.ClassDef)
+    for seed in range(120):
+        varied = ast.parse(varied_code(text, Random(seed)))
+        assert {n: m.signature for n, m in members_of(varied.body).items()} == {
+            n: m.signature for n, m in kept.items()
+        }
+        before, after = _named(ast.parse(text)), _named(varied)
+        assert before.keys() == after.keys()
+        changed |= {name for name in before if before[name] != after[name]}
+    wanted = {"SIZE", "names", "__init__", "room", "free", "area"}
+    assert changed == wanted | ({"RATE", "price"} if text is MODULE else set())
+    assert isinstance(varied, wholes)
+
+
+def _named(tree: ast.AST) -> dict[str, str]:
+    """Every function and every value that is set, by name."""
+    found = {}
+    for item in ast.walk(tree):
+        if isinstance(item, ast.FunctionDef):
+            found[item.name] = ast.dump(item)
+        elif isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name):
+            found[item.targets[0].id] = ast.dump(item)
+        elif isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+            found[item.target.id] = ast.dump(item)
+    return found
+
+
+def test_edits_of_a_class_begin_at_the_blamed_method() -> None:
+    line = CLASS.splitlines().index("        return self.SIZE - self.count") + 1
+    there = 0
+    for seed in range(40):
+        before = _named(ast.parse(CLASS))
+        after = _named(ast.parse(varied_code(CLASS, Random(seed), suspects={line: 1.0})))
+        there += [n for n in before if before[n] != after[n]] == ["free"]
+    assert there > 25
+
+
+def test_a_method_may_use_what_others_ask_of_the_object() -> None:
+    text = "class A:\n    def f(self):\n        return self.width\n    def g(self):\n        return 1\n"
+    found = [varied_code(text, Random(seed)) for seed in range(150)]
+    assert any("return self.width" in piece.split("def g")[1] for piece in found)
+
+
+@given(seeds=st.tuples(*[st.integers(0, 10**6)] * 3))
+@settings(max_examples=40)
+def test_a_cross_has_only_lines_of_its_parents(seeds: tuple[int, int, int]) -> None:
+    mother, father = (varied_code(HUNT, Random(seed)) for seed in seeds[:2])
+    child = crossed_code(mother, father, Random(seeds[2]))
+    if child is None:
+        return
+    lines = {line for text in (mother, father) for line in ast.unparse(ast.parse(text)).split("\n")}
+    assert set(child.split("\n")) <= lines
+    assert child not in (mother, father)
+    compile(child, "child", "exec")
+
+
+def test_a_class_improves_by_evolution_guided_by_blame() -> None:
+    @tg.bundle(trainable=True, trust=True, profile=True)
+    class Clamp:
+        """Keeps numbers within bounds."""
+
+        def __init__(self, low: int, high: int) -> None:
+            self.low, self.high = low, high
+
+        def below(self, x: int) -> int:
+            return self.low if x < self.low else x
+
+        def above(self, x: int) -> int:
+            return self.high if x < self.high else x
+
+    calls = [("below", 0, 1), ("below", 5, 5), ("above", 0, 0), ("above", 5, 5), ("above", 12, 9)]
+    optimizer = Evolve(Clamp, seed=1)
+    for _ in range(150):
+        (candidate,) = optimizer.ask()
+        optimizer.apply(candidate)
+        runs, made = [], Clamp(1, 9)
+        for name, x, wanted in calls:
+            try:
+                output = getattr(made, name)(x)
+            except Exception as error:
+                output = tg.failed_node(error)
+            runs.append((output, output.failure is None and output.data == wanted))
+        cases = [float(good) for _, good in runs]
+        blamed = suspects(runs, optimizer.named_parameters)
+        optimizer.tell(candidate, sum(cases), suspects=blamed, cases=cases)
+        if all(cases):
+            break
+    assert optimizer.best_score == len(calls)

@@ -17,7 +17,8 @@ from pydantic import Field
 import tracegraph as tg
 from optimizers import Evolve
 from optimizers.candidate import identity
-from optimizers.search import Candidate, RandomSearch, Search
+from optimizers.search import Candidate, RandomSearch, Search, Trial
+from optimizers.search.lexicase import lexicase
 from tracegraph.errors import OptimizerError, Rejected
 from tracegraph.feedback import UnknownFeedback
 
@@ -438,3 +439,49 @@ def test_bad_options_are_named(options: Any) -> None:
 def test_asking_for_nothing_is_an_error() -> None:
     with pytest.raises(OptimizerError, match="at least one"):
         Evolve(numbers(1)).ask(0)
+
+
+CASES = st.lists(
+    st.dictionaries(st.sampled_from("abc"), st.integers(0, 2), min_size=1), min_size=1, max_size=6
+)
+
+
+@given(CASES, st.integers(0, 1000))
+def test_who_is_chosen_is_beaten_by_nobody_on_every_case(
+    told: list[dict[str, int]], seed: int
+) -> None:
+    trials = [
+        Trial(Candidate.of({"x": n}), (0.0,), cases={k: float(v) for k, v in cases.items()})
+        for n, cases in enumerate(told)
+    ]
+    chosen = lexicase(trials, random.Random(seed)).cases
+    for other in trials:
+        if other.cases.keys() == chosen.keys():
+            better = [other.cases[name] - chosen[name] for name in chosen]
+            assert not (min(better) >= 0 and max(better) > 0)
+
+
+def test_cases_are_kept_and_checked() -> None:
+    x = tg.node(1.0, trainable=True, name="x")
+    one, two = Evolve([x], seed=2), Evolve([x], seed=2)
+    (first,) = one.ask()
+    for wrong in ([math.nan], ["good"], {"a": None}):
+        with pytest.raises(OptimizerError, match="a number for each case"):
+            one.tell(first, 1.0, cases=wrong)  # type: ignore[arg-type]
+    assert not one.history
+    one.tell(first, 1.0, cases=[1, 0.5])
+    two.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    assert two.history[0].cases == {"0": 1.0, "1": 0.5}
+    assert [c.values for c in one.ask(4)] == [c.values for c in two.ask(4)]
+
+
+def test_what_is_best_on_one_case_becomes_a_parent() -> None:
+    """Of two halves of a solution the weaker one would never be among the best."""
+    word = tg.node("a", trainable=True, name="word", constraint=Literal["a", "b", "c", "d", "e"])
+    optimizer = Evolve([word], mu=1, lambda_=2, crossover=0.0, seed=0)
+    (first,) = optimizer.ask()
+    optimizer.tell(first, 1.0, cases=[0.0, 1.0])
+    (second,) = optimizer.ask()
+    optimizer.tell(second, 9.0, cases=[9.0, 0.0])
+    parents = {candidate.parents for candidate in optimizer.ask(3)}
+    assert parents == {(first.id,), (second.id,)}
