@@ -15,6 +15,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from tracegraph.errors import PictureError
 from tracegraph.kinds import ATOMS, show
 from tracegraph.node import Node, next_id
 from tracegraph.parameter import Parameter
@@ -26,6 +27,7 @@ __all__ = ["Graph", "is_constant", "renumber"]
 
 _WHOLE = 20_000  # nodes of the largest graph that a page draws as a whole
 _PART = 2_000  # and what it draws of a larger one
+_LINES = 200  # nodes of such a one that a terminal is given
 _SHOWN = 2_000  # nodes that a notebook draws by itself: more would weigh too much in its file
 
 
@@ -204,32 +206,58 @@ class Graph:
         )
 
     def to_dot(self) -> str:
-        """The graph in the DOT language, by the `graphviz` package."""
+        """The graph in the DOT language, by the `graphviz` package.
+
+        Raises:
+            PictureError: it has more than 20,000 nodes; says how to cut it.
+        """
         from tracegraph import view  # drawing is loaded when something is drawn
 
-        return view.dot(self.picture())
+        return view.dot(self._whole_picture())
 
     def to_svg(self) -> str:
-        """The graph as one self-contained SVG, laid out here: no program is needed."""
+        """The graph as one self-contained SVG, laid out here: no program is needed.
+
+        Raises:
+            PictureError: it has more than 20,000 nodes; says how to cut it.
+        """
         from tracegraph import view  # drawing is loaded when something is drawn
 
-        return view.svg(self.picture())
+        return view.svg(self._whole_picture())
 
     def to_text(self, *, width: int = 80) -> str:
-        """The graph as a tree of lines for a terminal."""
+        """The graph as a tree of lines for a terminal.
+
+        Of more than 20,000 nodes those that are nearest to the outputs, below a line that says so.
+        """
         from tracegraph import view  # drawing is loaded when something is drawn
 
-        return view.text(self.picture(), width=width)
+        shown = self.__rich__()
+        note = [shown.note] if shown.note else []
+        return "\n".join([*note, view.text(shown.picture, width=width)])
 
     def render(self, path: str | Path) -> Path:
         """Write a picture; the ending says which: ``.svg``, ``.png`` or ``.pdf``.
 
         Uses the program ``dot`` where it is installed. Without it, SVG is laid out here and the
         other formats are an error that says how to get it.
+
+        Raises:
+            PictureError: it has more than 20,000 nodes; says how to cut it.
         """
         from tracegraph import view  # drawing is loaded when something is drawn
 
-        return view.render(self.picture(), path)
+        return view.render(self._whole_picture(), path)
+
+    def _whole_picture(self) -> view.Picture:
+        """The picture of a graph that is small enough for one."""
+        if len(self) > _WHOLE:
+            raise PictureError(
+                f"a picture of {len(self):,} nodes would be too large to look at (at most "
+                f"{_WHOLE:,}): cut the graph, graph.nearest(2000) or graph.between(parameters, outputs), "
+                "or write a page, graph.to_html(path), which shows a summary"
+            )
+        return self.picture()
 
     def page(self, title: str = "") -> view.Page:
         """The graph as a page of one step: its picture, and what there is to say of each node.
@@ -274,11 +302,13 @@ class Graph:
             "failures": ", ".join([f"{len(failed):,}", *failed[:5]]),
         }
         facts |= {f"calls of {op}": f"{times:,}" for op, times in operations.most_common(20)}
-        note = (
+        return {"title": "summary", "note": self._note(part), "facts": facts}
+
+    def _note(self, part: Graph) -> str:
+        return (
             f"This graph has {len(self):,} nodes; the {len(part):,} nearest to its outputs are drawn. "
             "Cut another part: graph.between(parameters, outputs), or graph.nearest(count, nodes)."
         )
-        return {"title": "summary", "note": note, "facts": facts}
 
     def to_html(self, path: str | Path | None = None, *, title: str = "") -> str | Path:
         """The graph as one self-contained HTML page to pan, zoom, search and open nodes in.
@@ -318,13 +348,16 @@ class Graph:
             )
         return told
 
-    def _repr_svg_(self) -> str:
-        return self.to_svg()
+    def _repr_svg_(self) -> str | None:
+        return self.to_svg() if len(self) <= _SHOWN else None
 
     def __rich__(self) -> view.Text:
         from tracegraph import view  # drawing is loaded when something is drawn
 
-        return view.Text(self.picture())
+        if len(self) <= _WHOLE:
+            return view.Text(self.picture())
+        part = self.nearest(_LINES)
+        return view.Text(part.picture(), self._note(part))
 
 
 def renumber(outputs: Iterable[Node[Any]], first: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -353,3 +354,90 @@ with tg.run(sys.argv[1], store={str(tmp_path)!r}) as run:
     history = tg.History(tmp_path)
     assert [len(history.run(name).steps) for name in names] == [150, 150]
     assert history.run("one").parameters(77)["text"].value == "v77"
+
+
+NAMES = [
+    "é" * 300,
+    "日本語",
+    "مرحبا",
+    "a\nb\x1b[31m",
+    "\ud800 lone",
+    "../../x",
+    "'; DROP TABLE runs; --",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_all_sorts_are_kept(tmp_path: Path, name: str) -> None:
+    prompt = tg.node("x", trainable=True, name=name)
+    with tg.run(name, store=tmp_path) as run:
+        run.step(prompt + "!", note=name, parameters={name: prompt})
+        run.log(name, said=name)
+        run.candidate(name, status=name)
+        run.candidate(name + "2", parents=[name])
+    kept = tg.History(tmp_path).run()
+    told = name.replace("\ud800", "\\ud800")
+    assert (kept.name, kept.steps[0].note, kept.events[0].kind) == (told, told, told)
+    assert kept.candidates[1].parents == (kept.candidates[0].id,) == (told,)
+    assert told in kept.parameters()
+    listed = subprocess.run(
+        [sys.executable, "-c", "from tracegraph.cli import main; main()", "runs", "list", "--store",
+         str(tmp_path)],
+        cwd=ROOT, capture_output=True, check=False,
+        env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert listed.returncode == 0, listed.stderr
+    assert b"\x1b" not in listed.stdout
+
+
+def test_a_store_may_be_a_link(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / "link").symlink_to(real)
+    run, said = keep(tmp_path / "link")
+    assert (said, numbers(run)) == ([], [1, 2, 3])
+    (tmp_path / "link.sqlite").symlink_to(real / "history.sqlite")
+    keep(tmp_path / "link.sqlite")
+    assert len(tg.History(real).runs()) == 2
+
+
+def test_a_file_that_is_deleted_in_use_is_begun_again(tmp_path: Path) -> None:
+    def kept_and_deleted() -> None:
+        with tg.run("deleted", store=tmp_path / "runs") as run:
+            run.step(score=1)
+            run.flush()
+            shutil.rmtree(tmp_path / "runs")
+            run.step(score=2)
+            run.step(score=3)
+
+    with pytest.warns(HistoryWarning, match="was deleted or replaced"):
+        kept_and_deleted()
+    kept = tg.History(tmp_path / "runs").run("deleted")
+    assert [step.score for step in kept.steps] == [2, 3]
+    assert kept.status == "done"
+
+
+def test_a_limit_on_the_size_of_files_does_not_end_the_run(tmp_path: Path) -> None:
+    code = """
+import os, resource, sys, warnings
+import tracegraph as tg
+from tracegraph.history import writer
+writer._AGAIN = 0.02
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    with tg.run("limited", store=sys.argv[1]) as run:
+        for number in range(30):
+            value = tg.node(os.urandom(4_000).hex()) + str(number)
+            run.step(value, feedback=os.urandom(5_000).hex(), score=number)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(*(w.message for w in said), sep="\\n")
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert "cannot be written" in told.stdout
+    assert "lost" not in told.stdout
+    assert [s.score for s in tg.History(tmp_path).run("limited").steps] == [*range(30)]

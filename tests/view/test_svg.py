@@ -96,3 +96,8 @@ def test_a_cycle_is_refused() -> None:
 
 def test_an_empty_picture_is_an_svg_too() -> None:
     assert ElementTree.fromstring(svg(Picture(()))).get("aria-label") == "nothing; 0 arrows"
+
+
+def test_a_picture_of_nothing_says_so() -> None:
+    assert ">nothing was recorded</text>" in svg(Picture(()))
+    assert "nothing was recorded" not in svg(Picture((Box(key=1, title="x"),)))

@@ -10,6 +10,7 @@ import typer
 
 from tracegraph.errors import HistoryError
 from tracegraph.kinds import show
+from tracegraph.view.plain import width
 from tracegraph.writing import write_whole
 
 __all__ = ["as_json", "difference_facts", "shown", "table", "write", "write_file"]
@@ -21,10 +22,10 @@ def as_json(value: Any) -> None:
 
 
 def table(titles: list[str], rows: list[list[str]]) -> None:
-    """Print columns as wide as their longest cell; the last one is not padded."""
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    """Print columns as wide as their widest cell; the last one is not padded."""
+    widths = [max(map(width, column)) for column in zip(titles, *rows, strict=True)]
     for row in [titles, *rows]:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells = [cell + " " * (wide - width(cell)) for cell, wide in zip(row, widths, strict=True)]
         typer.echo("  ".join(cells).rstrip())
 
 

@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from tracegraph.view.plain import one_line
+from tracegraph.view.plain import fit, one_line
 
 __all__ = ["money", "number", "runs_rows", "steps_rows", "summary_facts", "when"]
 
 Rows = tuple[list[str], list[list[str]]]
-_NOTE = 60
+_NAME, _NOTE = 28, 60  # cells of a terminal
 
 
 def runs_rows(runs: Sequence[Any]) -> Rows:
@@ -20,7 +20,7 @@ def runs_rows(runs: Sequence[Any]) -> Rows:
     for run in runs:
         facts = run.summary
         rows.append([
-            str(run.id), one_line(run.name), run.status, when(run.created), str(facts["steps"]),
+            str(run.id), fit(one_line(run.name), _NAME), run.status, when(run.created), str(facts["steps"]),
             number(facts["best_score"]), money(facts["cost"]),
         ])  # fmt: skip
     return ["run", "name", "status", "began", "steps", "best", "cost"], rows
@@ -32,7 +32,7 @@ def steps_rows(steps: Sequence[Any]) -> Rows:
         ["step", "score", "changes", "rejected", "seconds", "cost", "note"],
         [
             [str(s.number), number(s.score), str(s.changes), str(s.rejections), number(s.seconds),
-             money(s.cost), one_line(s.note)[:_NOTE]]
+             money(s.cost), fit(one_line(s.note), _NOTE)]
             for s in steps
         ],
     )  # fmt: skip

@@ -121,7 +121,7 @@ class Run:
         def job(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(
                 "UPDATE runs SET ended=?, status=?, error=? WHERE id=?",
-                (ended, status, error and self._redactor.clean(error)[:10_000], self._id),
+                (ended, status, error and self._redactor.clean_name(error)[:10_000], self._id),
             )
 
         writer.put(job)
@@ -204,7 +204,7 @@ class Run:
     def log(self, kind: str, **facts: Any) -> None:
         """Keep an event: a word for what happened, and facts about it, bounded."""
         text = json.dumps({key: _plain(value) for key, value in facts.items()})[:_EVENT]
-        row = (self._number, self._now(), kind)
+        row = (self._number, self._now(), self._redactor.clean_name(kind))
 
         def job(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(
@@ -238,12 +238,13 @@ class Run:
         """
         if scores:
             details["scores"] = {name: float(value) for name, value in scores.items()}
-        row = (id, json.dumps(list(parents)), self._number, self._now(), score, status)
+        own, *above, status = map(self._redactor.clean_name, (id, *parents, status))
+        row = (own, json.dumps(above), self._number, self._now(), score, status)
         text = json.dumps({key: _plain(value, 10_000) for key, value in details.items()})
 
         def job(connection: sqlite3.Connection, path: Path) -> None:
             known = connection.execute(
-                "SELECT details FROM candidates WHERE run=? AND id=?", (self._id, id)
+                "SELECT details FROM candidates WHERE run=? AND id=?", (self._id, own)
             ).fetchone()
             before = json.loads(kept_text(connection, known[0]) or "{}") if known else {}
             merged = {**before, **json.loads(self._redactor.clean(text))}
@@ -405,7 +406,7 @@ class Run:
             f"INSERT OR REPLACE INTO steps VALUES ({','.join('?' * 19)})",
             (
                 own, number, draft.started, draft.seconds, draft.status, draft.optimizer,
-                self._redactor.clean(draft.note), draft.score, draft.changes, draft.rejections,
+                self._redactor.clean_name(draft.note), draft.score, draft.changes, draft.rejections,
                 *draft.usage, _count(draft.captured),
                 self._keep_json(connection, details) if details else None, graph, shown,
                 spent,
@@ -430,7 +431,7 @@ class Run:
                 "note=coalesce(nullif(?, ''), note), details=?, nodes=coalesce(?, nodes), "
                 "graph=coalesce(?, graph), shown=coalesce(?, shown), "
                 "spent=iif(?, ?, spent) WHERE run=? AND number=?",
-                (draft.score, draft.seconds, self._redactor.clean(note),
+                (draft.score, draft.seconds, self._redactor.clean_name(note),
                  self._keep_json(connection, merged), _count(draft.captured), graph, shown,
                  graph is not None, spent, self._id, number),
             )  # fmt: skip
@@ -463,7 +464,7 @@ class Run:
             }  # fmt: skip
             self._id = connection.execute(
                 "INSERT INTO runs (name, created, status, host, pid, about) VALUES (?,?,?,?,?,?)",
-                (self._redactor.clean(self.name) + replayed, created, "running", socket.gethostname(),
+                (self._redactor.clean_name(self.name) + replayed, created, "running", socket.gethostname(),
                  os.getpid(), self._keep_json(connection, about)),
             ).lastrowid  # fmt: skip
 

@@ -57,7 +57,17 @@ class Taken:
         sha = keep_text(connection, clean.clean(text))
         connection.execute(
             "INSERT OR REPLACE INTO params VALUES (?,?,?,?,?,?,?,?,?)",
-            (run, self.name, step, self.kind, self.version, self.origin, self.trusted, codec, sha),
+            (
+                run,
+                clean.clean_name(self.name),
+                step,
+                self.kind,
+                self.version,
+                self.origin,
+                self.trusted,
+                codec,
+                sha,
+            ),
         )
 
 

@@ -74,6 +74,10 @@ class Redactor:
             text = _NAMED.sub(_hidden, text)
         return text
 
+    def clean_name(self, text: str) -> str:
+        """`text` as `clean` gives it, in characters that every file can hold: no lone surrogates."""
+        return self.clean(text).encode("utf-8", "backslashreplace").decode()
+
     def _replaced(self, text: str, heads: re.Pattern[str]) -> str:
         parts: list[str] = []
         done = 0

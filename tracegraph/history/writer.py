@@ -2,7 +2,8 @@
 
 A step waits only until the one before it is on disk: a killed process loses the last step at most.
 When the disk is full, read-only or locked, what is waiting stays in memory and is tried again; a
-damaged file is left alone and another one is begun. Either is said once.
+damaged file is left alone and another one is begun, and one that somebody deleted is made again. Each
+is said once.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ class Writer:
         # The connection is this frame's alone: a forked child, which has no such thread, never
         # closes it.
         connection: sqlite3.Connection | None = None
+        opened: tuple[int, int] | None = None
         singly = False
         while True:
             with self._changed:
@@ -117,9 +119,19 @@ class Writer:
                 batch = [self._jobs[0]] if singly and self._jobs else list(self._jobs)
             if not batch:
                 break
+            if connection is not None and _file(self.path) != opened:
+                self._complain(
+                    f"{self.path} was deleted or replaced while this run was kept in it; what comes "
+                    "from now on is kept there anew"
+                )
+                _close(connection)
+                connection = None
+                self._begin_again()
+                continue
             try:
                 if connection is None:
                     connection = open_store(self.path, warn=self._complain)
+                    opened = _file(self.path)
                 with transaction(connection):
                     for job in batch:
                         job(connection, self.path)
@@ -180,10 +192,14 @@ class Writer:
         self._complain(
             f"{before} cannot be used ({error}) and is left as it is; this run is kept in {self.path}"
         )
+        self._begin_again()
+        return True
+
+    def _begin_again(self) -> None:
+        """Let the file that comes next start with the opening."""
         with self._changed:
             if not self._jobs or self._jobs[0] is not self._opening:
                 self._jobs.appendleft(self._opening)
-        return True
 
     def _complain(self, message: str) -> None:
         with self._changed:
@@ -206,6 +222,15 @@ def _is_passing(error: Exception) -> bool:
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file has this name now."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _close(connection: sqlite3.Connection) -> None:

@@ -115,6 +115,10 @@ def drawing(picture: Picture, *, alone: bool = True, legend: bool = True) -> Dra
             f'<text class="tg-heading" x="{_MARGIN:.7g}" y="{_MARGIN + 8:.7g}">'
             f"{escape(above)}</text>"
         )
+    if not picture.boxes:
+        out.append(
+            f'<text class="tg-word" x="{_MARGIN:.7g}" y="{top + 4:.7g}">nothing was recorded</text>'
+        )
     left = (wide - found.width) / 2 if found.width + 2 * _MARGIN < wide else _MARGIN
     out.append(f'<g class="tg-parts" transform="translate({left:.7g},{top:.7g})">')
     labelled = {card.box.key: card.labelled for card in cards}

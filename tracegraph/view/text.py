@@ -38,9 +38,10 @@ def text(picture: Picture, *, width: int = 80) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """`picture` as text; rich shows it in colour and in the width of the terminal."""
+    """`picture` as text below a `note`; rich shows it in colour and in the width of the terminal."""
 
     picture: Picture
+    note: str = ""
 
     def __str__(self) -> str:
         return text(self.picture)
@@ -48,6 +49,8 @@ class Text:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text as Coloured
 
+        if self.note:
+            yield Coloured(self.note)
         for row in _rows(self.picture, options.max_width):
             yield Coloured(row.words, style=row.style, no_wrap=True, overflow="crop", end="\n")
 
