@@ -117,7 +117,9 @@ def test_killed_at_any_question_nothing_is_asked_twice(make: Any, tmp_path: Path
     """Whoever asks: the workflow, its judge, an optimizer, one of several, the judge of several."""
     whole = Ledger()
     expected = trained(tmp_path / "whole", whole, make)
-    assert expected == trained(None, Ledger(), make)
+    plain = Ledger()
+    assert expected == trained(None, plain, make)
+    assert whole.asked == plain.asked  # a store is no cache: what is asked twice is asked twice
     total = sum(whole.asked.values())
     for kill in range(1, total + 1, 9 if make is opto else 17):
         folder = tmp_path / str(kill)
