@@ -178,6 +178,21 @@ def test_what_judges_are_paid_is_in_the_spend_and_of_runs_the_money() -> None:
     assert spend["runs"] * 2 == by["task"]
 
 
+def test_what_was_paid_in_a_batch_that_an_allowance_ended_is_in_the_spend() -> None:
+    word = tg.node("a", trainable=True, name="word")
+    judge = Budgeted(Scripted(lambda request: Reply("5", None, Usage(1, 1), 0.5)), calls=5)
+
+    def guide(case: str, output: str) -> float:
+        return float(judge.ask(Request.of(output)).text)
+
+    result = fit(
+        lambda case: word + case, ["x", "yy", "zzz"], guide, workers=1, tries=1,
+        optimizer=Says(word, "b"), budget=Budget(steps=3),
+    )  # fmt: skip
+    assert result.stopped.startswith("BudgetExceeded")
+    assert (result.spend.calls, result.spend.dollars) == (5, 2.5)
+
+
 @pytest.mark.parametrize("kill", [0, 20, 45])
 def test_a_budget_of_calls_holds_over_a_kill(tmp_path: Path, kill: int) -> None:
     ledger, more = Ledger(kill), Ledger()
