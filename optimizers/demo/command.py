@@ -62,6 +62,8 @@ def demo(
             acceptance=Paired(alpha=1.0), batch_size=8, perfect=1.0, target=1.0, patience=6,
             progress=False, on=() if show is None else (show,),
         )  # fmt: skip
+        if isinstance(result.error, KeyboardInterrupt):
+            raise result.error
     if as_json:
         typer.echo(json.dumps(_facts(model, seed, desk, result, llm), indent=2))
         return

@@ -432,10 +432,14 @@ class Evaluator:
         results: dict[int, Traced] = {}
         calls = [(run, (job, *more)) for job in jobs]
         beside = SideBySide(self.executor, calls, self.workers, limit, self._count, self.stop)
-        with closing(beside.done()) as ready:
-            for number, future in ready:
-                results[number] = self._late() if future is None else future.result()
-                self._keep(jobs[number], results[number].evaluation)
+        try:
+            with closing(beside.done()) as ready:
+                for number, future in ready:
+                    results[number] = self._late() if future is None else future.result()
+                    self._keep(jobs[number], results[number].evaluation)
+        finally:
+            for job in jobs:  # what was paid before something went wrong is paid
+                self._bills.setdefault(job.key, job.paid)
         return [results[number] for number in range(len(jobs))]
 
     def _count(self) -> None:

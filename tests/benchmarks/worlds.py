@@ -223,6 +223,10 @@ def holds(row: Row, found: Sequence[Figures]) -> bool | None:
     )
 
 
+class _Killed(BaseException):
+    """Ends a training where nobody can catch it."""
+
+
 def identical(seed: int) -> bool:
     """Whether 16 workers, and a stop after each third save, come to the result of one worker."""
 
@@ -237,7 +241,7 @@ def identical(seed: int) -> bool:
             def save(self, state: Any) -> None:
                 kept.append(json.dumps(state))
                 if stop is not None and len(kept) % stop == 0:
-                    raise KeyboardInterrupt
+                    raise _Killed
 
         while True:
             run, prompt = world.workflow()
@@ -249,7 +253,7 @@ def identical(seed: int) -> bool:
             training = Training(run, world.train, world.guide, options)
             try:
                 result = training.run()
-            except KeyboardInterrupt:
+            except _Killed:
                 continue
             return prompt.data, result.history, dict(world.calls)
 

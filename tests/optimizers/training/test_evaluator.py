@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import subprocess
 import sys
 import threading
@@ -200,3 +201,13 @@ def test_wrong_options_are_refused(word: Any, wrong: dict[str, Any]) -> None:
     given = {"workflow": len, "guide": length, "parameters": {"word": word}, **wrong}
     with pytest.raises(OptimizerError, match=next(iter(wrong))):
         Evaluator(**given)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_runs_that_are_only_scored_leave_chance_as_it_was(workers: int) -> None:
+    evaluator = Evaluator(lambda text: random.random(), lambda e, o: o, {}, workers=workers)
+    evaluator.apart = True
+    random.seed(7)
+    first = [e.score for e in evaluator.scores(Candidate.of({}), numbered(5))]
+    assert random.random() == random.Random(7).random()
+    assert workers > 1 or len(set(first)) == 1

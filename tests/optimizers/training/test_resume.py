@@ -117,7 +117,9 @@ def test_killed_at_any_question_nothing_is_asked_twice(make: Any, tmp_path: Path
     """Whoever asks: the workflow, its judge, an optimizer, one of several, the judge of several."""
     whole = Ledger()
     expected = trained(tmp_path / "whole", whole, make)
-    assert expected == trained(None, Ledger(), make)
+    plain = Ledger()
+    assert expected == trained(None, plain, make)
+    assert whole.asked == plain.asked  # a store is no cache: what is asked twice is asked twice
     total = sum(whole.asked.values())
     for kill in range(1, total + 1, 9 if make is opto else 17):
         folder = tmp_path / str(kill)
@@ -174,6 +176,21 @@ def test_what_judges_are_paid_is_in_the_spend_and_of_runs_the_money() -> None:
     assert spend["tokens"] == 10 * spend["calls"]
     assert spend["dollars"] == pytest.approx(0.01 * by.total())
     assert spend["runs"] * 2 == by["task"]
+
+
+def test_what_was_paid_in_a_batch_that_an_allowance_ended_is_in_the_spend() -> None:
+    word = tg.node("a", trainable=True, name="word")
+    judge = Budgeted(Scripted(lambda request: Reply("5", None, Usage(1, 1), 0.5)), calls=5)
+
+    def guide(case: str, output: str) -> float:
+        return float(judge.ask(Request.of(output)).text)
+
+    result = fit(
+        lambda case: word + case, ["x", "yy", "zzz"], guide, workers=1, tries=1,
+        optimizer=Says(word, "b"), budget=Budget(steps=3),
+    )  # fmt: skip
+    assert result.stopped.startswith("BudgetExceeded")
+    assert (result.spend.calls, result.spend.dollars) == (5, 2.5)
 
 
 @pytest.mark.parametrize("kill", [0, 20, 45])
