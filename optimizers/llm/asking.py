@@ -17,7 +17,7 @@ from optimizers.encoding import decoded, encoded
 from optimizers.llm.memory import Memory
 from optimizers.llm.questions import Questions, added, usage_of
 from optimizers.llm.reply import ReadReply, read_reply
-from tracegraph.errors import OptimizerError, Rejected, UnreadableReply
+from tracegraph.errors import BudgetExceeded, ModelError, OptimizerError, Rejected, UnreadableReply
 from tracegraph.kinds import show
 from tracegraph.llm import LanguageModelLike, Message, Reply
 from tracegraph.parameter import Parameter
@@ -137,9 +137,16 @@ class ModelOptimizer(Questions, Optimizer):
         """
         problem = self.problem()
         messages = self.messages(problem, (*self.mask, *_sections(mask)))
-        usage = Usage()
+        usage, proposal = Usage(), Proposal({})
         for left in range(self.repairs, -1, -1):
-            reply = self.exchange(messages, schema=self.schema(problem), verbose=verbose, **options)
+            try:
+                reply = self.exchange(
+                    messages, schema=self.schema(problem), verbose=verbose, **options
+                )
+            except (BudgetExceeded, ModelError):
+                if not usage.calls:
+                    raise
+                break  # the reply that could not be mended was paid for, and its reasons are told
             usage = added(usage, usage_of(reply))
             try:
                 read = self.read(reply)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, final
 
 from optimizers.base import Proposal, Update, Usage
@@ -135,12 +136,17 @@ class SPO(ModelOptimizer):
     def messages(self, problem: Problem, mask: tuple[str, ...]) -> list[Message]:
         """The requirements, the present values, and the outputs that they gave."""
         hidden = ["Instruction", "Code", "Documentation", "Inputs", "Others", "Outputs", "Feedback"]
-        room = max(200, self.budget * 2 // max(len(self._shown), 1))
-        runs = [f"input: {show(e, room)}\noutput: {show(o, room)}" for e, o in self._shown]
         parts = [f"#Requirements\n{self.requirements}", problem.text(hidden)]
         if self.rejected:
             parts.append("#Refused\n" + "\n".join(f"{r.name}: {r.reason}" for r in self.rejected))
-        return [Message("system", _SYSTEM), Message("user", "\n\n".join([*parts, "#Runs", *runs]))]
+        left = self.budget * 4 - len(_SYSTEM) - sum(map(len, parts)) - 80
+        room = max(100, left // max(2 * len(self._shown), 1) - 40)
+        runs = [f"input: {show(e, room)}\noutput: {show(o, room)}" for e, o in self._shown]
+        fitting = sum(end <= left for end in accumulate(len(run) + 2 for run in runs))
+        parts += ["#Runs", *runs[: max(1, fitting)]]
+        if 0 < fitting < len(runs):
+            parts.append(f"({len(runs) - fitting} further runs are left out)")
+        return [Message("system", _SYSTEM), Message("user", "\n\n".join(parts))]
 
     def _outputs(self, workflow: Any, examples: Sequence[Any], values: Any) -> list[Any]:
         with Overlay(values), stop_tracing():

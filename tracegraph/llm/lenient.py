@@ -42,6 +42,7 @@ _REST_OF_SCALAR = re.compile(r"[^,}\])\n]*+")
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "/": "/", "\\": "\\"}
 _ESCAPES |= {'"': '"', "'": "'"}
 _HEX = re.compile(r"[0-9a-fA-F]{4}")
+_PYTHON_HEX = re.compile(r"x([0-9a-fA-F]{2})|U(00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4})")
 _LOW_SURROGATE = re.compile(r"\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _MISSING_COMMA = re.compile(r"""[^\S\n]*+\n\s*+(?:"[^"\n]{1,200}"|'[^'\n]{1,200}')\s*+:""")
 _COMMA_AND_KEY = re.compile(r"""\s*+,\s*+(?:"[^"\n]{1,200}"|'[^'\n]{1,200}')\s*+:""")
@@ -350,6 +351,8 @@ class Lenient:
             if 0xD800 <= code < 0xDC00 and low is not None:
                 return chr(0x10000 + ((code - 0xD800) << 10) + int(low[1], 16) - 0xDC00), at + 12
             return chr(code), at + 6
+        if (digits := _PYTHON_HEX.match(self._text, at + 1)) is not None:
+            return chr(int(digits[1] or digits[2], 16)), digits.end()
         self._notes.append(f"'\\{letter}' is no escape of JSON; it was kept as it stands")
         return "\\" + letter, at + 2
 

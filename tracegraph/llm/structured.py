@@ -8,7 +8,7 @@ from typing import Any, final
 
 from pydantic import ValidationError
 
-from tracegraph.errors import WrongModel
+from tracegraph.errors import BudgetExceeded, ModelError, WrongModel
 from tracegraph.llm.lenient import Lenient, read_value
 from tracegraph.llm.messages import Message, Reply, Request, Schema, Usage
 from tracegraph.llm.model import Ask, LanguageModel, Steps, Wrapper
@@ -27,7 +27,8 @@ class Structured(Wrapper):
     A provider that takes schemas is sent it, by the model inside. What comes back is read strictly,
     then leniently (fences, prose around it, trailing commas, Python's literals); an answer that still
     does not fit is sent back with the reason, up to `repairs` times. The reply's usage and cost are
-    those of all answers. Where nothing fits, the last reply comes with ``parsed=None``: it was paid for.
+    those of all answers. Where nothing fits, or no repair can be had, the last reply comes with
+    ``parsed=None``: it was paid for.
     A request without a schema is passed on.
 
     A pydantic model is checked in full. Of a schema given as a mapping only the type and the required
@@ -68,7 +69,10 @@ class Structured(Wrapper):
                     Message("user", f"Your answer cannot be used: {reason}\nSend it again, whole."),
                 ),
             )
-            following: Reply = yield Ask(self._inner, mended)
+            try:
+                following: Reply = yield Ask(self._inner, mended)
+            except (BudgetExceeded, ModelError):
+                return replace(reply, parsed=None)  # what there is was paid for
             reply = _together(reply, following)
         return reply
 

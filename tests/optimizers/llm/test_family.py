@@ -13,7 +13,7 @@ from optimizers.llm.asking import ModelOptimizer
 from optimizers.llm.memory import Memory
 from optimizers.records import records_of
 from tests.worlds.hidden_rules import HiddenRules
-from tracegraph.errors import OptimizerError, UnreadableReply
+from tracegraph.errors import BudgetExceeded, ModelFailed, OptimizerError, UnreadableReply
 from tracegraph.llm import Scripted
 
 FAMILY = [OptoPrime, OPRO, TextGrad, Reflect]
@@ -146,6 +146,24 @@ def test_repairs_are_bounded_and_the_reason_goes_on(prompt: Any) -> None:
     for wrong in (3, -1, "many"):
         with pytest.raises(OptimizerError, match="repairs"):
             OptoPrime([prompt], llm=llm, repairs=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "error", [ModelFailed("down", status=500), BudgetExceeded("over")], ids=repr
+)
+def test_where_no_repair_can_be_had_the_first_reply_and_its_cost_are_told(
+    prompt: Any, error: Exception
+) -> None:
+    optimizer = OptoPrime([prompt], llm=Scripted(["not JSON", error]), repairs=2)
+    optimizer.backward(answer(prompt, "Who?"), "Say more.")
+    update = optimizer.step()
+    assert update.usage.calls == 1
+    assert "no JSON object" in update.rejections[0].reason
+    optimizer = OptoPrime([prompt], llm=Scripted([error]), repairs=2)
+    optimizer.backward(answer(prompt, "Who?"), "Say more.")
+    with pytest.raises(type(error)):
+        optimizer.step()
+    assert prompt.feedback
 
 
 # Memory

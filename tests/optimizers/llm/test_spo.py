@@ -86,6 +86,19 @@ def test_a_proposal_that_cannot_be_used_runs_nothing() -> None:
     assert update.rejections
 
 
+@pytest.mark.parametrize("count", [1, 3, 400])
+def test_a_request_stays_within_its_budget_and_says_what_it_left_out(count: int) -> None:
+    llm = Scripted([suggest("x")])
+    word = tg.node("plain", trainable=True, name="word")
+    spo = SPO([word], llm=llm, requirements="be long", judge=longer, budget=1_000)
+    spo.improve(lambda x: word + x, [f"{n} " + "long " * 400 for n in range(count)])
+    asked = llm.requests[0].messages
+    assert sum(len(m.text) for m in asked) <= 4_000
+    shown = asked[1].text.count("output: ")
+    assert shown >= min(count, 3)
+    assert (f"({count - shown} further runs are left out)" in asked[1].text) == (shown < count)
+
+
 def test_bad_input_is_refused() -> None:
     word, spo = made()
     with pytest.raises(OptimizerError, match="examples is empty"):
