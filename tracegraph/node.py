@@ -368,9 +368,7 @@ class Node(Generic[T]):
             return cast("Iterator[Any]", iter(data))
         try:
             items = iter(data)
-        except (
-            TypeError
-        ):  # ``a, b = answer()`` where the answer is None: a failed step, as others are
+        except TypeError:  # a, b = answer(), and the answer is None: a failed step like others
             return cast("Iterator[Any]", apply(operators.ITERATE, (self,), function=iter))
         return self._elements(items)
 
