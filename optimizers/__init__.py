@@ -132,12 +132,6 @@ _HOMES = {
         "Trion", "WarmupStableDecay", "merge_gradients",
     ),
 }  # fmt: skip
-_FORMER = {
-    "FunctionOptimizer": "it is called OptoPrime",
-    "OptoPrimeMulti": "Several(OptoPrime(...)) makes several proposals and chooses among them",
-    "OptoPrimeV2": "OptoPrime reads JSON and tagged replies alike",
-}
-"""Names of Microsoft Trace that are not here, and what to use."""
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -231,6 +225,33 @@ __all__ = [
     "merge_gradients",
     "optimize",
 ]
+
+
+_SEARCH = "fit(..., search=...) takes"
+_FORMER = {
+    "OptoPrimeV1": "it is called OptoPrime",
+    "OptoPrimeV2": "it is called OptoPrime; replies in tags are read as well",
+    "OptoPrimeMulti": "use Several(OptoPrime(...), n=3)",
+    "OptoprimeBatchOpt": "use OptoPrime; backward([(output, feedback), ...]) takes a batch",
+    "OPROv2": "it is called OPRO",
+    "train": "it is called fit",
+    "Guide": "a guide is any guide(example, output) that gives a score, or (score, text)",
+    "LLMJudge": "it is called ModelJudge",
+    "DataLoader": "give a list of examples; fit(..., batch_size=...) draws the batches",
+    "Minibatch": "it is what fit does",
+    "MinibatchAlgorithm": "it is what fit does",
+    "BasicSearchAlgorithm": "use fit(..., proposals=...)",
+    "BeamSearch": f"{_SEARCH} Beam",
+    "BeamsearchAlgorithm": f"{_SEARCH} Beam",
+    "UCBSearchAlgorithm": f"{_SEARCH} UCB",
+    "PrioritySearch": f"{_SEARCH} UCB, Beam, Pareto or Islands",
+    "ParetobasedPS": f"{_SEARCH} Pareto",
+    "GEPAAlgorithmBase": f"{_SEARCH} Pareto; Reflect proposes as GEPA does",
+    "ObjectiveConfig": f"a guide may give a dict of scores, {_SEARCH} Pareto('objectives')",
+    "batch_run": "fit(..., workers=...) runs examples side by side",
+    "async_run": "afit is fit, awaited; EventLoop runs async workflows",
+}
+"""Names of Microsoft Trace that are not here, and what to use."""
 
 
 def __getattr__(name: str) -> Any:

@@ -151,8 +151,19 @@ _FORMER = {
     "ParameterContainer": "it is called Module",
     "NodeContainer": "nodes inside dataclasses and pydantic models are found without a base class",
     "Projection": "constraint= says what a parameter may be",
-    "apply_op": "it is called apply, and gives a new structure: z = apply(function, x, y)",
-    "propagators": "rules belong to operations: register_rule, or bundle(rules=...)",
+    "BlackCodeFormatter": "code is kept as it was written; constraint= says what it may be",
+    "apply_op": "it is called apply",
+    "TraceGraph": "Graph.of(output) is the graph, and an optimizer's problem() what a model is shown",
+    "Propagator": "rules belong to operations: register_rule, or bundle(rules=...)",
+    "GraphPropagator": "each kind of feedback has its own rule; register_rule changes one",
+    "SumPropagator": "feedback adds up by itself, see Score and Remark; register_rule changes a rule",
+    "batchify": "give several outputs at once: backward([(first, feedback), (second, feedback)])",
+    "disable_external_dependencies_check": "there is no such check: what a call reads is its input",
+    "LLM": "give llm='name' to an optimizer, or make a tracegraph.llm.LiteLLM",
+    "LiteLLM": "it is in tracegraph.llm",
+    "CustomLLM": "use tracegraph.llm.LiteLLM('openai/NAME', api_base=...)",
+    "DummyLLM": "any callable is a model; tracegraph.llm.Scripted answers from a list",
+    "TracedLLM": "call_llm asks a model as a traced operation",
 }
 """Names of Microsoft Trace that are not here, and what to use."""
 
