@@ -34,7 +34,7 @@ HOMES: dict[str, Any] = {
     "tg": tracegraph,
     "fun": traced,
 }
-ELSEWHERE = {"any", "asyncio", "guide", "llm", "optimizers", "tracegraph"}
+ELSEWHERE = {"any", "functions", "guide", "llm", "optimizers", "tracegraph"}
 OPTIONS = {
     option
     for takes in (tracegraph.bundle, optimizers.fit, optimizers.OptoPrime)
