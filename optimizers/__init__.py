@@ -134,12 +134,6 @@ _HOMES = {
         "Trion", "WarmupStableDecay", "merge_gradients",
     ),
 }  # fmt: skip
-_FORMER = {
-    "FunctionOptimizer": "it is called OptoPrime",
-    "OptoPrimeMulti": "Several(OptoPrime(...)) makes several proposals and chooses among them",
-    "OptoPrimeV2": "OptoPrime reads JSON and tagged replies alike",
-}
-"""Names of Microsoft Trace that are not here, and what to use."""
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -238,6 +232,7 @@ __all__ = [
 
 _SEARCH = "fit(..., search=...) takes"
 _FORMER = {
+    "FunctionOptimizer": "it is called OptoPrime",
     "OptoPrimeV1": "it is called OptoPrime",
     "OptoPrimeV2": "it is called OptoPrime; replies in tags are read as well",
     "OptoPrimeMulti": "use Several(OptoPrime(...), n=3)",

@@ -31,7 +31,8 @@ MOVED = {
         "TraceMissingInputsError": "", "disable_external_dependencies_check": "",
     },
     "optimizers": {
-        "OptoPrimeV1": "OptoPrime", "OptoPrimeV2": "OptoPrime", "OptoPrimeMulti": "Several",
+        "FunctionOptimizer": "OptoPrime", "OptoPrimeV1": "OptoPrime", "OptoPrimeV2": "OptoPrime",
+        "OptoPrimeMulti": "Several",
         "OptoprimeBatchOpt": "OptoPrime", "OPROv2": "OPRO", "train": "fit", "Guide": "",
         "LLMJudge": "ModelJudge", "DataLoader": "fit", "Minibatch": "fit", "MinibatchAlgorithm": "fit",
         "BasicSearchAlgorithm": "fit", "BeamSearch": "Beam", "BeamsearchAlgorithm": "Beam",
@@ -97,7 +98,8 @@ def test_options_keep_their_names() -> None:
 
 def test_the_page_tells_of_every_name_that_moved() -> None:
     page = PAGE.read_text("utf-8")
-    unexplained = {"OptoPrimeV1", "OptoprimeBatchOpt", "OPROv2", "Minibatch", "BeamsearchAlgorithm",
+    unexplained = {"FunctionOptimizer", "OptoPrimeV1", "OptoprimeBatchOpt", "OPROv2",
+                   "Minibatch", "BeamsearchAlgorithm",
                    "GEPAAlgorithmBase", "GraphPropagator", "SumPropagator", "Propagator", "propagators",
                    "FunModule",
                    "ParameterContainer", "NodeContainer", "BlackCodeFormatter", "LLM",

@@ -34,7 +34,7 @@ HOMES: dict[str, Any] = {
     "tg": tracegraph,
     "fun": traced,
 }
-ELSEWHERE = {"any", "asyncio", "guide", "llm", "optimizers", "tracegraph"}
+ELSEWHERE = {"any", "functions", "guide", "llm", "optimizers", "tracegraph"}
 OPTIONS = {
     option
     for takes in (tracegraph.bundle, optimizers.fit, optimizers.OptoPrime)
@@ -79,7 +79,7 @@ def test_the_name_is_there(theirs: str, ours: str) -> None:
     elif re.match(r"\w+", first) and first not in ELSEWHERE:
         home = HOMES.get(first or "node") if rest else None
         if home is None:
-            homes = [h for h in (tracegraph, optimizers, llm) if hasattr(h, first)]
+            homes = [h for h in (tracegraph, optimizers, llm) if first in h.__all__]
             assert homes, f"{theirs}: nothing is called {first!r}"
             home = getattr(homes[0], first)
         reduce(getattr, rest, home)

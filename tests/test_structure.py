@@ -76,6 +76,7 @@ def test_a_node_stands_for_itself_at_every_place() -> None:
         ({"a": 1}, {"b": 1}, "the top"),
         ([{"a": 1}], [5], r"\[0\]"),
         ([1], {"a": 1}, "the top"),
+        ([Point(1, [2])], [5], r"\[0\]"),
     ],
 )
 def test_another_structure_is_an_error_that_says_where(one: Any, two: Any, where: str) -> None:

@@ -48,6 +48,8 @@ _ids = itertools.count(1)
 next_id: Callable[[], int] = _ids.__next__
 """A fresh id, larger than every id before."""
 
+_HOLD_NO_NODES = frozenset({"builtins", "numpy", "torch", "torch.nn.parameter"})
+"""Where types come from whose methods give no nodes: their results are not searched."""
 _MUTABLE = frozenset({list, dict, set, bytearray})
 _ELSEWHERE = {
     "children": "a node does not know its users; ask Graph.of(outputs).users(node)",
@@ -366,9 +368,7 @@ class Node(Generic[T]):
             return cast("Iterator[Any]", iter(data))
         try:
             items = iter(data)
-        except (
-            TypeError
-        ):  # ``a, b = answer()`` where the answer is None: a failed step, as others are
+        except TypeError:  # a, b = answer(), and the answer is None: a failed step like others
             return cast("Iterator[Any]", apply(operators.ITERATE, (self,), function=iter))
         return self._elements(items)
 
@@ -485,7 +485,7 @@ class _Method:
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         name, value = self.__name__, self._owner._data
         function = _copying(name) if changes(value, name) else _calling(name)
-        foreign = type(value).__module__ != "builtins"
+        foreign = type(value).__module__ not in _HOLD_NO_NODES
         return apply(named(name), (self._owner, *args), kwargs, function=function, foreign=foreign)
 
     def __repr__(self) -> str:

@@ -56,6 +56,9 @@ def _applied(function: Callable[..., Any], values: tuple[Any, ...], path: str) -
     if isinstance(value, (set, frozenset)) and len(values) == 1:
         return type(value)(_applied(function, (item,), path) for item in value)
     if is_dataclass(value) and not isinstance(value, type):
+        for v in values:
+            if not isinstance(v, (Node, type(value))):
+                _differs(v, value, path)
         names = [field.name for field in fields(value) if field.init]
         return replace(
             value,
