@@ -319,12 +319,13 @@ with tg.run("parent", store={str(tmp_path)!r}) as run:
 
 def test_two_processes_write_and_a_third_reads(tmp_path: Path) -> None:
     program = f"""
-import sys, tracegraph as tg
+import sys, time, tracegraph as tg
 text = tg.node("v0", trainable=True, name="text")
 with tg.run(sys.argv[1], store={str(tmp_path)!r}) as run:
     for number in range(1, 151):
         text.assign(f"v{{number}}")
         run.step(text + "!", score=number)
+        time.sleep(0.01)  # or a reader on a busy machine sees nothing between start and end
 """
     names = ("one", "two")
     writers = [
