@@ -477,11 +477,11 @@ def test_cases_are_kept_and_checked() -> None:
 
 def test_what_is_best_on_one_case_becomes_a_parent() -> None:
     """Of two halves of a solution the weaker one would never be among the best."""
-    word = tg.node("a", trainable=True, name="word", constraint=Literal["a", "b", "c", "d", "e"])
-    optimizer = Evolve([word], mu=1, lambda_=2, crossover=0.0, seed=0)
+    x = tg.node(1.0, trainable=True, name="x")
+    optimizer = Evolve([x], mu=1, lambda_=2, crossover=0.0, seed=0)
     (first,) = optimizer.ask()
     optimizer.tell(first, 1.0, cases=[0.0, 1.0])
     (second,) = optimizer.ask()
     optimizer.tell(second, 9.0, cases=[9.0, 0.0])
-    parents = {candidate.parents for candidate in optimizer.ask(3)}
+    parents = {candidate.parents for candidate in optimizer.ask(20)[4:]}
     assert parents == {(first.id,), (second.id,)}
