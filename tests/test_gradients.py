@@ -155,11 +155,12 @@ def test_a_number_is_lifted_once_for_each_of_its_values() -> None:
             rate.assign(changed)
         rate.zero_feedback()
         loss = (x * rate * rate).sum()
-        assert float(loss.data) == pytest.approx(3 * rate.data**2)
+        assert loss.data.item() == pytest.approx(3 * rate.data**2)
         loss.backward(1.0)
         assert value(rate) == pytest.approx(6 * rate.data)
-    rate.freeze()
     del loss
+    rate.zero_feedback()
+    rate.freeze()
     assert not (x * rate).data.requires_grad
     rate.unfreeze()
     assert (x * rate).data.requires_grad

@@ -105,6 +105,15 @@ def is_sharded(x: Tensor) -> bool:
     return hasattr(x, "to_local")
 
 
+def _placed(g: Tensor, p: Tensor) -> Tensor:
+    """A gradient with the placements of its DTensor `p`, so that local parts belong together."""
+    placements = getattr(p, "placements", None)
+    if placements is None or getattr(g, "placements", None) == placements:
+        return g
+    sharded: Any = g
+    return sharded.redistribute(placements=placements)
+
+
 _Work = tuple[list[Tensor], list[Tensor]]
 
 
@@ -255,6 +264,11 @@ class NumericOptimizer(Optimizer):
                     f"and its gradient {tuple(g.shape)} on {g.device}; nothing was changed. "
                     "Call zero_grad() after changing a parameter, and run backward again"
                 )
+            if is_sharded(p) != is_sharded(g):
+                raise ValueError(
+                    f"{type(self).__name__}: of {self.name_of(p)} and its gradient one is a DTensor "
+                    "and the other is not; nothing was changed. Distribute both over the same mesh"
+                )
             if p in self.state:
                 self._check_shapes(self.state[p], p)
 
@@ -301,7 +315,7 @@ class NumericOptimizer(Optimizer):
             new = set(fresh)
             numbers = [1 if i in new else 2 for i in range(len(params))]
         return [
-            Member(p, self._wide(p, state), real(g), state, t)
+            Member(p, self._wide(p, state), real(_placed(g, p)), state, t)
             for p, g, state, t in zip(params, grads, states, numbers, strict=True)
         ]
 
@@ -482,8 +496,7 @@ class NumericOptimizer(Optimizer):
             param_group = adapted[0]
             self._bindings += bindings
         super().add_param_group(param_group)
-        if self.whole:
-            self._check_shards(self.param_groups[-1]["params"])
+        self._check_shards(self.param_groups[-1]["params"])
         half = [p for p in self.param_groups[-1]["params"] if p.dtype == torch.float16]
         if half and self.rounding != "nearest":
             del self.param_groups[-1]
@@ -493,7 +506,7 @@ class NumericOptimizer(Optimizer):
             )
 
     def _check_shards(self, params: list[Tensor]) -> None:
-        """Refuse DTensors that cannot be made whole, and the group with them."""
+        """Refuse DTensors that cannot be stepped, and the group with them."""
         shards: list[Any] = [p for p in params if is_sharded(p)]
         if not shards:
             return
@@ -501,7 +514,9 @@ class NumericOptimizer(Optimizer):
 
         try:
             for p in shards:
-                check_sharding(p, type(self).__name__, f"one of shape {tuple(p.shape)}")
+                check_sharding(
+                    p, type(self).__name__, f"one of shape {tuple(p.shape)}", whole=self.whole
+                )
         except ValueError:
             del self.param_groups[-1]
             raise

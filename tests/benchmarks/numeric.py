@@ -65,7 +65,8 @@ def main() -> None:
             optimizer = make(params)
             for _ in range(3):
                 optimizer.step()
-            copies, steps = [], []
+            copies: list[float] = []
+            steps: list[float] = []
             for _ in range(options.rounds):
                 copies += seconds(lambda: large.mul_(1.0), 1)
                 steps += seconds(optimizer.step, 1)

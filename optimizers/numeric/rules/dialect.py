@@ -23,9 +23,14 @@ __all__ = ["WORDS", "absolute", "bound", "maximum", "minimum", "sign", "sqrt", "
 sqrt = np.sqrt
 absolute = np.absolute
 where = np.where
-sign = np.sign
 maximum = np.maximum
 minimum = np.minimum
+
+
+def sign(x: Any) -> Any:
+    """-1, 0 or 1; 0 of NaN, as torch has it and all executions."""
+    return np.greater(x, 0) * 1.0 - np.less(x, 0)
+
 
 WORDS = ("sqrt", "absolute", "where", "sign", "maximum", "minimum")
 

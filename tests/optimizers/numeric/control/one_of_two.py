@@ -1,4 +1,4 @@
-"""One of two processes: steps sharded optimizers and compares them with ones that are whole."""
+"""One of several processes: steps sharded optimizers and compares them with ones that are whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 from optimizers.numeric.adam import AdamW
 from optimizers.numeric.bases.cosmos import COSMOS
@@ -23,6 +23,7 @@ from optimizers.numeric.codecs.rounding import REST
 from optimizers.numeric.control.sharding import ShardedState
 from optimizers.numeric.lion import Lion, LionK
 from optimizers.numeric.projection import AdamP
+from optimizers.numeric.sgd import SGD
 from optimizers.numeric.spam import StableSPAM
 
 SHAPES = [(7, 5), (4,), (0, 3), (3, 6), (40,), ()]
@@ -168,10 +169,57 @@ def matrices(rank: int) -> None:
                     assert torch.equal(q.full_tensor(), p), (cls, dtype, t)
             large = [i for i, q in enumerate(shared) if len(two.state[q].keys() - {"step", REST})]
             assert large == [i for i in range(3) if i % 2 == rank], (cls, large)
-    square = init_device_mesh("cpu", (2, 1))
-    both = distribute_tensor(torch.ones(4, 4), square, [Shard(0), Shard(1)])
-    with pytest.raises(ValueError, match="over a mesh of 2 dimensions"):
-        Muon([both])
+
+
+def mesh_of_two_sides(rank: int) -> None:
+    """FSDP beside tensor parallelism on 2 x 2 processes: every kind of optimizer, equal to one."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
+    sides = [
+        [Shard(0), Shard(1)],
+        [Shard(1), Shard(0)],
+        [Replicate(), Shard(0)],
+        [Shard(1), Replicate()],
+        [Shard(0), Shard(0)],
+    ]
+    shapes = [(7, 6), (6, 5), (3, 8), (5, 9), (8, 4)]  # alike ones would be stepped as a batch
+    makes: list[tuple[Any, dict[str, Any]]] = [
+        *((AdamW, {"backend": b}) for b in ("eager", "foreach", "native")),
+        (SGD, {"momentum": 0.9, "backend": "native"}),
+        (Lion, {"backend": "native"}),
+        (SOAP, {"precondition_frequency": 2}),
+        (Muon, {}),
+        (AdamP, {}),
+    ]
+    for cls, options in makes:
+        generator = torch.Generator().manual_seed(1)
+        whole = [torch.randn(s, generator=generator).requires_grad_() for s in shapes]
+        shared = [
+            distribute_tensor(p.detach().clone(), mesh, side).requires_grad_()
+            for p, side in zip(whole, sides, strict=True)
+        ]
+        one, two = (cls(ps, lr=0.05, weight_decay=0.1, **options) for ps in (whole, shared))
+        for t in range(4):
+            for p, q, side in zip(whole, shared, sides, strict=True):
+                p.grad = torch.randn(p.shape, generator=generator)
+                q.grad = distribute_tensor(p.grad, mesh, side)
+                if t == 2:  # as backward may leave it
+                    q.grad = q.grad.redistribute(placements=[Replicate(), Replicate()])
+            one.step()
+            two.step()
+            for p, q, side in zip(whole, shared, sides, strict=True):
+                assert torch.equal(q.full_tensor(), p), (cls, options, side, t)
+    owners = [i for i, q in enumerate(shared) if len(two.state[q].keys() - {"step"})]
+    assert owners == [i for i in range(len(sides)) if i % 4 == rank], owners
+
+    sums = DTensor.from_local(torch.ones(4, 4), mesh, [Partial(), Replicate()])
+    with pytest.raises(ValueError, match="its value is the sum of what the processes hold"):
+        AdamW([sums.requires_grad_()])
+    q = distribute_tensor(torch.ones(4, 4), mesh, sides[0]).requires_grad_()
+    optimizer = SGD([q], lr=1.0)
+    q.grad = torch.ones(4, 4)
+    with pytest.raises(ValueError, match="one is a DTensor and the other is not"):
+        optimizer.step()
+    assert torch.equal(q.full_tensor(), torch.ones(4, 4))
 
 
 def dtensors() -> None:
@@ -208,12 +256,13 @@ def shares(rank: int) -> None:
     dtensors()
 
 
-PARTS = {"shares": shares, "matrices": matrices}
+PARTS = {"shares": shares, "matrices": matrices, "sides": mesh_of_two_sides}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     rank = int(sys.argv[2])
-    dist.init_process_group("gloo", init_method=sys.argv[1], rank=rank, world_size=2)
+    world = int(sys.argv[4])
+    dist.init_process_group("gloo", init_method=sys.argv[1], rank=rank, world_size=world)
     PARTS[sys.argv[3]](rank)
     dist.destroy_process_group()

@@ -21,27 +21,34 @@ ROOT = Path(__file__).parents[4]
 @pytest.mark.timeout(600)
 def test_two_processes_step_as_one(tmp_path: Path) -> None:
     """ZeRO for element-wise and matrix optimizers, and DTensors; bit-equal to one process."""
-    run_two("shares", tmp_path)
+    run("shares", tmp_path)
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(600)
 def test_shards_of_matrices_are_stepped_whole_by_one_process_each(tmp_path: Path) -> None:
     """Every optimizer that looks at a whole tensor, on DTensors; bit-equal to one process."""
-    run_two("matrices", tmp_path)
+    run("matrices", tmp_path)
 
 
-def run_two(part: str, tmp_path: Path) -> None:
+@pytest.mark.campaign
+@pytest.mark.timeout(600)
+def test_a_mesh_of_two_sides_is_stepped_as_one_process_does(tmp_path: Path) -> None:
+    """FSDP beside tensor parallelism: four processes, element-wise and matrix optimizers."""
+    run("sides", tmp_path, 4)
+
+
+def run(part: str, tmp_path: Path, world: int = 2) -> None:
     meeting = (tmp_path / "meeting").as_uri()
     module = "tests.optimizers.numeric.control.one_of_two"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", module, meeting, str(rank), part],
+            [sys.executable, "-m", module, meeting, str(rank), part, str(world)],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(2)
+        for rank in range(world)
     ]
     try:
         errors = [process.communicate(timeout=500)[1] for process in processes]
@@ -49,7 +56,7 @@ def run_two(part: str, tmp_path: Path) -> None:
         for process in processes:
             process.kill()
             process.wait()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    assert [process.returncode for process in processes] == [0] * world, "\n".join(errors)
 
 
 @given(st.lists(st.integers(0, 50), max_size=12), st.integers(1, 5))
