@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ def test_a_judge_that_cannot_judge_is_said_before_a_model_is_asked(
     assert word.data == "a"
 
 
-@pytest.mark.parametrize("executor", [None, EventLoop])
-def test_a_judge_may_be_async(word: Any, executor: Any) -> None:
+@pytest.mark.parametrize("make", [nullcontext, EventLoop])
+def test_a_judge_may_be_async(word: Any, make: Any) -> None:
     async def guide(case: Any, output: Any) -> float:
         await asyncio.sleep(0)
         return float(len(output))
@@ -80,10 +81,11 @@ def test_a_judge_may_be_async(word: Any, executor: Any) -> None:
     async def workflow(case: str) -> Any:
         return word + case
 
-    result = fit(
-        workflow, ["x", "y", "z"], guide, optimizer=Says(word, "longer"), budget=Budget(steps=1),
-        executor=executor and executor(),
-    )  # fmt: skip
+    with make() as executor:
+        result = fit(
+            workflow, ["x", "y", "z"], guide, optimizer=Says(word, "longer"), executor=executor,
+            budget=Budget(steps=1),
+        )  # fmt: skip
     assert (word.data, result.score) == ("longer", 7.0)
 
 
