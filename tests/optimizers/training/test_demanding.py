@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -166,8 +163,7 @@ def test_an_interrupt_returns_what_was_achieved_and_goes_on_from_there(
     def go(held: Any, at: str = "") -> Any:
         def workflow(case: str) -> Any:
             if held.data == at:  # a candidate that is only scored
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(0.2)
+                raise KeyboardInterrupt
             return held + case
 
         return fit(
@@ -237,7 +233,12 @@ def test_a_training_that_is_stopped_from_another_thread_says_so(word: Any) -> No
         workflow, list(cases()), length,
         Options(optimizer=longer(word), budget=Budget(steps=9), tries=1, workers=1),
     )  # fmt: skip
-    stop = threading.Thread(target=lambda: (hanging.wait(20), training.stop()))
+
+    def end() -> None:
+        hanging.wait(20)
+        training.stop()
+
+    stop = threading.Thread(target=end)
     stop.start()
     result = training.run()
     release.set()
