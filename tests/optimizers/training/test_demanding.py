@@ -146,8 +146,13 @@ def test_outputs_of_any_kind_are_judged(word: Any, output: Any, tmp_path: Path) 
         return output
 
     seen: list[Any] = []
+
+    def guide(case: Any, said: Any) -> float:
+        seen.append(said)
+        return 1.0
+
     result = fit(
-        lambda case: answer(word), ["x"], lambda case, said: seen.append(said) or 1.0,
+        lambda case: answer(word), ["x"], guide,
         optimizer=longer(word), budget=Budget(steps=1), tries=1, store=tmp_path,
     )  # fmt: skip
     assert result.error is None
