@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import threading
-import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +69,8 @@ def test_a_judge_that_cannot_judge_is_said_before_a_model_is_asked(
     assert word.data == "a"
 
 
-@pytest.mark.parametrize("executor", [None, EventLoop])
-def test_a_judge_may_be_async(word: Any, executor: Any) -> None:
+@pytest.mark.parametrize("make", [nullcontext, EventLoop])
+def test_a_judge_may_be_async(word: Any, make: Any) -> None:
     async def guide(case: Any, output: Any) -> float:
         await asyncio.sleep(0)
         return float(len(output))
@@ -80,10 +78,11 @@ def test_a_judge_may_be_async(word: Any, executor: Any) -> None:
     async def workflow(case: str) -> Any:
         return word + case
 
-    result = fit(
-        workflow, ["x", "y", "z"], guide, optimizer=Says(word, "longer"), budget=Budget(steps=1),
-        executor=executor and executor(),
-    )  # fmt: skip
+    with make() as executor:
+        result = fit(
+            workflow, ["x", "y", "z"], guide, optimizer=Says(word, "longer"), executor=executor,
+            budget=Budget(steps=1),
+        )  # fmt: skip
     assert (word.data, result.score) == ("longer", 7.0)
 
 
@@ -147,8 +146,13 @@ def test_outputs_of_any_kind_are_judged(word: Any, output: Any, tmp_path: Path) 
         return output
 
     seen: list[Any] = []
+
+    def guide(case: Any, said: Any) -> float:
+        seen.append(said)
+        return 1.0
+
     result = fit(
-        lambda case: answer(word), ["x"], lambda case, said: seen.append(said) or 1.0,
+        lambda case: answer(word), ["x"], guide,
         optimizer=longer(word), budget=Budget(steps=1), tries=1, store=tmp_path,
     )  # fmt: skip
     assert result.error is None
@@ -164,8 +168,7 @@ def test_an_interrupt_returns_what_was_achieved_and_goes_on_from_there(
     def go(held: Any, at: str = "") -> Any:
         def workflow(case: str) -> Any:
             if held.data == at:  # a candidate that is only scored
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(0.2)
+                raise KeyboardInterrupt
             return held + case
 
         return fit(
@@ -235,7 +238,12 @@ def test_a_training_that_is_stopped_from_another_thread_says_so(word: Any) -> No
         workflow, list(cases()), length,
         Options(optimizer=longer(word), budget=Budget(steps=9), tries=1, workers=1),
     )  # fmt: skip
-    stop = threading.Thread(target=lambda: (hanging.wait(20), training.stop()))
+
+    def end() -> None:
+        hanging.wait(20)
+        training.stop()
+
+    stop = threading.Thread(target=end)
     stop.start()
     result = training.run()
     release.set()
