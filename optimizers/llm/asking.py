@@ -15,7 +15,7 @@ from typing import Any
 from optimizers.base import Optimizer, Proposal, Rejection, Update, Usage
 from optimizers.encoding import decoded, encoded
 from optimizers.llm.memory import Memory
-from optimizers.llm.questions import Questions, added, usage_of
+from optimizers.llm.questions import Questions, usage_of
 from optimizers.llm.reply import ReadReply, read_reply
 from tracegraph.errors import BudgetExceeded, ModelError, OptimizerError, Rejected, UnreadableReply
 from tracegraph.kinds import show
@@ -147,7 +147,7 @@ class ModelOptimizer(Questions, Optimizer):
                 if not usage.calls:
                     raise
                 break  # the reply that could not be mended was paid for, and its reasons are told
-            usage = added(usage, usage_of(reply))
+            usage += usage_of(reply)
             try:
                 read = self.read(reply)
             except UnreadableReply as error:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from optimizers.asktell import AskTell
 from optimizers.base import Usage
-from optimizers.llm.questions import Questions, added, usage_of
+from optimizers.llm.questions import Questions, usage_of
 from optimizers.llm.space import Space
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
@@ -104,8 +104,8 @@ class ModelSearch(Questions, AskTell):
     ) -> Iterator[dict[str, Any]]:
         """The JSON objects of the model's reply, in order."""
         reply = self.exchange(messages, schema=schema)
-        self.usage = added(self.usage, usage_of(reply))
-        self._unbilled = added(self._unbilled, usage_of(reply))
+        self.usage += usage_of(reply)
+        self._unbilled += usage_of(reply)
         yield from (found.value for found in Lenient(reply.text).objects())
 
     def _refuse_values(self, reason: str) -> None:

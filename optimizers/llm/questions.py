@@ -15,7 +15,7 @@ from optimizers.llm.turns import aside
 from tracegraph.llm import LanguageModelLike, Message, Reply, Request, as_language_model
 from tracegraph.llm.thinking import spoken
 
-__all__ = ["Exchange", "Questions", "added", "options_of", "usage_of"]
+__all__ = ["Exchange", "Questions", "options_of", "usage_of"]
 
 logger = logging.getLogger("optimizers")
 
@@ -123,17 +123,6 @@ def options_of(options: Mapping[str, Any]) -> dict[str, Any]:
             + " An option of the model belongs to the model: llm=LiteLLM(name, option=...)"
         )
     return {k: v for k, v in options.items() if k not in _ELSEWHERE}
-
-
-def added(first: Usage, second: Usage) -> Usage:
-    """Two usages as one; a cost that is unknown counts nothing beside one that is known."""
-    costs = [usage.cost for usage in (first, second) if usage.cost is not None]
-    return Usage(
-        first.calls + second.calls,
-        first.tokens_in + second.tokens_in,
-        first.tokens_out + second.tokens_out,
-        sum(costs) if costs else None,
-    )
 
 
 def usage_of(reply: Reply) -> Usage:

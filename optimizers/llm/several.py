@@ -17,7 +17,7 @@ from optimizers.base import Optimizer, Proposal, Usage
 from optimizers.candidate import identity
 from optimizers.llm.asking import ModelOptimizer
 from optimizers.llm.group import Group
-from optimizers.llm.questions import Questions, added, usage_of
+from optimizers.llm.questions import Questions, usage_of
 from optimizers.llm.turns import in_turns
 from tracegraph.errors import BudgetExceeded, ModelError, OptimizerError, Rejected
 from tracegraph.kinds import show
@@ -101,7 +101,7 @@ class Several(Group):
             if isinstance(proposal, Exception):
                 failure = failure or proposal
                 continue
-            usage = added(usage, proposal.usage)
+            usage += proposal.usage
             if self._usable(proposal):
                 usable.append((owner, proposal))
             else:
@@ -116,7 +116,7 @@ class Several(Group):
         alike = sum(_key(p) == _key(chosen) for p in proposals)
         note = choice.note or f"{alike} of {self.n} proposals agree"
         note = "; ".join(filter(None, (chosen.note, note)))
-        return replace(chosen, usage=added(usage, choice.usage), note=note)
+        return replace(chosen, usage=usage + choice.usage, note=note)
 
     def _made(
         self, options: Mapping[str, Any]
@@ -132,7 +132,7 @@ class Several(Group):
         jobs: list[Callable[[], Proposal]] = []
         for owner, own in zip(owners, given, strict=True):
             if isinstance(owner, ModelOptimizer) and owner not in owners[: len(jobs)]:
-                usage = added(usage, owner.prepare(**own))
+                usage += owner.prepare(**own)
             jobs.append(partial(owner.propose, **own))
         single = all(isinstance(owner, ModelOptimizer) for owner in owners)
         at_once = single and self.workers > 1
@@ -213,7 +213,7 @@ def by_judge(llm: LanguageModelLike = None, *, objective: str = "", **options: A
                 ):
                     raise reply
                 continue  # the other order was paid for, and counts
-            usage = added(usage, usage_of(reply))
+            usage += usage_of(reply)
             said = re.search(r"\d+", reply.text)
             if said and 1 <= int(said[0]) <= len(order):
                 votes[order[int(said[0]) - 1]] += 1

@@ -15,9 +15,9 @@ from itertools import accumulate
 from typing import Any, final
 
 from optimizers.base import Proposal, Update, Usage
+from optimizers.duels import Duels, Judge, preferred
 from optimizers.llm.asking import FORM, ModelOptimizer
-from optimizers.llm.duels import Duels, Judge, preferred
-from optimizers.llm.questions import added, usage_of
+from optimizers.llm.questions import usage_of
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
 from tracegraph.llm import Message
@@ -118,7 +118,7 @@ class SPO(ModelOptimizer):
             return self.settle(proposal), None
         after = self._outputs(workflow, examples, {**present, **proposal.values})
         duel = self._compared(examples, before, after)
-        usage = added(proposal.usage, self._judged_for())
+        usage = proposal.usage + self._judged_for()
         proposal = Proposal(proposal.values, proposal.reasoning, usage=usage, note=str(duel))
         if duel.better:
             return self.settle(proposal), duel
@@ -131,7 +131,7 @@ class SPO(ModelOptimizer):
         """Ask for values by the outputs that were recorded last; what the judge cost since is counted."""
         self._shown = self.guide.take() or self._shown
         proposal = super().propose(mask=mask, verbose=verbose, **options)
-        return replace(proposal, usage=added(proposal.usage, self._judged_for()))
+        return replace(proposal, usage=proposal.usage + self._judged_for())
 
     def messages(self, problem: Problem, mask: tuple[str, ...]) -> list[Message]:
         """The requirements, the present values, and the outputs that they gave."""
@@ -166,7 +166,7 @@ class SPO(ModelOptimizer):
         )
         reply = self.exchange([Message("system", _JUDGE), Message("user", text)])
         with self._lock:
-            self._judging = added(self._judging, usage_of(reply))
+            self._judging += usage_of(reply)
         return {"A": 1.0, "B": -1.0}.get(reply.text.strip(" .*:\n")[:1].upper(), 0.0)
 
     def _judged_for(self) -> Usage:

@@ -13,7 +13,7 @@ from typing import Any, final
 
 from optimizers.base import Proposal, Usage
 from optimizers.llm.asking import FORM, ModelOptimizer
-from optimizers.llm.questions import added, usage_of
+from optimizers.llm.questions import usage_of
 from optimizers.records import said_of
 from tracegraph.errors import OptimizerError
 from tracegraph.graph import Graph
@@ -99,7 +99,7 @@ class TextGrad(ModelOptimizer):
             self.memory.add(f"{name}: {' '.join(text.split())}" for text in critiques)
         return Proposal(
             proposal.values, proposal.reasoning, proposal.rejections,
-            added(usage, proposal.usage), proposal.note,
+            usage + proposal.usage, proposal.note,
         )  # fmt: skip
 
     def prepare(self, **options: Any) -> Usage:
@@ -188,7 +188,7 @@ class TextGrad(ModelOptimizer):
                     if edge not in self._edges:  # paid for, and kept when a later edge fails
                         text, cost = self._criticise(node, name, source, critiques, options)
                         self._edges[edge] = text
-                        usage = added(usage, cost)
+                        usage += cost
                     text = self._edges[edge]
                     passed = {text: None} if text else {}
                 else:

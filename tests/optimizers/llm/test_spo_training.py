@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import tracegraph as tg
 from optimizers import SPO, Budget, Paired, Pareto, Processes, afit, fit
-from optimizers.llm.duels import Duels
+from optimizers.duels import Duels
 from tests.worlds.intransitive import Intransitive
 from tracegraph.errors import OptimizerError
 from tracegraph.llm import Reply, Scripted, Usage
