@@ -138,7 +138,11 @@ def test_examples_of_any_kind_are_kept_apart_and_gone_on_with(make: Any, tmp_pat
     assert go(3).spend.runs == 12
 
 
-@pytest.mark.parametrize("output", [None, 3, object(), b"x", [1, object()]], ids=repr)
+@pytest.mark.parametrize(
+    "output",
+    [None, 3, object(), b"x", [1, object()]],
+    ids=str.split("none number object bytes list"),
+)
 def test_outputs_of_any_kind_are_judged(word: Any, output: Any, tmp_path: Path) -> None:
     @tg.bundle
     def answer(word: str) -> Any:
