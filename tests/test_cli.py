@@ -240,11 +240,11 @@ def test_a_file_that_cannot_be_written_is_said_and_leaves_the_one_before(tmp_pat
         def full(*_: Any, **__: Any) -> Any:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "write_bytes", full)
         result = CliRunner().invoke(cli.app, ["export", "second", "-o", str(before)])
     assert "was not written: No space left" in str(result.exception)
     assert before.read_text(encoding="utf-8") == "before"
-    assert [p.name for p in tmp_path.iterdir() if p.suffix == ".part"] == []
+    assert [p.name for p in tmp_path.iterdir()] == ["run.jsonl"]
 
 
 def test_the_doctor_says_what_is_there_and_shows_no_key(

@@ -29,7 +29,7 @@ TextOf = Callable[[Any, Any], str | None]
 _HELD = "_bundle_"  # attributes of this name belong to the recorder, and stay
 _MADE_OF = f"{_HELD}made_of"  # nodes that were given where the object was made, apart
 _OWNER = "_Object"
-_ATTRIBUTE = re.compile(r"call\['args'\]\[2\]\['(\w+)'\](.*)", re.DOTALL)
+_ATTRIBUTE = re.compile(r"args\[2\]\['(\w+)'\](.*)", re.DOTALL)
 
 
 @final

@@ -32,4 +32,4 @@ def _why(path: Path, error: OSError) -> str:
         return f"there is no folder {str(path.parent)!r} to write into; make it, or choose another"
     if isinstance(error, IsADirectoryError):
         return "a folder has this name; name a file"
-    return f"it cannot be written: {error.strerror or error}"
+    return error.strerror or str(error)

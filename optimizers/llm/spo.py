@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, final
 
@@ -117,8 +117,10 @@ class SPO(ModelOptimizer):
         if proposal.rejections or all(present[p] == v for p, v in proposal.values.items()):
             return self.settle(proposal), None
         after = self._outputs(workflow, examples, {**present, **proposal.values})
+        with self._lock:
+            self._judging = Usage()
         duel = self._compared(examples, before, after)
-        usage = proposal.usage + self._judged_for()
+        usage = proposal.usage + self._judging
         proposal = Proposal(proposal.values, proposal.reasoning, usage=usage, note=str(duel))
         if duel.better:
             return self.settle(proposal), duel
@@ -128,10 +130,9 @@ class SPO(ModelOptimizer):
     def propose(
         self, *, mask: Iterable[str] = (), verbose: bool = False, **options: Any
     ) -> Proposal:
-        """Ask for values by the outputs that were recorded last; what the judge cost since is counted."""
+        """Ask for values by the outputs that were recorded last."""
         self._shown = self.guide.take() or self._shown
-        proposal = super().propose(mask=mask, verbose=verbose, **options)
-        return replace(proposal, usage=proposal.usage + self._judged_for())
+        return super().propose(mask=mask, verbose=verbose, **options)
 
     def messages(self, problem: Problem, mask: tuple[str, ...]) -> list[Message]:
         """The requirements, the present values, and the outputs that they gave."""
@@ -168,9 +169,3 @@ class SPO(ModelOptimizer):
         with self._lock:
             self._judging += usage_of(reply)
         return {"A": 1.0, "B": -1.0}.get(reply.text.strip(" .*:\n")[:1].upper(), 0.0)
-
-    def _judged_for(self) -> Usage:
-        """What the judge has cost since this was asked last."""
-        with self._lock:
-            usage, self._judging = self._judging, Usage()
-        return usage

@@ -55,6 +55,7 @@ def in_turns(jobs: Sequence[Callable[[], T]], *, workers: int) -> list[T | Excep
     """
     table = _Table(len(jobs), workers)
     found: list[T | Exception] = [_Never()] * len(jobs)
+    ended: list[BaseException] = []
 
     def run(place: int) -> None:
         _seat.set((table, place))
@@ -65,6 +66,9 @@ def in_turns(jobs: Sequence[Callable[[], T]], *, workers: int) -> list[T | Excep
             found[place] = error
         except _Abandoned:
             pass
+        except BaseException as error:  # no outcome of a job: it ends whoever waits for all of them
+            ended.append(error)
+            table.abandon()
         finally:
             table.finish(place)
 
@@ -83,6 +87,8 @@ def in_turns(jobs: Sequence[Callable[[], T]], *, workers: int) -> list[T | Excep
     except BaseException:
         table.abandon()
         raise
+    if ended:
+        raise ended[0]
     return found
 
 

@@ -116,9 +116,13 @@ def test_dropping_a_sandbox_ends_every_process() -> None:
 
 
 def kill(pids: set[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):  # it ended with the one before it
-            os.kill(pid, signal.SIGKILL)
+    for number in (
+        signal.SIGSTOP,
+        signal.SIGKILL,
+    ):  # stopped first, so that none tells of another's end
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # it ended with the one before it
+                os.kill(pid, number)
 
 
 def test_a_zygote_that_was_killed_is_started_again() -> None:

@@ -83,7 +83,10 @@ def test_the_model_sees_outputs_and_judges_in_both_orders_and_its_cost_is_counte
     assert "output: 'plainccc'" in llm.requests[0].messages[1].text
     assert "output: 'longerccc'" in llm.requests[7].messages[1].text
     assert "plainccc" not in llm.requests[7].messages[1].text
-    assert result.spend.calls == 8  # the last duel's six come after the last proposal
+    assert (result.spend.calls, result.spend.dollars) == (
+        14,
+        7.0,
+    )  # two proposals, two duels of six
 
 
 def test_a_candidate_that_fails_loses_and_one_that_mends_a_failure_wins() -> None:
