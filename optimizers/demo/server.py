@@ -52,6 +52,12 @@ def completion(
     )
 
 
+class _Listener(ThreadingHTTPServer):
+    request_queue_size = (
+        128  # of the 5 of the standard library, callers at once wait a second to try again
+    )
+
+
 class Server:
     """Answers each request with what `respond(request, headers)` gives, until it is closed.
 
@@ -89,7 +95,7 @@ class Server:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = _Listener(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
