@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, final
 
 from tracegraph.errors import MissingExtra
 from tracegraph.kinds import show
+from tracegraph.parsing import tree_of
 from tracegraph.source import BadSource, marked
 from tracegraph.spans import lines_of
 
@@ -87,7 +88,7 @@ class CodeCheck(ABC):
             BadSource: it does not; with the line marked.
         """
         try:
-            tree = ast.parse(text)
+            tree = tree_of(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = getattr(error, "lineno", None)
             raise BadSource(f"the code does not parse: {error}", text=text, line=line) from error

@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from tracegraph.parsing import tree_of
 from tracegraph.spans import lines_of
 
 __all__ = [
@@ -324,7 +325,7 @@ def inner_code(code: types.CodeType, name: str) -> types.CodeType:
 def parsed(text: str) -> ast.Module:
     """The syntax tree of a text; raises BadSource where it has none."""
     try:
-        return ast.parse(text)
+        return tree_of(text)
     except SyntaxError as error:
         raise _unparsable(text, error) from error
     except (ValueError, RecursionError, MemoryError) as error:
