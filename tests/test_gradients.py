@@ -147,8 +147,10 @@ def test_a_number_gets_its_gradient_and_stays_a_number() -> None:
     assert torch.allclose(value(w), 1.0 + 0.5 * w.data.exp().detach())
 
 
-def test_a_number_is_lifted_once_for_each_of_its_values() -> None:
+def test_a_number_is_lifted_once_for_each_of_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forwards after the first share the leaf of torch's record; a new value has one of its own."""
+    made, plain = [], torch.scalar_tensor
+    monkeypatch.setattr(torch, "scalar_tensor", lambda x, **o: made.append(x) or plain(x, **o))
     x, rate = node(torch.ones(3)), node(0.5, trainable=True)
     for changed in (None, None, 2.0, 0.5):
         if changed is not None:
@@ -158,7 +160,8 @@ def test_a_number_is_lifted_once_for_each_of_its_values() -> None:
         assert loss.data.item() == pytest.approx(3 * rate.data**2)
         loss.backward(1.0)
         assert value(rate) == pytest.approx(6 * rate.data)
-    del loss
+        del loss  # which holds the leaf as well
+    assert made == [0.5, 2.0, 0.5]
     rate.zero_feedback()
     rate.freeze()
     assert not (x * rate).data.requires_grad

@@ -18,7 +18,7 @@ from optimizers.numeric.codecs.dynamic import DYNAMIC
 from optimizers.numeric.codecs.plain import FP32
 from optimizers.numeric.codecs.table import codec_for, codec_named
 from optimizers.numeric.control.clipping import clip_factor, clip_scale
-from optimizers.numeric.executors.batch import Batch
+from optimizers.numeric.executors.batch import Batch, seed_of
 from optimizers.numeric.executors.choice import check_backend, choose
 from optimizers.numeric.optimizer import Group, Member, NumericOptimizer, local, real, with_gradient
 from optimizers.numeric.rules.rule import Rule, State
@@ -299,7 +299,7 @@ class RuleOptimizer(NumericOptimizer):
                     for k in rule.states
                 ],
                 scale=scale,
-                seed=t << 20,
+                seed=seed_of(t),
             )
             executor = choose(self.backend, batch)
             executor.run(batch)
@@ -330,7 +330,7 @@ class RuleOptimizer(NumericOptimizer):
                 real_and_dense = all(
                     m.p is m.tensor and local(m.p) is m.p and m.p.is_contiguous() for m in bucket
                 )
-                if batch.addresses is not None and real_and_dense:
+                if real_and_dense:
                     self._plans[k] = _Plan(params, [m.state for m in bucket], batch)
                 return
 
@@ -357,7 +357,7 @@ class RuleOptimizer(NumericOptimizer):
             self.update(group, self._members(k, group, plan.params, grads))
             return
         batch.scalars, batch.grads = rule.scalars(group, t), grads
-        batch.scale, batch.seed = self._scale(group, grads), t << 20
+        batch.scale, batch.seed = self._scale(group, grads), seed_of(t)
         choose(self.backend, batch).run(batch)
 
     def decoded(self, m: Member, name: str, group: Group) -> Tensor:

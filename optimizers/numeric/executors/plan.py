@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from optimizers.numeric.rules.dialect import WORDS, bound
+from typing_extensions import override
+
+from optimizers.numeric.executors.symbols import SAID, Symbol
+from optimizers.numeric.rules.dialect import bound
 from optimizers.numeric.rules.rule import Rule
 
 __all__ = ["Call", "Number", "Plan", "planned"]
@@ -70,20 +73,19 @@ class Plan:
     changed: tuple[int, ...]
 
 
-class _Value:
-    """What stands for a tensor, or a host's scalar, while a body is written down."""
+class _Value(Symbol):
+    """A place or a number, with the calls so far."""
 
     __slots__ = ("at", "calls", "inputs")
 
     def __init__(self, calls: list[Call], inputs: int, at: Operand) -> None:
         self.calls, self.inputs, self.at = calls, inputs, at
 
-    def _say(self, op: str, *others: Any, swapped: bool = False) -> _Value:
-        args = [self.at, *(x.at if isinstance(x, _Value) else Number(float(x)) for x in others)]
+    @override
+    def say(self, op: str, *operands: Any) -> _Value:
+        args = [x.at if isinstance(x, _Value) else Number(float(x)) for x in operands]
         if all(isinstance(x, Number) for x in args):
             raise TypeError("a rule's body computes on two scalars; do it in its `scalars`")
-        if swapped:
-            args.reverse()
         if isinstance(args[0], Number) and op != "where":  # a tensor comes first
             args.reverse()
             op = {"sub": "rsub", "div": "rdiv", "gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}.get(
@@ -96,47 +98,6 @@ class _Value:
             said = Call(op, tuple(args), self.inputs + len(self.calls))
             self.calls.append(said)
         return _Value(self.calls, self.inputs, said.out)
-
-    def __add__(self, other: Any) -> _Value:
-        return self._say("add", other)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Any) -> _Value:
-        return self._say("sub", other)
-
-    def __rsub__(self, other: Any) -> _Value:
-        return self._say("sub", other, swapped=True)
-
-    def __mul__(self, other: Any) -> _Value:
-        return self._say("mul", other)
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Any) -> _Value:
-        return self._say("div", other)
-
-    def __rtruediv__(self, other: Any) -> _Value:
-        return self._say("div", other, swapped=True)
-
-    def __neg__(self) -> _Value:
-        return self._say("neg")
-
-    def __gt__(self, other: Any) -> _Value:
-        return self._say("gt", other)
-
-    def __lt__(self, other: Any) -> _Value:
-        return self._say("lt", other)
-
-    def __ge__(self, other: Any) -> _Value:
-        return self._say("ge", other)
-
-    def __le__(self, other: Any) -> _Value:
-        return self._say("le", other)
-
-
-def _word(op: str) -> Any:
-    return lambda first, *others: first._say(op, *others)
 
 
 class _Fusion:
@@ -216,8 +177,7 @@ def planned(rule: Rule, scalars: int, *, own_gradient: bool) -> Plan:
     calls: list[Call] = []
     values = [_Value(calls, inputs, k) for k in range(inputs)]
     h = tuple(_Value(calls, inputs, Number(1.0, k)) for k in range(scalars))
-    words = {word: _word(word) for word in WORDS}
-    p, new = bound(rule.body, words)(values[P], values[G], tuple(values[2:]), h)
+    p, new = bound(rule.body, SAID)(values[P], values[G], tuple(values[2:]), h)
     finals = {P: p.at} | {2 + k: value.at for k, value in enumerate(new)}
     changed = {place: value for place, value in finals.items() if value != place}
     fused = _Fusion(calls, tuple(changed.values())).done()

@@ -12,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizers.numeric.codecs.plain import FP32
+from optimizers.numeric.codecs.table import CODECS
 from optimizers.numeric.executors import foreach
 from optimizers.numeric.executors.batch import Batch
+from optimizers.numeric.executors.eager import Eager
 from optimizers.numeric.executors.foreach import Foreach
 from optimizers.numeric.executors.plan import G, planned
 from optimizers.numeric.rules import dialect
 from optimizers.numeric.rules.adam import ADAMW
+from optimizers.numeric.rules.momentum import MOMENTUM
 from optimizers.numeric.rules.rule import Rule, State
 from optimizers.numeric.rules.table import RULES
 
@@ -26,7 +29,7 @@ FORMS = (
     *("{a} + {b}", "{a} - {b}", "{a} * {b}", "-{a}", "{h} - {a}", "{h} * {a} + {b}"),
     *("{a} - {h} * {b}", "{a} + {h} * ({b} - {a})", "{a} - {h} * {b} * {c}", "absolute({a})"),
     *("maximum({a}, {b})", "minimum({a}, {h})", "sign({a})", "where({a} > {b}, {b}, {c})"),
-    *("where({h} >= {a}, {a}, {b})",),
+    *("where({h} >= {a}, {a}, {b})", "{a} + {h} * ({a} * {b} - {a})"),
 )
 INEXACT = (
     *("{a} / (absolute({b}) + 1.0)", "sqrt(absolute({a}))", "2.0 / (1.0 + absolute({a}))"),
@@ -75,6 +78,25 @@ def test_any_body_gives_what_it_gives_in_numpy(
         for mine, wanted in zip((p[i], a[i], b[i]), (gold_p, *gold), strict=True):
             assert np.allclose(mine.numpy(), wanted, rtol=1e-12, atol=1e-12), body.__doc__
         assert np.array_equal(g[i].numpy(), start[1][i])
+
+
+def test_random_rounding_goes_by_the_tensors_of_a_batch_however_they_are_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Several portions, and a tensor that is larger than one, store what each by itself stores."""
+    monkeypatch.setattr(foreach, "PORTION", 6)
+    generator = torch.Generator().manual_seed(0)
+    start = [[torch.randn(n, generator=generator) for n in (4, 20, 1, 5, 40)] for _ in range(2)]
+    stored = []
+    for executor in (Foreach(), Eager()):
+        p, g = ([x.clone() for x in column] for column in start)
+        m = [torch.zeros(x.shape, dtype=torch.bfloat16) for x in p]
+        batch = Batch(MOMENTUM, (0.5, 0.0, 0.9, 1.0), CODECS["bf16-stochastic"], p, g, [[m]])
+        batch.seed = 3 << 20
+        executor.run(batch)
+        stored.append(m)
+    for mine, wanted in zip(*stored, strict=True):
+        assert torch.equal(mine, wanted)
 
 
 def test_the_gradient_is_written_over_only_where_it_is_the_executors_own() -> None:

@@ -123,11 +123,26 @@ CHANGES: dict[str, Callable[[list[Tensor]], None]] = {
 
 @pytest.mark.parametrize("optimizer", MAKE)
 def test_a_changed_tensor_or_gradient_is_seen(optimizer: str) -> None:
+    """Each by itself, for a tensor that missed a step leaves no plan; then one after the other."""
+    for change in CHANGES.values():
+        Pair(optimizer).step(change)
     pair = Pair(optimizer)
     for change in CHANGES.values():
         pair.step(change)
         pair.step()
         pair.step()
+
+
+@pytest.mark.parametrize("beside", [(), (6, 4)], ids=["numbers", "with a matrix"])
+def test_a_gradient_whose_memory_holds_its_opposite_is_read_as_it_is(beside: Any) -> None:
+    """A matrix of that kind has gaps; tensors of one number look contiguous."""
+    ps = [torch.zeros(()), torch.zeros(1, 1), torch.zeros(beside)]
+    for p in ps:
+        p.requires_grad_().grad = negative(p)
+    MAKE["plain SGD"](ps).step()
+    for p in ps:
+        assert p.grad is not None
+        assert torch.allclose(p, -0.1 * p.grad.resolve_neg())
 
 
 @pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
