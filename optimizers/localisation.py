@@ -19,6 +19,7 @@ from typing import Any
 from tracegraph.graph import Graph
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
+from tracegraph.parsing import tree_of
 from tracegraph.spans import lines_of
 
 __all__ = ["Suspects", "blamed_lines", "lines_run", "ochiai", "suspects"]
@@ -102,7 +103,7 @@ def blamed_lines(text: str, runs: Iterable[tuple[Collection[int], bool]]) -> dic
             for part in (*inner, *(handler.body for handler in getattr(item, "handlers", []))):
                 share(part, after)
 
-    share(ast.parse(text).body, None)
+    share(tree_of(text).body, None)
     return {line: share for line, share in sorted(found.items()) if share > 0}
 
 

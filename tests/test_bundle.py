@@ -3,10 +3,12 @@
 import asyncio
 import dataclasses
 import functools
+import gc
 import inspect
 import itertools
 import pickle
 import typing
+import weakref
 from collections import OrderedDict, UserList, defaultdict, namedtuple
 
 import pydantic
@@ -1439,6 +1441,49 @@ def test_a_plain_function_that_gives_a_coroutine_is_awaited():
 
 async def _waited(awaitable):
     return await awaitable
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_a_step_raises_is_freed_with_what_it_holds(recorded):
+    class Refusal(Exception):
+        pass
+
+    def made(function):
+        return bundle(catch_execution_error=recorded)(function)
+
+    @made
+    async def awaited(x):
+        raise Refusal
+
+    @made
+    def stepped(x):
+        yield x
+        raise Refusal
+
+    @made
+    async def stepped_later(x):
+        yield x
+        raise Refusal
+
+    async def seen():
+        found = []
+        for asked in (awaited, stepped, stepped_later):
+            try:
+                if asked is awaited:
+                    await asked(1)
+                elif asked is stepped:
+                    list(asked(1))
+                else:
+                    [item async for item in asked(1)]
+            except Refusal as error:
+                found.append(weakref.ref(error))
+        return [error() for error in found]
+
+    gc.disable()
+    try:
+        assert asyncio.run(seen()) == [None] * 3
+    finally:
+        gc.enable()
 
 
 def test_parameters_may_have_any_name():

@@ -1,5 +1,6 @@
 """Code is taken for its speed only when it is faster, and seldom when it is not."""
 
+import copy
 import functools
 import importlib.util
 from random import Random
@@ -199,6 +200,7 @@ def test_a_method_is_timed_on_an_object_of_its_own():
     code.assign(fast, origin="optimizer")
     assert shop.total(4).data == 6
     assert shop.sold == 1
+    copy.deepcopy(code).assign(code.initial)  # it was in force before, and is taken again
     with pytest.raises(Rejected, match="is not faster"):
         code.assign(fast.replace("+= 1", "+= 2 - 1"), origin="optimizer")
     with pytest.raises(Rejected, match="is_right"):

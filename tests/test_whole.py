@@ -762,6 +762,53 @@ def test_checks_test_the_class_apart():
     assert Tally(1).add(1).data == 2
 
 
+@pytest.mark.parametrize("base", [object, dict])
+def test_checks_test_trusted_texts_of_slots_and_bases_made_in_c(base):
+    def counts(made):
+        counter = made(0)
+        counter.add(2)
+        assert counter.add(3) == 5
+
+    @bundle(trainable=True, trust=True, checks=[counts])
+    class Tally(base):
+        __slots__ = ("total",)
+
+        def __new__(cls, start):
+            made = super().__new__(cls)
+            made.total = start
+            return made
+
+        def __init__(self, start):
+            super().__init__()
+
+        def add(self, n):
+            self.total += n
+            return self.total
+
+    with pytest.raises(Rejected, match=r"(?s)'counts' failed: .*assert counter.add"):
+        Tally.parameter.assign(Tally.parameter.data.replace("+= n", "= n"))
+    Tally.parameter.assign(Tally.parameter.data.replace("+= n", "+= 1 * n"))
+    assert Tally(1).add(1).data == 2
+
+
+def test_no_test_is_given_a_class_of_which_a_metaclass_would_see_a_second_text():
+    seen = []
+
+    class Keeping(type):
+        def __init__(cls, name, bases, body):
+            super().__init__(name, bases, body)
+            seen.append(name)
+
+    @bundle(trainable=True, trust=True, checks=[lambda made: made().one() == 1])
+    class Kept(metaclass=Keeping):
+        def one(self):
+            return 1
+
+    with pytest.raises(Rejected, match="the metaclass Keeping, which sees the first text alone"):
+        Kept.parameter.assign(Kept.parameter.data.replace("return 1", "return 2 - 1"))
+    assert seen == ["Kept"]
+
+
 def test_a_model_rewrites_a_class():
     @bundle(trainable=True)
     class Price:

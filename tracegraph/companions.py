@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from tracegraph.isolation import is_plain, names_around, prelude
+from tracegraph.parsing import expression_of, tree_of
 from tracegraph.source import BadSource, class_of, dedented, parsed, private_names
 
 __all__ = ["Companion", "companions", "written"]
@@ -90,7 +91,7 @@ def _own(kind: type, name: str) -> Any:
 
 
 def _attributes(text: str) -> set[str]:
-    return {item.attr for item in ast.walk(ast.parse(text)) if isinstance(item, ast.Attribute)}
+    return {item.attr for item in ast.walk(tree_of(text)) if isinstance(item, ast.Attribute)}
 
 
 def _companion(name: str, word: str, function: Any, text: str | None) -> Companion:
@@ -145,7 +146,7 @@ def _called(decorator: ast.expr) -> ast.expr:
 
 
 def _literal(value: Any) -> ast.expr:
-    return ast.parse(repr(value), mode="eval").body
+    return expression_of(repr(value))
 
 
 def written(those: Iterable[Companion], owner: str) -> str:

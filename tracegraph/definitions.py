@@ -29,7 +29,15 @@ from tracegraph.source import (
     signature_of,
 )
 
-__all__ = ["Around", "ClassSource", "Member", "ModuleSource", "class_statement", "members_of"]
+__all__ = [
+    "Around",
+    "ClassSource",
+    "Member",
+    "ModuleSource",
+    "class_statement",
+    "has_metaclass",
+    "members_of",
+]
 
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 _PROPERTIES = frozenset({"property", "cached_property", "setter", "deleter", "getter"})
@@ -332,9 +340,14 @@ def _functions(target: type) -> list[types.FunctionType]:
     return written
 
 
+def has_metaclass(target: type) -> bool:
+    """Whether more than Python itself makes the class."""
+    return type(target) not in (type, abc.ABCMeta)
+
+
 def _whole(target: type) -> str:
     """Why objects of a class are more than a ``__dict__`` that another class could share, or nothing."""
-    if type(target) not in (type, abc.ABCMeta):
+    if has_metaclass(target):
         return f"it is made by the metaclass {type(target).__name__}"
     if "__new__" in vars(target):
         return "it has a __new__"

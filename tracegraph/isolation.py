@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tracegraph import profiling
 from tracegraph.errors import SandboxError
 from tracegraph.failure import masked
+from tracegraph.parsing import expression_of, tree_of
 from tracegraph.pullback import Pullback, has_tensors
 from tracegraph.recorder import current
 from tracegraph.source import marked
@@ -337,9 +338,10 @@ def _without_defaults(text: str, entry: str, lacking: set[str]) -> str:
 
     Their values are those of decoration, and are sent with each call.
     """
-    own = {n.name for n in ast.walk(ast.parse(text)) if isinstance(n, _DEFINITIONS)}
+    tree = tree_of(text)
+    own = {n.name for n in ast.walk(tree) if isinstance(n, _DEFINITIONS)}
     spans = []
-    for item in ast.parse(text).body:
+    for item in tree.body:
         if isinstance(item, _DEFINITIONS[:2]) and item.name == entry:
             for default in [*item.args.defaults, *filter(None, item.args.kw_defaults)]:
                 used = {n.id for n in ast.walk(default) if isinstance(n, ast.Name)}
@@ -356,7 +358,7 @@ def prelude(text: str, known: Mapping[str, Any]) -> list[str]:
     Modules and what modules of Python itself define are imported; plain constants are written out.
     """
     lines = []
-    for name in sorted(_free_names(ast.parse(text))):
+    for name in sorted(_free_names(tree_of(text))):
         if name not in known:
             continue
         value = known[name]
@@ -398,7 +400,7 @@ def is_plain(value: Any) -> bool:
     if len(text) > _LONGEST_CONSTANT:
         return False
     try:
-        return bool(ast.literal_eval(text) == value)
+        return bool(ast.literal_eval(expression_of(text)) == value)
     except (ValueError, SyntaxError, RecursionError):
         return False
 

@@ -96,7 +96,7 @@ class Text:
             error = SyntaxError(f"{misplaced[0]!r} outside function")
             error.lineno = misplaced[1]
             raise _unparsable(self.text, error)
-        template = ast.parse(
+        template = tree_of(
             f"def _outer({', '.join(given)}):\n def _make():\n  return {self.entry}\n return _make"
         )
         make: Any = template.body[0].body[0]  # type: ignore[attr-defined]
@@ -415,19 +415,20 @@ def _definition(tree: ast.Module, entry: str, text: str = "") -> _Definition:
 
 def signature_of(definition: _Definition) -> str:
     """Names, kinds and which have defaults: what a caller relies on."""
-    args = ast.parse("lambda: 0", mode="eval").body.args  # type: ignore[attr-defined]
     source = definition.args
 
     def bare(arg: ast.arg) -> ast.arg:
         return ast.arg(arg=arg.arg)
 
-    args.posonlyargs = [bare(a) for a in source.posonlyargs]
-    args.args = [bare(a) for a in source.args]
-    args.kwonlyargs = [bare(a) for a in source.kwonlyargs]
-    args.vararg = bare(source.vararg) if source.vararg else None
-    args.kwarg = bare(source.kwarg) if source.kwarg else None
-    args.defaults = source.defaults
-    args.kw_defaults = source.kw_defaults
+    args = ast.arguments(
+        posonlyargs=[bare(a) for a in source.posonlyargs],
+        args=[bare(a) for a in source.args],
+        vararg=bare(source.vararg) if source.vararg else None,
+        kwonlyargs=[bare(a) for a in source.kwonlyargs],
+        kw_defaults=source.kw_defaults,
+        kwarg=bare(source.kwarg) if source.kwarg else None,
+        defaults=source.defaults,
+    )
     word = "async def" if isinstance(definition, ast.AsyncFunctionDef) else "def"
     return f"{word} {definition.name}({ast.unparse(args)})"
 
@@ -439,7 +440,7 @@ def dedented(text: str) -> str:
     if not indent:
         return text
     try:
-        tree = ast.parse("if True:\n" + text)
+        tree = tree_of("if True:\n" + text)
     except SyntaxError:
         return textwrap.dedent(text)
     inside: set[int] = set()

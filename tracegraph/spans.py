@@ -6,13 +6,11 @@ Python counts lines as ``\\n``, ``\\r`` and ``\\r\\n`` end them, and columns in 
 from __future__ import annotations
 
 import ast
-import re
+import io
 from collections.abc import Iterable
 from typing import NamedTuple
 
 __all__ = ["Span", "lines_of", "offset", "replaced", "span"]
-
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
 class Span(NamedTuple):
@@ -29,7 +27,7 @@ def lines_of(text: str, *, ends: bool = True) -> list[str]:
     >>> lines_of("a\\x0cb\\r\\nc"), lines_of("a\\nb\\n", ends=False)
     (['a\\x0cb\\r\\n', 'c'], ['a', 'b'])
     """
-    found = _LINE.findall(text)
+    found = list(io.StringIO(text, newline=""))
     return found if ends else [line.rstrip("\r\n") for line in found]
 
 

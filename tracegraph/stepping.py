@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextvars import Token
 from typing import TYPE_CHECKING, Any, cast
 
 from tracegraph.calling import Call
 from tracegraph.node import raise_failed
-from tracegraph.recorder import Policy, enter_frame, leave
+from tracegraph.recorder import enter_frame, leave
 
 if TYPE_CHECKING:
     from tracegraph.recorded import Bundle
@@ -32,6 +31,30 @@ def mode_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
     return None
 
 
+class _Step:
+    """A stretch of a call that is not over: it runs inside the call, and what it raises is recorded.
+
+    Args:
+        ends: what says that the call is over; it passes through.
+    """
+
+    __slots__ = ("_call", "_ends", "_token")
+
+    def __init__(self, call: Call, *ends: type[Exception]) -> None:
+        self._call, self._ends = call, ends
+
+    def __enter__(self) -> None:
+        self._token = enter_frame(self._call.frame)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        leave(self._token)
+        try:
+            if isinstance(error, Exception) and not isinstance(error, self._ends):
+                raise_failed(error, self._call.failed(error))
+        finally:
+            del error, traceback  # this frame is in the traceback, and would keep what is in it
+
+
 def _run_coroutine(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Awaitable[Any]:
     call = Call(self, args, kwargs)
     return awaited(call, call.start())
@@ -41,16 +64,8 @@ def awaited(call: Call, source: Awaitable[Any]) -> Awaitable[Any]:
     """The node of the call, once `source` has given its result."""
 
     async def run() -> Any:
-        token: Token[Policy | None] | None = enter_frame(call.frame)
-        try:
+        with _Step(call):
             result = call.plain(await source)
-        except Exception as error:
-            leave(cast(Any, token))
-            token = None
-            raise_failed(error, call.failed(error))
-        finally:
-            if token is not None:
-                leave(token)
         return call.finished(result)
 
     return run()
@@ -62,20 +77,14 @@ def _run_generator(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Iterator[A
 
     def run() -> Iterator[Any]:
         step: Callable[[], Any] = functools.partial(next, source)
+        inside = _Step(call, StopIteration)
         try:
             while True:
-                token: Token[Policy | None] | None = enter_frame(call.frame)
                 try:
-                    item = call.plain(step())
+                    with inside:
+                        item = call.plain(step())
                 except StopIteration as end:
                     return cast(None, end.value)  # whatever the generator returned
-                except Exception as error:
-                    leave(cast(Any, token))
-                    token = None
-                    raise_failed(error, call.failed(error))
-                finally:
-                    if token is not None:
-                        leave(token)
                 try:
                     sent = yield call.finished(item)
                 except GeneratorExit:
@@ -96,20 +105,14 @@ def _run_async_generator(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Asyn
 
     async def run() -> AsyncIterator[Any]:
         step: Callable[[], Awaitable[Any]] = functools.partial(anext, source)
+        inside = _Step(call, StopAsyncIteration)
         try:
             while True:
-                token: Token[Policy | None] | None = enter_frame(call.frame)
                 try:
-                    item = call.plain(await step())
+                    with inside:
+                        item = call.plain(await step())
                 except StopAsyncIteration:
                     return
-                except Exception as error:
-                    leave(cast(Any, token))
-                    token = None
-                    raise_failed(error, call.failed(error))
-                finally:
-                    if token is not None:
-                        leave(token)
                 try:
                     sent = yield call.finished(item)
                 except GeneratorExit:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-from tracegraph.definitions import ClassSource, ModuleSource
+from tracegraph.definitions import ClassSource, ModuleSource, has_metaclass
 from tracegraph.errors import SandboxError
 from tracegraph.isolation import as_called, away, isolated, prelude
 from tracegraph.parameter import Cell, Parameter
@@ -111,7 +111,13 @@ class ClassCode:
     def to_test(self, text: str) -> type:
         """A class with this text that tests may use; it runs where the text would run."""
         source = self.source.replaced(text)
-        if self._place.trust and not self.source.around.whole:
+        if self._place.trust:
+            if has_metaclass(self._target):
+                raise SandboxError(
+                    f"{source.entry!r} is made by the metaclass {type(self._target).__name__}, which sees "
+                    "the first text alone, so no test can be given a class of another; let checks= be of "
+                    "the text only (AllowedImports, MaxSize, ...)"
+                )
             return source.compile()
         if self.source.around.whole:
             raise SandboxError(self._stays())

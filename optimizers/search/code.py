@@ -21,6 +21,7 @@ from typing import Final
 
 from optimizers.search.body import Body, Function, Scope, blocks, scopes, statements
 from optimizers.search.edits import EDITS, OF_VALUES
+from tracegraph.parsing import expression_of, tree_of
 from tracegraph.spans import lines_of
 
 __all__ = ["crossed_code", "varied_code"]
@@ -58,7 +59,7 @@ def varied_code(
     before, size = _read(text)
     room = max(limit, size)
     for _ in range(_TRIES):
-        tree = ast.parse(text)
+        tree = tree_of(text)
         for _ in range(1 + (random.random() < 0.3) + (random.random() < 0.1)):
             _edit(tree, random, given, _drawn(suspects, random))
         _drop_dead_statements(tree)
@@ -99,13 +100,13 @@ def crossed_code(mother: str, father: str, random: Random) -> str | None:
 @lru_cache(64)
 def _read(text: str) -> tuple[str, int]:
     """A text as the parser writes it, and how many nodes its tree has."""
-    tree = ast.parse(text)
+    tree = tree_of(text)
     return ast.unparse(tree), _size(tree)
 
 
 def _expression(piece: str) -> ast.expr:
     try:
-        return ast.parse(piece, mode="eval").body
+        return expression_of(piece)
     except SyntaxError as error:
         raise ValueError(
             f"expressions= takes Python expressions to build code from, got {piece!r}: {error.msg}"

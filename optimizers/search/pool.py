@@ -32,11 +32,6 @@ class Budget:
 
     left: int
 
-    def spend(self) -> bool:
-        """Take one; False where none is left."""
-        self.left -= 1
-        return self.left >= 0
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -113,8 +108,9 @@ class Pool:
         """Add the expressions of this size."""
         for operation in OPERATIONS:
             for parts in self._parts(operation, size - 1):
-                if self.answer or self.full or not self._budget.spend():
+                if self.answer or self.full:
                     return
+                self._budget.left -= 1
                 self._apply(operation, parts, size)
         if self._depth:
             if size == 2:
@@ -195,8 +191,9 @@ class Pool:
             item = Found(pool.item, True, 1, ())
             for kind in KINDS_OF_VALUES:
                 for body in pool._of(inner, (kind,)):
-                    if self.answer or self.full or not self._budget.spend():
+                    if self.answer or self.full:
                         return
+                    self._budget.left -= 1
                     lists = _cut(body.values, counts)
                     self.add("[{0} for {1} in {2}]", (body, item, source), True, size, lists)
                     if kind is bool:

@@ -18,6 +18,7 @@ from optimizers.search.decisions import decided
 from optimizers.search.pool import Budget, Found, Pool
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
+from tracegraph.parsing import expression_of, tree_of
 
 __all__ = ["Example", "expression_for", "synthesized"]
 
@@ -58,7 +59,7 @@ def synthesized(
     def shipping(weight, express):
         return weight + (weight + 4) if express else 4
     """
-    tree = ast.parse(text)
+    tree = tree_of(text)
     functions = [item for item in tree.body if isinstance(item, ast.FunctionDef)]
     if len(functions) != 1:
         raise OptimizerError(
@@ -81,7 +82,7 @@ def synthesized(
         return None
     documented = ast.get_docstring(function) is not None
     needs = "import math\n" if "math." in found else ""
-    body = ast.parse(f"{needs}return {found}").body
+    body = tree_of(f"{needs}return {found}").body
     function.body = [*function.body[:1], *body] if documented else body
     return ast.unparse(ast.fix_missing_locations(tree))
 
@@ -145,5 +146,5 @@ def _unlisted(node: ast.expr) -> ast.expr:
 
 
 def _tidied(found: str) -> str:
-    tree = _Plain().visit(ast.parse(found, mode="eval"))
+    tree = _Plain().visit(expression_of(found))
     return ast.unparse(ast.fix_missing_locations(tree))

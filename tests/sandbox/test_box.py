@@ -223,6 +223,13 @@ def test_lines_are_counted_as_python_counts_them(box: Sandbox) -> None:
     assert "> 3 |     return 1 / 0  # here" in failure.excerpt
 
 
+def test_code_sees_its_own_lines_in_a_traceback(either: Sandbox) -> None:
+    source = "import traceback\n# \x0c\u2028\x85\ndef f():\n    try:\n        1 / 0  # here\n" + (
+        "    except ZeroDivisionError:\n        return traceback.format_exc()\n"
+    )
+    assert "line 5, in f\n    1 / 0  # here\n" in either.call(source, "f").value
+
+
 def test_arguments_that_do_not_fit_are_told_apart_from_a_crash() -> None:
     with Sandbox(Policy(memory_mb=64, preload=())) as box:
         result = box.call(ECHO, "f", (b"x" * (60 << 20),))

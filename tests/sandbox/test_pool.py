@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import importlib.metadata
+import linecache
 import os
 import shutil
 import sys
@@ -94,6 +95,17 @@ def test_only_code_is_taken() -> None:
         SandboxPool(0)
     with pytest.raises(SandboxError, match="not called here"):
         SQUARE(1)
+
+
+def test_code_of_begins_at_the_definition_whatever_its_decorators_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "@(lambda f: f)  # a\u2028def decoy():\ndef kept():\n    return 1\n"
+    lines = [f"{line}\n" for line in text.split("\n")]
+    monkeypatch.setitem(linecache.cache, "<kept>", (len(text), None, lines, "<kept>"))
+    made: dict[str, Any] = {}
+    exec(compile(text, "<kept>", "exec"), made)
+    assert Code.of(made["kept"]) == Code("def kept():\n    return 1\n", "kept")
 
 
 def test_code_of_refuses_what_has_no_text_of_its_own() -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from tracegraph.errors import SandboxError
 from tracegraph.sandbox.policy import Policy
 from tracegraph.sandbox.runner import Runner, open_sandbox
+from tracegraph.spans import lines_of
 
 __all__ = ["Code", "SandboxPool"]
 
@@ -46,7 +47,7 @@ class Code:
             text = textwrap.dedent(inspect.getsource(function))
         except OSError as error:
             raise SandboxError(f"the source of {function.__name__} cannot be found") from error
-        lines = text.splitlines(keepends=True)
+        lines = lines_of(text)
         first = next((i for i, line in enumerate(lines) if line.startswith(("def ", "async "))), 0)
         return cls("".join(lines[first:]), function.__name__)
 

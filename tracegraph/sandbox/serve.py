@@ -64,7 +64,10 @@ def load(source: str, entry: str, given: Mapping[str, Any]) -> Callable[..., Any
         BaseException: whatever the source raises.
     """
     name = filename(entry)
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    lines = list(
+        io.StringIO(source, newline="")
+    )  # as Python counts them: str.splitlines knows ten ends
+    linecache.cache[name] = (len(source), None, lines, name)
     module = types.ModuleType("__candidate__")
     module.__dict__.update(given)
     sys.modules[module.__name__] = module  # dataclasses and typing look the module up

@@ -139,7 +139,7 @@ def test_the_budget_is_kept() -> None:
     for size in range(2, 9):
         pool.grow(size)
     assert pool.full
-    assert budget.left <= 0
+    assert budget.left == 0
     assert len(list(pool.everything())) <= 502
 
 
@@ -159,6 +159,13 @@ def test_examples_are_read_from_a_trace() -> None:
     assert failed is not None
     wanted = [({"a": 1, "b": 2}, 0.5), ({"a": 3, "b": 4}, 0.75)]
     assert examples_of([output, failed], ratio) == wanted
+    rate = tg.node(7)
+
+    @tg.bundle
+    def price(a: int) -> int:
+        return a * rate if a > 1 else a  # type: ignore[no-any-return]
+
+    assert examples_of([price(2), price(1)], price) == [({"a": 1}, 1)]
     assert synthesized("def ratio(a, b):\n    return 0", wanted) is not None
     with pytest.raises(OptimizerError, match="made by bundle"):
         examples_of([output], len)  # type: ignore[arg-type]
