@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 import tracegraph as tg
+from tracegraph.again import REPLAY
 from tracegraph.errors import HistoryError
 from tracegraph.history import Facts, HistoryWarning, State, store, writer
+from tracegraph.history.facts import forget_states
 from tracegraph.history.spans import spans_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -442,3 +444,24 @@ print(*(w.message for w in said), sep="\\n")
     assert "cannot be written" in told.stdout
     assert "lost" not in told.stdout
     assert [s.score for s in tg.History(tmp_path).run("limited").steps] == [*range(30)]
+
+
+def test_a_replay_leaves_nothing_of_its_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tape = tmp_path / "tape.jsonl"
+    names = ("one", "another")
+    for replayed in (False, True):
+        if replayed:
+            before = {path.name for path in (tmp_path / "store").iterdir()}
+            monkeypatch.setenv(REPLAY, str(tape))
+        for name in names:
+            state = State(name, tmp_path / "store")
+            with state.hold():
+                state.save(1)
+                state.folder().mkdir()
+                (state.folder() / "tensors").write_text("x")
+    monkeypatch.delenv(REPLAY)
+    forget_states(tmp_path / "store", tape)
+    assert {path.name for path in (tmp_path / "store").iterdir()} == before
+    assert [State(name, tmp_path / "store").load() for name in names] == [1, 1]

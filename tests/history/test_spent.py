@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import tracegraph as tg
+from optimizers import OptoPrime
 from tracegraph.history import KeptNode, KeptRun
 from tracegraph.history.pages import page
 from tracegraph.history.spans import spans_of
@@ -145,6 +146,24 @@ def test_spans_have_the_times_of_their_calls(tmp_path: Path) -> None:
             assert all(end <= span.began + 1e-6 for end in used)
         assert step.began == min(n.began for n in nodes.values() if n.began is not None)
     assert steps[0].began < steps[1].began
+
+
+def test_what_a_person_adds_to_a_step_has_its_own_times(tmp_path: Path) -> None:
+    prompt = tg.node("a", trainable=True, name="prompt")
+    optimizer = OptoPrime([prompt], llm=Scripted(['{"suggestion": {"prompt": "b"}}']))
+    with tg.run("spent", store=tmp_path) as run:
+        optimizer.backward(slow(prompt), "too short")
+        update = optimizer.step()
+        time.sleep(0.02)
+        before = time.time()
+        said = slow("c")
+        after = time.time()
+        run.step(said, update=update)
+    call = by_label(tg.History(tmp_path).run("spent"))["slow"]
+    assert call.value == "'c'"
+    assert call.began is not None
+    assert before - 0.005 <= call.began
+    assert call.began + (call.seconds or 0.0) <= after + 0.005
 
 
 def test_a_graph_is_kept_once_though_its_times_differ(tmp_path: Path) -> None:

@@ -38,6 +38,13 @@ class Attack:
 
 _FAILS = (Forbidden, OSError, SandboxError)
 
+_SEND = """
+import os, struct
+def send(kind, text):
+    os.write(3, struct.pack('<cIQ', kind, len(text), 0) + text)
+"""
+"""Begins the source of an attack that writes frames of its own."""
+
 ATTACKS = [
     # Files
     Attack(
@@ -713,11 +720,10 @@ def attack(w):
     Attack(
         "claim an array larger than its bytes",
         "values as data",
-        """
-import os, struct
+        _SEND
+        + """
 def attack(w):
-    text = b'[{"array":["<f8",[1099511627776]]},0.0]'
-    os.write(3, struct.pack('<cIQ', b'R', len(text), 0) + text)
+    send(b'R', b'[{"array":["<f8",[1099511627776]]},0.0]')
 """,
         SandboxError,
     ),
@@ -795,11 +801,11 @@ def attack(w):
     Attack(
         "say that it is in a place that makes no sense",
         "values as data",
-        """
-import os, struct
+        _SEND
+        + """
 def attack(w):
     for text in (b'{"dict":["line",{"dict":[]},"locals",7,"traceback",[[9,9]]]}', b'[1]'):
-        os.write(3, struct.pack('<cIQ', b'W', len(text), 0) + text)
+        send(b'W', text)
     while True:
         pass
 """,
@@ -808,12 +814,12 @@ def attack(w):
     Attack(
         "tell of an exception that makes no sense",
         "values as data",
-        """
-import os, struct
+        _SEND
+        + """
 def attack(w):
     text = (b'[{"dict":["type",1,"builtin",["SystemExit",2,"print","ValueError"],'
             b'"args",["' + b'x' * 1_000_000 + b'"],"host",5,"line",-1,"locals",[1]]},0.0]')
-    os.write(3, struct.pack('<cIQ', b'F', len(text), 0) + text)
+    send(b'F', text)
     os.read(3, 100)
 """,
         ValueError,
@@ -821,11 +827,10 @@ def attack(w):
     Attack(
         "call a host function that was not given",
         "the bridge's list",
-        """
-import os, struct
+        _SEND
+        + """
 def attack(w):
-    text = b'{"dict":["name","eval","args",{"tuple":["1"]},"kwargs",{"dict":[]}]}'
-    os.write(3, struct.pack('<cIQ', b'A', len(text), 0) + text)
+    send(b'A', b'{"dict":["name","eval","args",{"tuple":["1"]},"kwargs",{"dict":[]}]}')
     os.read(3, 100)
 """,
         SandboxError,
@@ -833,11 +838,10 @@ def attack(w):
     Attack(
         "claim a processor time that makes no sense",
         "values as data",
-        """
-import os, struct
+        _SEND
+        + """
 def attack(w):
-    text = b'["x",-Infinity]'
-    os.write(3, struct.pack('<cIQ', b'R', len(text), 0) + text)
+    send(b'R', b'["x",-Infinity]')
     os.read(3, 100)
 """,
         None,
@@ -846,11 +850,11 @@ def attack(w):
     Attack(
         "answer with frames that belong to the host",
         "values as data",
-        """
-import os, struct
+        _SEND
+        + """
 def attack(w):
     for kind in (b'L', b'C', b'Z', b'V', b'E'):
-        os.write(3, struct.pack('<cIQ', kind, 1, 0) + b'1')
+        send(kind, b'1')
     os.read(3, 100)
 """,
         SandboxError,
@@ -896,12 +900,12 @@ def attack(w):
     Attack(
         "ask host functions and never read an answer",
         "the clock",
-        """
-import os, struct
+        _SEND
+        + """
 def attack(w):
     text = b'{"dict":["name","long","args",{"tuple":[]},"kwargs",{"dict":[]}]}'
     for _ in range(200):
-        os.write(3, struct.pack('<cIQ', b'A', len(text), 0) + text)
+        send(b'A', text)
     while True:
         pass
 """,
@@ -927,11 +931,10 @@ def attack(w):
     Attack(
         "call a host function by what is no name, with what is no name",
         "the bridge's list",
-        """
-import os, struct
+        _SEND
+        + """
 def attack(w):
-    text = b'{"dict":["name","__class__","args",{"tuple":[]},"kwargs",{"dict":[1,2]}]}'
-    os.write(3, struct.pack('<cIQ', b'A', len(text), 0) + text)
+    send(b'A', b'{"dict":["name","__class__","args",{"tuple":[]},"kwargs",{"dict":[1,2]}]}')
     os.read(3, 100)
 """,
         SandboxError,
@@ -940,8 +943,8 @@ def attack(w):
     Attack(
         "have the host's own error say what it did not",
         "values as data",
-        """
-import os, struct
+        _SEND
+        + """
 def attack(w):
     try:
         refuse()
@@ -949,7 +952,7 @@ def attack(w):
         pass
     text = (b'[{"dict":["type","LookupError","builtin",["LookupError"],"args",["forged"],"message","forged",'
             b'"host",1]},0.0]')
-    os.write(3, struct.pack('<cIQ', b'F', len(text), 0) + text)
+    send(b'F', text)
     os.read(3, 100)
 """,
         LookupError,
@@ -992,11 +995,10 @@ def attack(w):
     Attack(
         "forge its own reply",
         "nothing",
-        """
-import os, struct
+        _SEND
+        + """
 def attack(w):
-    text = b'["forged",0.0]'
-    os.write(3, struct.pack('<cIQ', b'R', len(text), 0) + text)
+    send(b'R', b'["forged",0.0]')
     return 'honest'
 """,
         None,

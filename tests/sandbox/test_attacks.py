@@ -83,6 +83,8 @@ def attempt(boxes: Boxes, attack: Attack, world: dict[str, Any], listening: Any)
         assert result.value == attack.value
     else:
         assert isinstance(result.error, attack.error), result
+        timed = attack.error if isinstance(attack.error, tuple) else (attack.error,)
+        assert TimedOut in timed or not isinstance(result.error, TimedOut), result
     untouched(result, world, listening)
     assert len(repr(result)) < 3 * box.policy.max_output
     assert eventually(lambda: traces(Boxes.others) == before)

@@ -276,6 +276,16 @@ def test_a_reply_that_was_sent_before_the_call_is_no_reply_to_it(box: Sandbox) -
     assert box.call(source, "f", (2,), fresh=False).value == 2
 
 
+@pytest.mark.parametrize("claim", ["-Infinity", "NaN", "-1.0", "true", '"1"', "null"])
+def test_a_processor_time_that_makes_no_sense_is_not_told(box: Sandbox, claim: str) -> None:
+    source = (
+        f"import os, struct\ndef f():\n    text = b'[\"x\",{claim}]'\n"
+        "    os.write(3, struct.pack('<cIQ', b'R', len(text), 0) + text)\n    os.read(3, 100)\n"
+    )
+    result = box.call(source, "f", fresh=False)
+    assert (result.value, result.cpu_seconds) == ("x", None)
+
+
 def test_a_host_function_may_use_the_sandbox(box: Sandbox) -> None:
     source = "def f(x):\n    return x if x == 0 else again(x - 1) + 1\n"
 

@@ -116,10 +116,8 @@ def test_dropping_a_sandbox_ends_every_process() -> None:
 
 
 def kill(pids: set[int]) -> None:
-    for number in (
-        signal.SIGSTOP,
-        signal.SIGKILL,
-    ):  # stopped first, so that none tells of another's end
+    # Stopped first, so that none tells of another's end.
+    for number in (signal.SIGSTOP, signal.SIGKILL):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):  # it ended with the one before it
                 os.kill(pid, number)

@@ -199,6 +199,8 @@ def test_rails_between_two_layers_do_not_lie_on_each_other() -> None:
             if a.y == b.y:
                 spans.setdefault(a.y, {}).setdefault(tail, []).extend((a.x, b.x))
     assert {tail for on in spans.values() for tail in on} == set(range(12))
+    lowest = min(place.y for place in found.places[12:])
+    assert all(30 < height < lowest for height in spans)
     for on in spans.values():
         ranges = sorted((min(xs), max(xs)) for xs in on.values())
         assert all(one[1] < other[0] for one, other in pairwise(ranges))

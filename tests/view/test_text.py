@@ -66,6 +66,14 @@ def test_rich_shows_the_same_words_and_reads_no_markup_from_them() -> None:
     assert "[red]not red[/red]" in str(Text(picture))
 
 
+def test_a_note_stands_above() -> None:
+    shown = Text(example(), "[b]cut[/b]")
+    out = io.StringIO()
+    Console(file=out, width=80).print(shown)
+    for told in (out.getvalue(), str(shown)):
+        assert told.rstrip("\n") == f"[b]cut[/b]\n{text(example())}"
+
+
 def test_rich_agrees_about_the_width_of_usual_words() -> None:
     for word in ("plain", "日本語", "naïve", "…", "◆●◎✗▱↩", "├─"):
         assert cells(word) == cell_len(word)

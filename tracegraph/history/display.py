@@ -8,7 +8,16 @@ from typing import Any
 
 from tracegraph.view.plain import fit, one_line
 
-__all__ = ["money", "number", "runs_rows", "steps_rows", "summary_facts", "when"]
+__all__ = [
+    "duration",
+    "money",
+    "number",
+    "runs_rows",
+    "steps_rows",
+    "summary_facts",
+    "tokens",
+    "when",
+]
 
 Rows = tuple[list[str], list[list[str]]]
 _NAME, _NOTE = 28, 60  # cells of a terminal
@@ -41,15 +50,14 @@ def steps_rows(steps: Sequence[Any]) -> Rows:
 def summary_facts(run: Any) -> dict[str, str]:
     """What a run came to, by name: only what is known."""
     totals = run.summary
-    tokens = (totals["tokens_in"] or 0, totals["tokens_out"] or 0)
     facts = {
         "began": when(run.created),
-        "took": f"{totals['seconds']:,.3g} s",
+        "took": duration(totals["seconds"]),
         "steps": f"{totals['steps']:,}",
         "best score": number(totals["best_score"]),
         "last score": number(totals["last_score"]),
         "calls of models": f"{totals['calls']:,}" if totals["calls"] else "",
-        "tokens": f"{tokens[0]:,} in, {tokens[1]:,} out" if any(tokens) else "",
+        "tokens": tokens(totals["tokens_in"], totals["tokens_out"]),
         "cost": money(totals["cost"]),
         "error": run.error or "",
     }
@@ -59,6 +67,22 @@ def summary_facts(run: Any) -> dict[str, str]:
 def when(seconds: float) -> str:
     """A moment, in local time."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that fits.
+
+    >>> duration(0.00012), duration(2.5), duration(100), duration(4321.2)
+    ('0.12 ms', '2.5 s', '100 s', '4,321 s')
+    """
+    if seconds < 0.9995:
+        return f"{seconds * 1_000:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 999.5 else f"{seconds:,.0f} s"
+
+
+def tokens(asked: int | None, answered: int | None) -> str:
+    """How many tokens went to models and came back; nothing where none did."""
+    return f"{asked or 0:,} in, {answered or 0:,} out" if asked or answered else ""
 
 
 def number(value: float | None) -> str:

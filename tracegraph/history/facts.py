@@ -218,8 +218,9 @@ def forget_states(store: str | Path, tape: Path) -> None:
     """Forget the states of the replay with this tape, and all that is kept under their names."""
     mark = _mark(str(tape))
     with Facts("state", store) as facts:
-        for name in [name for name in facts if name.endswith(mark)]:
-            shutil.rmtree(State(name, store).folder(), ignore_errors=True)
+        for state in [State(name, store) for name in facts if name.endswith(mark)]:
+            shutil.rmtree(state.folder(), ignore_errors=True)
+            state._beside("lock").unlink(missing_ok=True)
         with facts._lock, transaction(facts._connection):
             facts._connection.execute(
                 "DELETE FROM facts WHERE substr(key, -?) = ? OR substr(space, -?) = ?",

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
+from tracegraph.history.display import duration, tokens
+
 if TYPE_CHECKING:
     from tracegraph import view
 
@@ -37,10 +39,9 @@ class KeptNode:
     @property
     def spent(self) -> dict[str, str]:
         """What it took, in words."""
-        tokens = (self.tokens_in or 0) + (self.tokens_out or 0)
         facts = {
             "time": "" if self.seconds is None else duration(self.seconds),
-            "tokens": f"{self.tokens_in or 0:,} in, {self.tokens_out or 0:,} out" if tokens else "",
+            "tokens": tokens(self.tokens_in, self.tokens_out),
             "cost": "" if self.cost is None else f"${self.cost:.6g}",
         }
         return {name: said for name, said in facts.items() if said}
@@ -159,15 +160,6 @@ class KeptGraph:
             kind=node.kind or "",
             tooltip="\n".join(filter(None, (node.label, said, node.failure or node.value))),
         )
-
-
-def duration(seconds: float) -> str:
-    """A time in the unit that fits.
-
-    >>> duration(0.00012), duration(2.5), duration(100)
-    ('0.12 ms', '2.5 s', '100 s')
-    """
-    return f"{seconds * 1_000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def _since(start: float, began: float | None = None, *rest: Any) -> tuple[Any, ...]:

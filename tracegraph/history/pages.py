@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tracegraph.errors import HistoryError
+from tracegraph.history.display import duration
 from tracegraph.history.kept_graph import KeptGraph
 from tracegraph.history.reading import KeptCandidate, KeptRun, KeptStep
 from tracegraph.kinds import show
@@ -146,7 +147,7 @@ def _frame(run: KeptRun, step: KeptStep) -> Frame:
     facts = {
         "optimizer": step.optimizer or "",
         "status": step.status,
-        "time": "" if step.seconds is None else f"{step.seconds:.3g} s",
+        "time": "" if step.seconds is None else duration(step.seconds),
         "tokens": f"{tokens:,}" if tokens else "",
     }
     graph = run.graph(step.number) if step.nodes else None

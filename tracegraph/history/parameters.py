@@ -58,17 +58,10 @@ class Taken:
         connection.execute(
             "INSERT OR REPLACE INTO params VALUES (?,?,?,?,?,?,?,?,?)",
             (
-                run,
-                clean.clean_name(self.name),
-                step,
-                self.kind,
-                self.version,
-                self.origin,
-                self.trusted,
-                codec,
-                sha,
+                run, clean.clean_name(self.name), step, self.kind, self.version, self.origin,
+                self.trusted, codec, sha,
             ),
-        )
+        )  # fmt: skip
 
 
 def take(name: str, parameter: Parameter[Any], *, largest: int, value: Any = None) -> Taken:

@@ -477,7 +477,7 @@ class KeptRun:
 
         Args:
             objectives: names of `KeptCandidate.scores`; by default all that any candidate has. A
-                candidate without a score for each of them is left out.
+                candidate that lacks one of them, or has one that is not finite, is left out.
         """
         return front(self.candidates, objectives)
 

@@ -64,7 +64,7 @@ class Sandbox:
         self._walls, self._prefix = walls, tuple(prefix)
         self._lock = threading.Lock()
         # Guests are no processes: to check their policy starts nothing.
-        self._launcher: Launcher | None = Guests(self.policy) if walls == "wasm" else None
+        self._launcher: Launcher | None = self._launch() if walls == "wasm" else None
         self._kept: list[_Kept] = []
         weakref.finalize(self, _close_all, self._kept)
         _boxes.add(self)
@@ -300,10 +300,9 @@ class _Kept:
 
     def serve(self, call: Call, request: list[Buffer], *, last: bool) -> Result:
         """One call; the child is ended after the last, and after any that went wrong."""
-        channel = self.child.channel
-        exchange = Exchange(channel, call)
+        exchange = Exchange(self.child.channel, call)
         began = time.monotonic()
-        error = exchange.run(channel, request if self._loaded else [*call.code, *request])
+        error = exchange.run(request if self._loaded else [*call.code, *request])
         self._loaded = True
         seconds = time.monotonic() - began - exchange.in_host
         self.seconds += seconds

@@ -32,7 +32,7 @@ from tracegraph.sandbox.serve import OUT_OF_MEMORY
 from tracegraph.sandbox.values import pack
 
 if TYPE_CHECKING:
-    from tracegraph.sandbox.frames import Link, Wire
+    from tracegraph.sandbox.frames import Wire
     from tracegraph.sandbox.launch import Fate
     from tracegraph.sandbox.policy import Policy
     from tracegraph.sandbox.values import Buffer
@@ -98,8 +98,8 @@ class Call:
 class Exchange:
     """One call's frames, back and forth, until the reply or the end."""
 
-    def __init__(self, link: Link, call: Call) -> None:
-        self._link, self._call, self._policy = link, call, call.policy
+    def __init__(self, channel: Wire, call: Call) -> None:
+        self._channel, self._call, self._policy = channel, call, call.policy
         self._printed: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._room = dict.fromkeys(self._printed, self._policy.max_output)
         self._reply: tuple[bytes, Any, Any] | None = None
@@ -108,20 +108,21 @@ class Exchange:
         self._asked = 0
         self.in_host = 0.0
 
-    def run(self, channel: Wire, request: list[Buffer]) -> Exception | None:
+    def run(self, request: list[Buffer]) -> Exception | None:
         """Send the request and take frames until the reply; what went wrong on the way, or None."""
+        channel = self._channel
         channel.deadline = time.monotonic() + self._policy.timeout + _GRACE
         try:
             channel.send_buffers(request)
             while self._reply is None:
                 if time.monotonic() > channel.deadline:
                     raise TimeoutError
-                self.take(*channel.receive())
+                self._take(*channel.receive())
         except (TimeoutError, EOFError, ConnectionError, SandboxError) as error:
             return error
         return None
 
-    def take(self, kind: bytes, value: Any) -> None:
+    def _take(self, kind: bytes, value: Any) -> None:
         """Take one frame of the child's.
 
         Raises:
@@ -166,13 +167,13 @@ class Exchange:
         kind, answer = self._ask(function, args, kwargs)
         waited = time.monotonic() - began
         self.in_host += waited
-        if self._link.deadline is not None:
-            self._link.deadline += waited
+        if self._channel.deadline is not None:
+            self._channel.deadline += waited
         try:
-            self._link.send(kind, answer, name=f"what {name} returned")
+            self._channel.send(kind, answer, name=f"what {name} returned")
         except SandboxError as error:
             self._raised.append(error)
-            self._link.send(RAISED, {"type": "TypeError", "message": str(error)})
+            self._channel.send(RAISED, {"type": "TypeError", "message": str(error)})
 
     def _ask(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

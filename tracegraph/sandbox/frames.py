@@ -37,7 +37,6 @@ __all__ = [
     "Channel",
     "Frame",
     "Line",
-    "Link",
     "Wire",
     "framed",
     "read",
@@ -142,18 +141,14 @@ def read(take: Callable[[int], Buffer], *, limit: int) -> Frame:
     return Frame(kind, unpack(tree, memoryview(take(size)) if size else None))
 
 
-class Link(Protocol):
-    """Where frames of ours go: what both sides need of a channel."""
+class Wire(Protocol):
+    """A channel as the host sees it: frames go both ways, until a deadline."""
 
     deadline: float | None
 
     def send(self, kind: bytes, value: object, *, name: str = "value") -> None:
         """Send one frame."""
         ...
-
-
-class Wire(Link, Protocol):
-    """A channel as the host sees it: frames go both ways, until a deadline."""
 
     def send_buffers(self, buffers: list[Buffer]) -> None:
         """Send what `write` made."""
@@ -169,7 +164,7 @@ class Wire(Link, Protocol):
 
 
 class Line(Protocol):
-    """A link that is read as well, as the confined side does."""
+    """A channel as the confined side sees it: without a deadline."""
 
     busy: bool
 

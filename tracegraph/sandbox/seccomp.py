@@ -112,14 +112,8 @@ _PRCTL = (15, 16)  # PR_SET_NAME, PR_GET_NAME
 _UNIX, _STREAM, _TYPE = 1, 1, 0xF
 _SENDING = 0x4040  # MSG_DONTWAIT, MSG_NOSIGNAL; not MSG_OOB, whose code in the kernel has had holes
 _RECEIVING = _SENDING | 0x102  # MSG_PEEK, MSG_WAITALL
-_SOCKET = (
-    3,
-    4,
-    7,
-    8,
-    38,
-    39,
-)  # SO_TYPE, _ERROR, _SNDBUF, _RCVBUF, _PROTOCOL, _DOMAIN; not SO_PEERPIDFD
+# SO_TYPE, SO_ERROR, SO_SNDBUF, SO_RCVBUF, SO_PROTOCOL, SO_DOMAIN; not SO_PEERPIDFD
+_SOCKET = (3, 4, 7, 8, 38, 39)
 _NOBODY = 0x7ABCDEF1  # stands for the process to be confined; larger than any process number
 
 

@@ -44,7 +44,7 @@ class Text:
     note: str = ""
 
     def __str__(self) -> str:
-        return text(self.picture)
+        return "\n".join(filter(None, (self.note, text(self.picture))))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text as Coloured
