@@ -20,6 +20,7 @@ from optimizers import (
     OptoPrime,
     Partition,
     Several,
+    TextGrad,
     fit,
 )
 from optimizers.base import Optimizer, Proposal
@@ -256,6 +257,18 @@ def test_what_a_proposal_cost_that_failed_is_in_the_spend() -> None:
             budget=Budget(steps=9), workers=1,
         )  # fmt: skip
     assert (result.spend.calls, result.spend.tokens, result.spend.dollars) == (3, 30, 1.5)
+
+
+def test_what_a_proposal_cost_that_an_allowance_ended_is_in_the_spend() -> None:
+    word = tg.node("a", trainable=True, name="word")
+    answer = tg.bundle(lambda word, case: word + case, name="answer")
+    critic = Scripted(lambda request: Reply("Too short.", None, Usage(5, 5), 0.5))
+    result = fit(
+        lambda case: answer(word, case), ["x", "yy", "zzz"], lambda case, output: (0.0, f"no {case}"),
+        optimizer=TextGrad([word], llm=Budgeted(critic, calls=2)), budget=Budget(steps=9),
+    )  # fmt: skip
+    assert result.stopped.startswith("BudgetExceeded")
+    assert (result.spend.calls, result.spend.tokens, result.spend.dollars) == (2, 20, 1.0)
 
 
 # Models of a person's own
