@@ -22,8 +22,8 @@ from typing import Any, cast, final
 
 from optimizers.base import Usage
 from optimizers.candidate import Candidate
+from optimizers.places import Place
 from optimizers.training.guide import Guide, Referee, Verdict
-from optimizers.training.places import Place
 from optimizers.training.side_by_side import SideBySide
 from optimizers.training.threads import DaemonThreads
 from optimizers.training.verdicts import digest, packed, unpacked

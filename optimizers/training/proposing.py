@@ -8,9 +8,9 @@ from typing import Any, Final, TypeVar, final
 
 from optimizers.base import Proposal, Usage
 from optimizers.candidate import Candidate
+from optimizers.places import Place
 from optimizers.training.account import Account
 from optimizers.training.diary import Diary
-from optimizers.training.places import Place
 from optimizers.training.tally import Tally
 from optimizers.training.values import Values
 from tracegraph.errors import ModelError
