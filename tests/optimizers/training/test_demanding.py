@@ -16,7 +16,7 @@ from optimizers import Budget, EventLoop, OptoPrime, afit, fit
 from optimizers.training.guide import BadVerdict
 from optimizers.training.loop import Training, TrainingStopped
 from optimizers.training.options import Options
-from tests.optimizers.training.stand_ins import Changes, Says
+from tests.optimizers.training.stand_ins import Changes, Says, length
 from tracegraph.errors import OptimizerError
 from tracegraph.history import State
 from tracegraph.llm import Scripted
@@ -29,10 +29,6 @@ def word() -> Any:
 
 def longer(word: Any) -> Changes:
     return Changes([word], lambda present, count: {"word": present["word"] + "x"})
-
-
-def length(case: Any, output: Any) -> float:
-    return float(len(output))
 
 
 # Judges
