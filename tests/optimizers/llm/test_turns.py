@@ -236,6 +236,43 @@ def test_who_gives_up_waiting_lets_nobody_go_on() -> None:
     assert went_on == []
 
 
+@pytest.mark.parametrize("place", range(3))
+def test_what_is_no_outcome_of_a_job_ends_the_caller_and_the_jobs_that_wait(place: int) -> None:
+    class Ended(BaseException):
+        pass
+
+    ended, began = Ended("now"), []
+
+    def job(number: int) -> None:
+        began.append(number)
+        if number == place:
+            raise ended
+
+    with pytest.raises(Ended) as caught:
+        in_turns([lambda n=n: job(n) for n in range(3)], workers=3)
+    assert caught.value is ended
+    assert began == list(range(place + 1))
+
+
+def test_a_job_that_is_aside_when_another_ends_all_does_not_go_on() -> None:
+    asked, gone, went_on = threading.Event(), threading.Event(), []
+
+    def waits() -> None:
+        with aside():
+            asked.set()
+            gone.wait(30)
+        went_on.append(1)
+
+    def ends() -> None:
+        asked.wait(30)
+        gone.set()
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        in_turns([waits, ends], workers=2)
+    assert went_on == []
+
+
 def test_an_attribute_of_a_thread_is_of_its_instance_too() -> None:
     class Box:
         mark = OfThread("none")
