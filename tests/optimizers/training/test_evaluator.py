@@ -16,10 +16,8 @@ import tracegraph as tg
 from optimizers.candidate import Candidate
 from optimizers.training.evaluator import Evaluator
 from optimizers.training.guide import BadVerdict
-from tests.optimizers.training.stand_ins import length
+from tests.optimizers.training.stand_ins import HELLO, length
 from tracegraph.errors import OptimizerError
-
-HELLO = Candidate.of({"word": "hello"})
 
 
 @pytest.fixture
