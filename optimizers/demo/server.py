@@ -53,9 +53,8 @@ def completion(
 
 
 class _Listener(ThreadingHTTPServer):
-    request_queue_size = (
-        128  # of the 5 of the standard library, callers at once wait a second to try again
-    )
+    # With the 5 of the standard library, a caller among many waits a second before it tries again.
+    request_queue_size = 128
 
 
 class Server:

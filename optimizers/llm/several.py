@@ -19,9 +19,11 @@ from optimizers.llm.asking import ModelOptimizer
 from optimizers.llm.group import Group
 from optimizers.llm.questions import Questions, usage_of
 from optimizers.llm.turns import in_turns
+from optimizers.places import Place
 from tracegraph.errors import BudgetExceeded, ModelError, OptimizerError, Rejected
 from tracegraph.kinds import show
 from tracegraph.llm import LanguageModelLike, Message, Reply
+from tracegraph.llm.keeping import keeping
 from tracegraph.node import unwrap
 from tracegraph.overlay import Overlay
 from tracegraph.recorder import stop_tracing
@@ -239,21 +241,23 @@ def by_evaluation(
         workflow: called with each example, with the proposed values in the parameters.
         examples: at least one.
         guide: ``guide(example, output)`` gives a score or (score, text); larger is better. A run that fails
-            counts less than every score.
+            counts less than every score. What its models cost counts; of the workflow's the money.
     """
     if not examples:
         raise OptimizerError("examples is empty: there is nothing to run the proposals on")
 
-    def scores(proposal: Proposal) -> tuple[int, float]:
+    def scores(proposal: Proposal, runs: Place, judged: Place) -> tuple[int, float]:
         failures, total = 0, 0.0
         with Overlay(dict(proposal.values)), stop_tracing():
             for example in examples:
                 try:
-                    output = unwrap(workflow(example))
+                    with keeping(runs):
+                        output = unwrap(workflow(example))
                 except Exception:  # whatever the workflow does with these values
                     failures += 1
                     continue
-                verdict = guide(example, output)
+                with keeping(judged):
+                    verdict = guide(example, output)
                 score = verdict[0] if isinstance(verdict, tuple) else verdict
                 if isinstance(score, bool | int | float) and score == score:
                     total += float(score)
@@ -263,14 +267,14 @@ def by_evaluation(
 
     def select(proposals: Sequence[Proposal]) -> Choice:
         known: dict[str, tuple[int, float]] = {}
+        runs, judged = Place("runs"), Place("judged")
         for proposal in proposals:
             key = _key(proposal)
             if key not in known:
-                known[key] = scores(proposal)
+                known[key] = scores(proposal, runs, judged)
         best = max(range(len(proposals)), key=lambda i: known[_key(proposals[i])])
-        return Choice(
-            best, f"it scored {known[_key(proposals[best])][1]:.3g}, best of {len(known)}"
-        )
+        note = f"it scored {known[_key(proposals[best])][1]:.3g}, best of {len(known)}"
+        return Choice(best, note, judged.usage + Usage(cost=runs.usage.cost))
 
     return select
 

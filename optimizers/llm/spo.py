@@ -8,19 +8,19 @@ new values are kept only if THEY win the majority.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, final
 
-from optimizers.base import Proposal, Update, Usage
+from optimizers.base import Proposal, Update
 from optimizers.duels import Duels, Judge, preferred
 from optimizers.llm.asking import FORM, ModelOptimizer
-from optimizers.llm.questions import usage_of
+from optimizers.places import Place
 from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
 from tracegraph.llm import Message
+from tracegraph.llm.keeping import keeping
 from tracegraph.node import unwrap
 from tracegraph.overlay import Overlay
 from tracegraph.problem import Problem
@@ -99,8 +99,6 @@ class SPO(ModelOptimizer):
         self.judge = judge or self._judged
         self.guide = Duels(self.named_parameters, lambda *duel: self.judge(*duel))
         self._shown: list[tuple[Any, Any]] = []
-        self._judging = Usage()
-        self._lock = threading.Lock()
 
     def improve(self, workflow: Any, examples: Sequence[Any]) -> tuple[Update, Duel | None]:
         """One round: propose, run both on the examples, compare, and keep what wins.
@@ -117,10 +115,10 @@ class SPO(ModelOptimizer):
         if proposal.rejections or all(present[p] == v for p, v in proposal.values.items()):
             return self.settle(proposal), None
         after = self._outputs(workflow, examples, {**present, **proposal.values})
-        with self._lock:
-            self._judging = Usage()
-        duel = self._compared(examples, before, after)
-        usage = proposal.usage + self._judging
+        judged = Place("duel")
+        with keeping(judged):
+            duel = self._compared(examples, before, after)
+        usage = proposal.usage + judged.usage
         proposal = Proposal(proposal.values, proposal.reasoning, usage=usage, note=str(duel))
         if duel.better:
             return self.settle(proposal), duel
@@ -166,6 +164,4 @@ class SPO(ModelOptimizer):
             f"{show(first, 2_000)}\n\nB: {show(second, 2_000)}"
         )
         reply = self.exchange([Message("system", _JUDGE), Message("user", text)])
-        with self._lock:
-            self._judging += usage_of(reply)
         return {"A": 1.0, "B": -1.0}.get(reply.text.strip(" .*:\n")[:1].upper(), 0.0)

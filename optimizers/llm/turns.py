@@ -54,7 +54,7 @@ def in_turns(jobs: Sequence[Callable[[], T]], *, workers: int) -> list[T | Excep
     [1, ZeroDivisionError('integer division or modulo by zero')]
     """
     table = _Table(len(jobs), workers)
-    found: list[T | Exception] = [_Never()] * len(jobs)
+    found: dict[int, T | Exception] = {}
     ended: list[BaseException] = []
 
     def run(place: int) -> None:
@@ -89,11 +89,7 @@ def in_turns(jobs: Sequence[Callable[[], T]], *, workers: int) -> list[T | Excep
         raise
     if ended:
         raise ended[0]
-    return found
-
-
-class _Never(Exception):
-    """A job that did not come to an end."""
+    return [found[place] for place in range(len(jobs))]
 
 
 @final

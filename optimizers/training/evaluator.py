@@ -22,8 +22,8 @@ from typing import Any, cast, final
 
 from optimizers.base import Usage
 from optimizers.candidate import Candidate
-from optimizers.training.guide import Guide, Referee, Verdict
-from optimizers.training.places import Place
+from optimizers.places import Place
+from optimizers.training.guide import Guide, Referee, Verdict, waited_for
 from optimizers.training.side_by_side import SideBySide
 from optimizers.training.threads import DaemonThreads
 from optimizers.training.verdicts import digest, packed, unpacked
@@ -356,9 +356,7 @@ class Evaluator:
     def _trace(self, job: _Job) -> Traced:
         try:
             with keeping(job.runs):
-                output = self.call(self.workflow, job.example)
-                if inspect.isawaitable(output):
-                    output = asyncio.run(_awaited(output))
+                output = waited_for(self.call(self.workflow, job.example))
         except BudgetExceeded:
             raise
         except Exception as error:
@@ -458,7 +456,3 @@ class Evaluator:
 
 def _name(key: tuple[str, str, int]) -> str:
     return "/".join(map(str, key))
-
-
-async def _awaited(value: Any) -> Any:
-    return await value

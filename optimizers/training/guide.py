@@ -19,7 +19,7 @@ from tracegraph.errors import BudgetExceeded, OptimizerError
 from tracegraph.feedback import Feedback, Remark, Score
 from tracegraph.kinds import show
 
-__all__ = ["BadVerdict", "Constraint", "Guide", "Referee", "Verdict", "judge"]
+__all__ = ["BadVerdict", "Constraint", "Guide", "Referee", "Verdict", "judge", "waited_for"]
 
 _NONE: Mapping[str, float] = MappingProxyType({})
 
@@ -79,9 +79,7 @@ def judge(
     0.75
     """
     try:
-        said = guide(example, output)
-        if inspect.isawaitable(said):
-            said = asyncio.run(_awaited(said))
+        said = waited_for(guide(example, output))
     except BudgetExceeded:
         raise  # a judge's allowance is spent: nothing is wrong with it
     except Exception as error:
@@ -237,6 +235,11 @@ def _message(part: Any) -> Feedback | None:
         return Remark(part) if part else None
     number = _number(part)
     return None if number is None else Score(number)
+
+
+def waited_for(said: Any) -> Any:
+    """A value as it is; of an awaitable what it comes to, in an event loop of its own."""
+    return asyncio.run(_awaited(said)) if inspect.isawaitable(said) else said
 
 
 async def _awaited(said: Awaitable[Any]) -> Any:

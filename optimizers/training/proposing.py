@@ -8,12 +8,12 @@ from typing import Any, Final, TypeVar, final
 
 from optimizers.base import Proposal, Usage
 from optimizers.candidate import Candidate
+from optimizers.places import Place
 from optimizers.training.account import Account
 from optimizers.training.diary import Diary
-from optimizers.training.places import Place
 from optimizers.training.tally import Tally
 from optimizers.training.values import Values
-from tracegraph.errors import BudgetExceeded, ModelError
+from tracegraph.errors import ModelError
 from tracegraph.llm.keeping import keeping
 
 __all__ = ["Challenger", "Proposers"]
@@ -110,19 +110,19 @@ class Proposers:
         return found
 
     def _paid(self, member: Any, ask: Callable[[], T]) -> T | None:
-        """What a member answers, and what that cost counted; ``None`` where its model failed."""
+        """What a member answers; ``None`` where its model failed. What was paid counts either way."""
         place = Place(f"{self._moment}/asked/{self._number}", self._receipts)
         self._number += 1
+        given: T | None = None
         try:
-            with keeping(place):
-                given = ask()
+            try:
+                with keeping(place):
+                    given = ask()
+            finally:
+                self._account.pay(_cost(member, given, place))
         except ModelError as error:
-            self._account.pay(_cost(member, None, place))
-            if isinstance(error, BudgetExceeded):
-                raise
             self._failed(error)
             return None
-        self._account.pay(_cost(member, given, place))
         self.failures = 0
         return given
 

@@ -136,6 +136,12 @@ def test_thoughts_end_where_they_end_and_an_answer_without_them_stays(
         assert spoken(f"<Thinking>{thought}") == ""
     assert spoken(said) == said
     assert spoken(f'{{"say": "{thought} </think> x"}}') == f'{{"say": "{thought} </think> x"}}'
+    for begins in (
+        "<value>",
+        "Use <think>",
+        "<<<<<<< SEARCH\n",
+    ):  # a value that closes what it opened
+        assert spoken(f"{begins}x</think>\n{said}") == f"{begins}x</think>\n{said}"
 
 
 class Inner(BaseModel):

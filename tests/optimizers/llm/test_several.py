@@ -19,6 +19,7 @@ from optimizers import (
     Budget,
     Merge,
     Mix,
+    ModelJudge,
     OptoPrime,
     Partition,
     Several,
@@ -169,6 +170,34 @@ def test_a_refusal_reaches_the_one_that_proposed(word: Any) -> None:
     several.backward(word + "!", "Not this.")
     several.refuse(several.propose(), "it is worse", score=0.0)
     assert (one.rejected, two.rejected[0].reason) == ((), "it is worse")
+
+
+def test_what_running_proposals_costs_is_counted(word: Any) -> None:
+    def said(text: str) -> Reply:
+        return Reply(text, usage=Tokens(5, 1), cost=0.5)
+
+    def judge(request: Request) -> Reply:
+        return said(json.dumps({"score": len(request.messages[-1].text) % 10}))
+
+    task = Scripted(lambda request: said(request.messages[-1].text))
+    select = by_evaluation(
+        lambda example: tg.call_llm(task, word + example), ["x", "y"],
+        ModelJudge(Scripted(judge), "Long."),
+    )  # fmt: skip
+
+    def several() -> Several:
+        llm = Scripted([said(suggest(w)) for w in ("one", "three")])
+        return Several(OptoPrime([word], llm=llm), n=2, select=select)
+
+    whole = several()
+    whole.backward(word + "!", "Not this.")
+    usage = whole.step(bypassing=True).usage
+    assert usage == Usage(2 + 4, 30, 6, 0.5 * (2 + 4 + 4))  # of the task's only the money
+    result = fit(
+        lambda example: word + example, ["x"], lambda example, output: 0.0, optimizer=several(),
+        budget=Budget(steps=1), tries=1,
+    )  # fmt: skip
+    assert (result.spend.calls, result.spend.dollars) == (usage.calls, usage.cost)
 
 
 def test_in_a_training_the_best_of_n_needs_fewer_steps(word: Any) -> None:

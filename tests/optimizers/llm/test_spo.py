@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import tracegraph as tg
-from optimizers import SPO
+from optimizers import SPO, ModelCompares
 from optimizers.llm.spo import Duel
 from tracegraph.errors import OptimizerError
 from tracegraph.llm import Scripted
@@ -76,6 +76,14 @@ def test_the_model_judges_where_nobody_else_does() -> None:
     first, swapped = (request.messages[1].text for request in llm.requests[1:3])
     assert first.index("longera") < first.index("plaina")
     assert swapped.index("longera") > swapped.index("plaina")
+
+
+def test_what_another_judge_asks_a_model_counts() -> None:
+    word = tg.node("plain", trainable=True, name="word")
+    judge = ModelCompares(Scripted(lambda request: '{"better": "neither"}'), "Long.")
+    spo = SPO([word], llm=Scripted([suggest("longer")]), requirements="be long", judge=judge)
+    update, duel = spo.improve(lambda x: word + x, EXAMPLES)
+    assert (duel, update.usage.calls) == (Duel(won=0, lost=0, drawn=3), 7)
 
 
 def test_a_proposal_that_cannot_be_used_runs_nothing() -> None:

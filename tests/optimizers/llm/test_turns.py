@@ -213,26 +213,74 @@ def test_jobs_see_the_values_that_their_caller_sees(word: Any) -> None:
 
 
 def test_who_gives_up_waiting_lets_nobody_go_on() -> None:
-    begun, released, went_on = threading.Event(), threading.Event(), []
+    both, released, went_on = threading.Barrier(3, timeout=30), threading.Event(), []
+    here, stopped = threading.get_ident(), threading.Event()
 
     def job() -> None:
         with aside():
-            begun.set()
+            both.wait()
             released.wait(30)
         went_on.append(1)
 
+    def interrupt(*_: object) -> None:
+        if not stopped.is_set():
+            stopped.set()
+            raise KeyboardInterrupt
+
+    def stop() -> None:
+        both.wait()
+        while not stopped.wait(0.01):  # a signal just before Python waits does not wake it
+            signal.pthread_kill(here, signal.SIGUSR1)
+
     before = set(threading.enumerate())
-    here = threading.main_thread().ident
-    assert here is not None
-    stopper = threading.Thread(
-        target=lambda: (begun.wait(30), signal.pthread_kill(here, signal.SIGINT))
-    )
+    usual = signal.signal(signal.SIGUSR1, interrupt)
+    stopper = threading.Thread(target=stop)
     stopper.start()
-    with pytest.raises(KeyboardInterrupt):
-        in_turns([job, job], workers=2)
-    released.set()
-    for thread in set(threading.enumerate()) - before:
-        thread.join(30)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            in_turns([job, job], workers=2)
+        released.set()
+        for thread in set(threading.enumerate()) - before:
+            thread.join(30)
+    finally:
+        signal.signal(signal.SIGUSR1, usual)
+    assert went_on == []
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_what_is_no_outcome_of_a_job_ends_the_caller_and_the_jobs_that_wait(place: int) -> None:
+    class Ended(BaseException):
+        pass
+
+    ended, began = Ended("now"), []
+
+    def job(number: int) -> None:
+        began.append(number)
+        if number == place:
+            raise ended
+
+    with pytest.raises(Ended) as caught:
+        in_turns([lambda n=n: job(n) for n in range(3)], workers=3)
+    assert caught.value is ended
+    assert began == list(range(place + 1))
+
+
+def test_a_job_that_is_aside_when_another_ends_all_does_not_go_on() -> None:
+    asked, gone, went_on = threading.Event(), threading.Event(), []
+
+    def waits() -> None:
+        with aside():
+            asked.set()
+            gone.wait(30)
+        went_on.append(1)
+
+    def ends() -> None:
+        asked.wait(30)
+        gone.set()
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        in_turns([waits, ends], workers=2)
     assert went_on == []
 
 

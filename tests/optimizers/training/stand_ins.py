@@ -1,10 +1,24 @@
-"""Optimizers for tests, which propose what they were given."""
+"""Optimizers for tests, which propose what they were given, and a workflow of one word with its judge."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from optimizers.base import Optimizer, Proposal
+from optimizers.candidate import Candidate
+from optimizers.training.evaluator import Evaluator
+
+HELLO = Candidate.of({"word": "hello"})
+NAMES = dict(enumerate(["Ann", "Bob", "Cem", "Dot"]))
+
+
+def length(example: Any, output: Any) -> float:
+    return float(len(output))
+
+
+def greeting(word: Any, **options: Any) -> Evaluator:
+    """Of a workflow that puts a word before a name."""
+    return Evaluator(lambda name: word + " " + name, length, {"word": word}, **options)
 
 
 class Says(Optimizer):

@@ -14,14 +14,11 @@ import pytest
 import tracegraph as tg
 from optimizers import Budget, fit
 from optimizers.candidate import Candidate
-from optimizers.training.evaluator import Evaluator
 from optimizers.training.ray_tasks import RayTasks
 from tests.optimizers.training import elsewhere
-from tests.optimizers.training.stand_ins import Says
+from tests.optimizers.training.stand_ins import HELLO, NAMES, Says, greeting, length
 from tracegraph.errors import MissingExtra
 
-HELLO = Candidate.of({"word": "hello"})
-NAMES = dict(enumerate(["Ann", "Bob", "Cem", "Dot"]))
 ROOT = str(Path(__file__).resolve().parents[3])
 
 
@@ -82,18 +79,10 @@ def word() -> Any:
     return tg.node("hi", trainable=True, name="word")
 
 
-def length(example: Any, output: Any) -> float:
-    return float(len(output))
-
-
-def evaluator(word: Any, **options: Any) -> Evaluator:
-    return Evaluator(lambda name: word + " " + name, length, {"word": word}, **options)
-
-
 @pytest.mark.parametrize("executor", CLUSTERS, indirect=True)
 def test_a_cluster_gives_what_threads_here_give(word: Any, executor: Executor) -> None:
-    here = evaluator(word).scores(HELLO, NAMES)
-    there = evaluator(word, executor=executor, remote=elsewhere.greeted, workers=3)
+    here = greeting(word).scores(HELLO, NAMES)
+    there = greeting(word, executor=executor, remote=elsewhere.greeted, workers=3)
     assert there.scores(HELLO, NAMES) == here
 
 
@@ -101,7 +90,7 @@ def test_a_cluster_gives_what_threads_here_give(word: Any, executor: Executor) -
 def test_what_fails_in_a_cluster_is_a_low_score_with_its_own_error(
     word: Any, executor: Executor
 ) -> None:
-    done = evaluator(word, executor=executor, remote=elsewhere.fails_for_bob).scores(HELLO, NAMES)
+    done = greeting(word, executor=executor, remote=elsewhere.fails_for_bob).scores(HELLO, NAMES)
     assert [e.score for e in done] == [9, 0, 9, 9]
     assert done[1].error == "KeyError: 'no such name'"
 
@@ -126,9 +115,7 @@ def test_a_call_that_never_ends_in_a_cluster_is_given_up(
 ) -> None:
     executor.submit(elsewhere.greeted, {"word": ""}, "warm").result()
     names = {0: "Bob", 1: "Ann"}
-    late = evaluator(
-        word, executor=executor, remote=elsewhere.waits_for_bob, timeout=2.0, workers=2
-    )
+    late = greeting(word, executor=executor, remote=elsewhere.waits_for_bob, timeout=2.0, workers=2)
     begun = tmp_path / "begun"
     done = late.scores(Candidate.of({"word": str(begun)}), names)
     assert (done[0].error or "").startswith("TimeoutError")

@@ -16,7 +16,7 @@ from optimizers import Budget, EventLoop, OptoPrime, afit, fit
 from optimizers.training.guide import BadVerdict
 from optimizers.training.loop import Training, TrainingStopped
 from optimizers.training.options import Options
-from tests.optimizers.training.stand_ins import Changes, Says
+from tests.optimizers.training.stand_ins import Changes, Says, length
 from tracegraph.errors import OptimizerError
 from tracegraph.history import State
 from tracegraph.llm import Scripted
@@ -29,10 +29,6 @@ def word() -> Any:
 
 def longer(word: Any) -> Changes:
     return Changes([word], lambda present, count: {"word": present["word"] + "x"})
-
-
-def length(case: Any, output: Any) -> float:
-    return float(len(output))
 
 
 # Judges
@@ -335,3 +331,12 @@ def test_a_workflow_without_parameters_is_refused_before_it_runs() -> None:
     with pytest.raises(OptimizerError, match="no parameters were found in the workflow"):
         fit(ran.append, ["x"], length)
     assert not ran
+
+
+def test_who_may_ask_for_several_stops_asking_when_the_budget_is_spent(word: Any) -> None:
+    llm = Scripted(lambda request: f'{{"suggestion": {{"word": "a{request.attempt}"}}}}')
+    result = fit(
+        lambda case: word + case, ["x"], lambda case, output: (0.0, "no"), tries=1, proposals=3,
+        optimizer=OptoPrime([word], llm=llm), budget=Budget(calls=2),
+    )  # fmt: skip
+    assert (result.spend.steps, result.spend.calls) == (1, 2)

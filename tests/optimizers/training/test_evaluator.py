@@ -16,18 +16,13 @@ import tracegraph as tg
 from optimizers.candidate import Candidate
 from optimizers.training.evaluator import Evaluator
 from optimizers.training.guide import BadVerdict
+from tests.optimizers.training.stand_ins import HELLO, length
 from tracegraph.errors import OptimizerError
-
-HELLO = Candidate.of({"word": "hello"})
 
 
 @pytest.fixture
 def word() -> Any:
     return tg.node("plain", trainable=True, name="word")
-
-
-def length(example: Any, output: Any) -> float:
-    return float(len(output))
 
 
 def numbered(count: int) -> dict[int, str]:

@@ -22,27 +22,17 @@ from optimizers.training.loop import TrainingStopped
 from optimizers.training.processes import Processes, WorkerFailed
 from optimizers.training.threads import DaemonThreads, TooManyLost
 from tests.optimizers.training import elsewhere
-from tests.optimizers.training.stand_ins import Says
+from tests.optimizers.training.stand_ins import HELLO, NAMES, Says, greeting, length
 from tracegraph.errors import OptimizerError
 from tracegraph.sandbox import Policy
 from tracegraph.sandbox.pool import Code, SandboxPool
 
 ROOT = Path(__file__).resolve().parents[3]
-HELLO = Candidate.of({"word": "hello"})
-NAMES = dict(enumerate(["Ann", "Bob", "Cem", "Dot"]))
 
 
 @pytest.fixture
 def word() -> Any:
     return tg.node("hi", trainable=True, name="word")
-
-
-def length(example: Any, output: Any) -> float:
-    return float(len(output))
-
-
-def evaluator(word: Any, **options: Any) -> Evaluator:
-    return Evaluator(lambda name: word + " " + name, length, {"word": word}, **options)
 
 
 def pool() -> ProcessPoolExecutor:
@@ -64,10 +54,10 @@ def code() -> Code:
     ids=["Processes", "ProcessPoolExecutor", "ThreadPoolExecutor", "SandboxPool"],
 )
 def test_every_executor_gives_what_threads_here_give(word: Any, make: Any, remote: Any) -> None:
-    here = evaluator(word).scores(HELLO, NAMES)
+    here = greeting(word).scores(HELLO, NAMES)
     executor: Executor
     with make() as executor:
-        there = evaluator(word, executor=executor, remote=remote).scores(HELLO, NAMES)
+        there = greeting(word, executor=executor, remote=remote).scores(HELLO, NAMES)
     assert there == here
     assert [e.score for e in here] == [9.0] * 4
 
@@ -89,7 +79,7 @@ def test_a_run_in_a_process_that_exceeds_its_time_is_really_ended(
     there = tmp_path / "pid"
     with Processes(2) as executor:
         executor.submit(elsewhere.greeted, {"word": ""}, "warm").result()
-        late = evaluator(word, executor=executor, remote=elsewhere.slow_for_bob, timeout=5.0)
+        late = greeting(word, executor=executor, remote=elsewhere.slow_for_bob, timeout=5.0)
         done = late.scores(Candidate.of({"word": str(there)}), NAMES)
     assert [e.error is None for e in done] == [True, False, True, True]
     assert (done[1].error or "").startswith("TimeoutError")
@@ -99,7 +89,7 @@ def test_a_run_in_a_process_that_exceeds_its_time_is_really_ended(
 def test_waiting_for_room_in_the_executor_is_not_the_run_s_time(word: Any) -> None:
     with Processes(1) as executor:
         executor.submit(elsewhere.greeted, {"word": ""}, "warm").result()
-        crowded = evaluator(
+        crowded = greeting(
             word, executor=executor, remote=elsewhere.takes_a_moment, timeout=1.5, workers=4
         )
         done = crowded.scores(HELLO, NAMES)  # the last one waits for 1.5 seconds
@@ -109,7 +99,7 @@ def test_waiting_for_room_in_the_executor_is_not_the_run_s_time(word: Any) -> No
 def test_what_fails_or_dies_elsewhere_is_a_low_score_with_its_reason(word: Any) -> None:
     names = {**NAMES, 4: "Eve", 5: "Fay"}
     with Processes(1) as executor:
-        there = evaluator(
+        there = greeting(
             word, executor=executor, remote=elsewhere.fails_for_bob, failure_score=-1.0
         )
         done = there.scores(HELLO, names)
@@ -134,7 +124,7 @@ def test_an_executor_that_takes_no_call_ends_it_with_its_reason(word: Any) -> No
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
     with pytest.raises(OptimizerError, match=r"took no call.*shutdown"):
-        evaluator(word, executor=executor, remote=elsewhere.greeted).scores(HELLO, NAMES)
+        greeting(word, executor=executor, remote=elsewhere.greeted).scores(HELLO, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +132,7 @@ def test_an_executor_that_takes_no_call_ends_it_with_its_reason(word: Any) -> No
 )
 def test_wrong_options_are_refused(word: Any, wrong: dict[str, Any]) -> None:
     with pytest.raises(OptimizerError, match="executor"):
-        evaluator(word, **wrong)
+        greeting(word, **wrong)
 
 
 def test_a_training_scores_its_candidates_in_other_processes(word: Any) -> None:

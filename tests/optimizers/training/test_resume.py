@@ -18,8 +18,10 @@ from optimizers import (
     Mix,
     ModelJudge,
     OptoPrime,
+    Paired,
     Partition,
     Several,
+    TextGrad,
     fit,
 )
 from optimizers.base import Optimizer, Proposal
@@ -178,12 +180,15 @@ def test_what_judges_are_paid_is_in_the_spend_and_of_runs_the_money() -> None:
     assert spend["runs"] * 2 == by["task"]
 
 
-def test_what_was_paid_in_a_batch_that_an_allowance_ended_is_in_the_spend() -> None:
+@pytest.mark.parametrize("questions", [1, 2], ids=["whole", "cut off"])
+def test_what_was_paid_in_a_batch_that_an_allowance_ended_is_in_the_spend(questions: int) -> None:
     word = tg.node("a", trainable=True, name="word")
     judge = Budgeted(Scripted(lambda request: Reply("5", None, Usage(1, 1), 0.5)), calls=5)
 
     def guide(case: str, output: str) -> float:
-        return float(judge.ask(Request.of(output)).text)
+        for _ in range(questions):
+            said = judge.ask(Request.of(output))
+        return float(said.text)
 
     result = fit(
         lambda case: word + case, ["x", "yy", "zzz"], guide, workers=1, tries=1,
@@ -256,6 +261,18 @@ def test_what_a_proposal_cost_that_failed_is_in_the_spend() -> None:
             budget=Budget(steps=9), workers=1,
         )  # fmt: skip
     assert (result.spend.calls, result.spend.tokens, result.spend.dollars) == (3, 30, 1.5)
+
+
+def test_what_a_proposal_cost_that_an_allowance_ended_is_in_the_spend() -> None:
+    word = tg.node("a", trainable=True, name="word")
+    answer = tg.bundle(lambda word, case: word + case, name="answer")
+    critic = Scripted(lambda request: Reply("Too short.", None, Usage(5, 5), 0.5))
+    result = fit(
+        lambda case: answer(word, case), ["x", "yy", "zzz"], lambda case, output: (0.0, f"no {case}"),
+        optimizer=TextGrad([word], llm=Budgeted(critic, calls=2)), budget=Budget(steps=9),
+    )  # fmt: skip
+    assert result.stopped.startswith("BudgetExceeded")
+    assert (result.spend.calls, result.spend.tokens, result.spend.dollars) == (2, 20, 1.0)
 
 
 # Models of a person's own
@@ -449,3 +466,27 @@ def test_what_moves_moves_after_the_comparison() -> None:
     assert word.data == "a"
     assert float(vector.data.detach()) > 0.2
     assert all(e.before == e.score for e in result.history if e.kind == "rejected")
+
+
+def test_what_was_known_of_other_tensors_is_found_out_again() -> None:
+    """Each step compares its candidate on the anchors with the present values as they are by then."""
+    word = tg.node("a", trainable=True, name="word")
+    vector = tg.node(torch.zeros(()), trainable=True, name="vector")
+    anchored: list[str] = []
+
+    @tg.bundle
+    def worth(word: str, vector: Any, case: str) -> Any:
+        """Another word is better, but for the anchor."""
+        if case == "anchor":
+            anchored.append(word)
+        return vector * 0.0 + float((word == "a") == (case == "anchor"))
+
+    def guide(case: str, output: Any) -> list[tg.Feedback]:
+        return [tg.Score(float(output.detach())), tg.Gradient(torch.tensor(-1.0))]
+
+    fit(
+        lambda case: worth(word, vector, case), ["x", "yy"], guide, workers=1, tries=1,
+        optimizer=Partition(AdamW([vector], lr=0.1), Says(word, "b", "c")), anchors=["anchor"],
+        acceptance=Paired(alpha=1), budget=Budget(steps=2),
+    )  # fmt: skip
+    assert anchored == ["a", "b", "a", "c"]
