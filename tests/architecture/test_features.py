@@ -66,6 +66,11 @@ def test_every_feature_names_a_place_that_exists() -> None:
     assert [place for place in places if not (ROOT / place).exists()] == []
 
 
+def test_no_feature_stands_twice() -> None:
+    features = [feature for feature, _, _ in table_rows(TABLE.read_text(encoding="utf-8"))]
+    assert [feature for feature in set(features) if features.count(feature) > 1] == []
+
+
 @pytest.mark.parametrize(
     "cell",
     [
