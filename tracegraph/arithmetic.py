@@ -2,7 +2,8 @@
 
 Torch differentiates what is made of tensors. What Python and numpy compute before a number meets a
 tensor goes back by this table: the operation's name, and how the derivative reaches each operand.
-Names are those of Python's operators and of numpy's functions and methods.
+Names are those of Python's operators and of numpy's functions and methods; numpy's other functions
+are in `array_calls`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tracegraph.array_calls import CALLS, unknown
 from tracegraph.errors import FeedbackError
 from tracegraph.kinds import is_array, is_tensor
+from tracegraph.operators import is_own
 
 if TYPE_CHECKING:
     from tracegraph.node import Node
 
-__all__ = ["is_real", "like", "pull_arithmetic", "smooth"]
+__all__ = ["is_real", "like", "plain", "pull_arithmetic", "smooth"]
 
 Pull = Callable[..., Any]
 """``(gradient, result, operands...) -> gradient``, for one operand."""
@@ -34,20 +37,32 @@ def is_real(value: Any) -> bool:
 
 
 def smooth(node: Node[Any]) -> bool:
-    """Whether `node` holds what a derivative of this table goes through."""
+    """Whether `node` holds what a derivative of the tables goes through."""
     operation = node._operation
-    return operation is not None and operation.name in _PULLS and is_real(node._data)
+    return (
+        operation is not None
+        and (operation.name in _PULLS or operation.name in CALLS)
+        and is_real(node._data)
+        and is_own(operation)
+        and any(_has_derivative(i._data) for i in node._inputs)
+    )
 
 
 def pull_arithmetic(node: Node[Any], gradient: Any) -> Mapping[str, Any]:
-    """The gradient at each operand of `node` that has one, by the operand's name."""
+    """The gradient at each operand of `node` that has one, by the operand's name.
+
+    Raises:
+        NoRule: numpy was called in a way that the tables do not know.
+    """
     values = [i._data for i in node._inputs]
     pulls = _PULLS[node._operation.name]  # type: ignore[union-attr]
-    found = {}
-    for position, (name, value) in enumerate(zip(node._names, values, strict=True)):
-        if position < len(pulls) and (is_real(value) or _is_real_tensor(value)):
-            found[name] = _as(value, pulls[position](_plain(gradient), node._data, *values))
-    return found
+    if len(values) > len(pulls):
+        raise unknown(node, f"it was called with {', '.join(node._names)}")
+    return {
+        name: _as(value, pull(plain(gradient), node._data, *values))
+        for name, value, pull in zip(node._names, values, pulls, strict=False)
+        if _has_derivative(value)
+    }
 
 
 def like(value: Any, gradient: Any, name: str) -> Any:
@@ -58,7 +73,7 @@ def like(value: Any, gradient: Any, name: str) -> Any:
     """
     import numpy
 
-    given = numpy.asarray(_plain(gradient), dtype=float)
+    given = numpy.asarray(plain(gradient), dtype=float)
     shape = tuple(value.shape) if hasattr(value, "shape") else ()
     if given.ndim > len(shape) and given.size == 1:
         given = given.reshape(())
@@ -72,15 +87,16 @@ def like(value: Any, gradient: Any, name: str) -> Any:
     return wide.astype(value.dtype) if is_array(value) else float(wide)
 
 
-def _plain(gradient: Any) -> Any:
+def plain(gradient: Any) -> Any:
+    """`gradient` without torch: an array, or a number where it has no dimensions."""
     if not is_tensor(gradient):
         return gradient
     array = gradient.detach().cpu().numpy()
     return array if array.shape else array.item()
 
 
-def _is_real_tensor(value: Any) -> bool:
-    return is_tensor(value) and value.is_floating_point()
+def _has_derivative(value: Any) -> bool:
+    return is_real(value) or (is_tensor(value) and value.is_floating_point())
 
 
 def _as(value: Any, gradient: Any) -> Any:
@@ -158,8 +174,12 @@ def _first(g: Any, y: Any, *_: Any) -> Any:
     return g
 
 
-def _full_sum(g: Any, y: Any, x: Any, *_: Any) -> Any:
-    return g * _numpy("ones_like", x)
+def _chosen(g: Any, y: Any, condition: Any, *_: Any) -> Any:
+    return g if condition else 0.0 * g
+
+
+def _not_chosen(g: Any, y: Any, condition: Any, *_: Any) -> Any:
+    return 0.0 * g if condition else g
 
 
 _PULLS: dict[str, tuple[Pull, ...]] = {
@@ -184,6 +204,7 @@ _PULLS: dict[str, tuple[Pull, ...]] = {
     "sin": (lambda g, y, x: g * _cos(x),),
     "cos": (lambda g, y, x: -g * _sin(x),),
     "tanh": (lambda g, y, x: g * (1 - y * y),),
+    "cond": (lambda g, y, c, a, b: 0.0 * g, _chosen, _not_chosen),
 }  # fmt: skip
 """By operation, how the gradient reaches each operand in turn."""
 

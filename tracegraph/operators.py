@@ -25,6 +25,7 @@ __all__ = [
     "Operation",
     "changes",
     "copied",
+    "is_own",
     "named",
 ]
 
@@ -213,6 +214,13 @@ def changes(value: Any, name: str) -> bool:
 
 
 _named: dict[tuple[str, tuple[str, ...]], Operation] = {}
+_known = {id(o) for o in (*BINARY.values(), *UNARY.values(), *FUNCTIONS.values(), ITERATE, GETATTR)}
+
+
+def is_own(operation: Operation) -> bool:
+    """Whether `operation` is Python's or a library's of its name, and no bundle that is called so."""
+    known = _named.get((operation.name, operation.parameters))
+    return known is operation or id(operation) in _known
 
 
 def named(name: str, parameters: tuple[str, ...] = ("x",)) -> Operation:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tracegraph.arithmetic import is_real, like, pull_arithmetic, smooth
+from tracegraph.array_calls import CALLS
 from tracegraph.errors import FeedbackError, NoRule, StaleFeedback
 from tracegraph.feedback import Feedback, Gradient, as_feedback
 from tracegraph.kinds import is_array, is_tensor, show
@@ -364,7 +365,16 @@ def _value_for(parameter: Parameter[Any], value: Any, create_graph: bool) -> Any
 
 
 def _arithmetic(node: Node[Any], message: Any) -> Mapping[str, Any]:
-    return pull_arithmetic(node, message.value)
+    try:
+        if node._operation.name not in CALLS:  # type: ignore[union-attr]
+            return pull_arithmetic(node, message.value)
+        from tracegraph.tensor import pull_call
+
+        return pull_call(node, message.value)
+    except NoRule:
+        if _parameters_behind([node]):
+            raise
+        return {}
 
 
 def _weight(given: Any) -> float:

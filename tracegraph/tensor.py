@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from tracegraph.arithmetic import is_real, plain
+from tracegraph.array_calls import call_again
 from tracegraph.errors import FeedbackError, NoRule
-from tracegraph.kinds import is_array, is_tensor, show
+from tracegraph.kinds import is_tensor, show
 from tracegraph.lifting import leaf_of
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
@@ -24,6 +26,7 @@ __all__ = [
     "hessian_vector",
     "leaves_behind",
     "pull",
+    "pull_call",
     "solve_transposed",
     "vector_jacobian",
 ]
@@ -183,7 +186,7 @@ def _leaf(value: Any) -> Any:
 
     if is_tensor(value):
         return value.detach().double().requires_grad_() if value.is_floating_point() else value
-    if isinstance(value, float) or (is_array(value) and value.dtype.kind == "f"):
+    if is_real(value):
         return torch.tensor(value, dtype=torch.float64, requires_grad=True)
     return value
 
@@ -218,6 +221,21 @@ def vector_jacobian(
         result, list(wanted.values()), fitted(result, cotangent, "a result"), allow_unused=True
     )
     return {n: g for n, g in zip(wanted, found, strict=True) if g is not None}
+
+
+def pull_call(node: Node[Any], gradient: Any) -> Mapping[str, Any]:
+    """The gradient at each operand of `node`, a call of numpy, that has one, by the operand's name.
+
+    Raises:
+        NoRule: the call was made in a way that `array_calls` does not know.
+    """
+    import torch
+
+    operands = {name: i._data for name, i in zip(node._names, node._inputs, strict=True)}
+    found = vector_jacobian(
+        lambda **leaves: call_again(torch, node, leaves), operands, plain(gradient)
+    )
+    return {name: g if is_tensor(operands[name]) else plain(g) for name, g in found.items()}
 
 
 def solve_transposed(residual: Callable[[Any], Any], solution: Any, gradient: Any) -> Any:
