@@ -16,7 +16,7 @@ from torch import Tensor
 from optimizers.numeric.codecs.table import codec_for, codec_named
 from optimizers.numeric.executors.batch import Batch, seed_of
 from optimizers.numeric.executors.choice import choose
-from optimizers.numeric.optimizer import local, real
+from optimizers.numeric.members import local, real
 from optimizers.numeric.rules.rule import Rule
 
 __all__ = ["rows_of", "run", "wide"]

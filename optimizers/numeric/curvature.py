@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from optimizers.numeric.estimators.gauss_newton import gauss_newton_diagonal
 from optimizers.numeric.estimators.hutchinson import hessian_diagonal
-from optimizers.numeric.optimizer import Group, check_betas, check_nonnegative
+from optimizers.numeric.hyperparameters import check_betas, check_nonnegative
+from optimizers.numeric.members import Group
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
 from optimizers.numeric.rules.curvature import ADAHESSIAN, SOPHIA
 from optimizers.numeric.rules.rule import Rule

@@ -7,7 +7,8 @@ from typing import Any, Unpack
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.optimizer import Group, check_betas, check_nonnegative
+from optimizers.numeric.hyperparameters import check_betas, check_nonnegative
+from optimizers.numeric.members import Group
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
 from optimizers.numeric.rules.exadam import EXADAM
 from optimizers.numeric.rules.rule import Rule

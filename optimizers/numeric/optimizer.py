@@ -6,128 +6,39 @@ What an optimizer adds is `update`, which is given the tensors of one group that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, repeat
-from operator import attrgetter, is_, is_not, methodcaller
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from typing_extensions import override
 
-from optimizers.base import reach
 from optimizers.numeric.codecs.rounding import REST, rounding_named
-from optimizers.numeric.parameters import adapt, forget
-from tracegraph.errors import NonFinite, OptimizerError, Rejected
-from tracegraph.node import Node
+from optimizers.numeric.counting import StepCounts
+from optimizers.numeric.gradients import check_gradients, not_finite
+from optimizers.numeric.hyperparameters import check_rate, plain
+from optimizers.numeric.members import (
+    Group,
+    Member,
+    Work,
+    is_sharded,
+    local,
+    placed,
+    real,
+    with_gradient,
+)
+from optimizers.numeric.parameters import adapt
+from optimizers.numeric.saved import check_saved, check_shapes, copied
+from optimizers.numeric.traced import Traced
+from tracegraph.errors import NonFinite, OptimizerError
 
-__all__ = ["Member", "NumericOptimizer", "check_betas", "check_nonnegative", "check_rate"]
+__all__ = ["NumericOptimizer"]
 
-Group = dict[str, Any]
 NONFINITE = ("allow", "skip", "raise")
-BOOKKEEPING = frozenset({"step", "roundings", REST})
-"""What a state holds beside what an optimizer's own step needs."""
 
 
-@dataclass(slots=True)
-class Member:
-    """One tensor in a step: real views of it and its gradient, its state, its step number.
-
-    `tensor` is the parameter itself. `t` is 1 at the first step.
-    """
-
-    tensor: Tensor
-    p: Tensor
-    g: Tensor
-    state: dict[str, Any]
-    t: int
-
-
-@dataclass(slots=True)
-class _Cohort:
-    """Tensors of a group whose step numbers are views of one tensor and equal."""
-
-    params: list[Tensor]
-    held: list[Tensor]
-    steps: Tensor
-    t: int
-
-
-def check_rate(lr: float | Tensor) -> None:
-    """Refuse a learning rate that is negative or a tensor of several numbers."""
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError("Tensor lr must be 1-element")
-    if not lr >= 0.0:
-        raise ValueError(f"Invalid learning rate: {lr}; it must be 0 or more")
-
-
-def check_nonnegative(**values: float) -> None:
-    """Refuse a negative hyperparameter, by name."""
-    for name, value in values.items():
-        if not value >= 0.0:
-            raise ValueError(f"Invalid {name} value: {value}; it must be 0 or more")
-
-
-def check_betas(betas: Sequence[float | Tensor]) -> None:
-    """Refuse decay rates of moments outside [0, 1)."""
-    for k, beta in enumerate(betas):
-        if isinstance(beta, Tensor) and beta.numel() != 1:
-            raise ValueError(f"Tensor betas[{k}] must be 1-element")
-        if not 0.0 <= beta < 1.0:
-            raise ValueError(
-                f"Invalid beta parameter at index {k}: {float(beta)}; it must be in [0, 1)"
-            )
-
-
-def _plain(value: Any) -> Any:
-    """A hyperparameter as Python's own number."""
-    if isinstance(value, Tensor):
-        return value.item()
-    if isinstance(value, tuple | list):
-        return tuple(_plain(x) for x in value)
-    return value
-
-
-def real(x: Tensor) -> Tensor:
-    """`x`, or its real view where it is complex."""
-    return torch.view_as_real(x) if x.is_complex() else x
-
-
-def local(x: Tensor) -> Tensor:
-    """The part of a DTensor that this process holds, which an element-wise rule steps alone."""
-    to_local = getattr(x, "to_local", None)
-    return x if to_local is None else to_local()
-
-
-def is_sharded(x: Tensor) -> bool:
-    """Whether `x` is a DTensor."""
-    return hasattr(x, "to_local")
-
-
-def _placed(g: Tensor, p: Tensor) -> Tensor:
-    """A gradient with the placements of its DTensor `p`, so that local parts belong together."""
-    placements = getattr(p, "placements", None)
-    if placements is None or getattr(g, "placements", None) == placements:
-        return g
-    sharded: Any = g
-    return sharded.redistribute(placements=placements)
-
-
-_Work = tuple[list[Tensor], list[Tensor]]
-
-
-def with_gradient(params: Iterable[Tensor]) -> _Work:
-    """The tensors that have a gradient, and the gradients."""
-    params = list(params)
-    grads = list(map(attrgetter("grad"), params))
-    if all(map(is_not, grads, repeat(None))):
-        return params, grads
-    pairs = [(p, g) for p, g in zip(params, grads, strict=True) if g is not None]
-    return [p for p, _ in pairs], [g for _, g in pairs]
-
-
-class NumericOptimizer(Optimizer):
+class NumericOptimizer(Traced):
     """The base of all numeric optimizers.
 
     `nonfinite` says what a NaN or infinite gradient does: "allow" computes on, as torch does;
@@ -165,11 +76,11 @@ class NumericOptimizer(Optimizer):
         params, self._bindings = adapt(params, type(self).__name__)
         super().__init__(params, {**defaults, "maximize": maximize})
 
-    _cohorts: dict[int, _Cohort]
+    _counts: StepCounts
 
     def _fresh(self) -> dict[str, Any]:
         """Attributes that are only there to be fast, empty."""
-        return {"_cohorts": {}}
+        return {"_counts": StepCounts()}
 
     # -- what an optimizer adds ---------------------------------------------------------------
 
@@ -220,7 +131,7 @@ class NumericOptimizer(Optimizer):
                     self.captured(group)
                     continue
                 self._check_capture(params)
-                hyper = {key: _plain(x) for key, x in group.items() if key != "params"}
+                hyper = {key: plain(x) for key, x in group.items() if key != "params"}
                 if known[k]:
                     self.replay(k, hyper, grads)
                 else:
@@ -251,48 +162,20 @@ class NumericOptimizer(Optimizer):
             )
 
     def _check(self, params: list[Tensor], grads: list[Tensor]) -> None:
-        for p, g in zip(params, grads, strict=True):
-            if g.layout is not torch.strided:
-                raise RuntimeError(
-                    f"{type(self).__name__} does not support sparse gradients, and "
-                    f"{self.name_of(p)} has one; use torch.optim.SparseAdam for it, or "
-                    "sparse=False in its Embedding"
-                )
-            if g.shape != p.shape or g.device != p.device:
-                raise ValueError(
-                    f"{type(self).__name__}: {self.name_of(p)} is {tuple(p.shape)} on {p.device} "
-                    f"and its gradient {tuple(g.shape)} on {g.device}; nothing was changed. "
-                    "Call zero_grad() after changing a parameter, and run backward again"
-                )
-            if is_sharded(p) != is_sharded(g):
-                raise ValueError(
-                    f"{type(self).__name__}: of {self.name_of(p)} and its gradient one is a DTensor "
-                    "and the other is not; nothing was changed. Distribute both over the same mesh"
-                )
+        name = type(self).__name__
+        check_gradients(name, self.name_of, params, grads)
+        for p in params:
             if p in self.state:
-                self._check_shapes(self.state[p], p)
+                check_shapes(name, self.name_of, self.state[p], p, self.shaped)
 
-    def _check_shapes(self, state: dict[str, Any], p: Tensor) -> None:
-        for name in self.shaped:
-            value = state.get(name)
-            if isinstance(value, Tensor) and value.shape != p.shape:
-                raise ValueError(
-                    f"{type(self).__name__}: {self.name_of(p)} has shape {tuple(p.shape)} and its "
-                    f"{name} {tuple(value.shape)}; a parameter keeps its shape. Make a new "
-                    f"{type(self).__name__} for it"
-                )
-
-    def _finite(self, work: Iterable[_Work]) -> bool:
-        pairs = [(p, g) for ps, gs in work for p, g in zip(ps, gs, strict=True) if g.numel() > 0]
-        if not pairs:
-            return True
-        tops = torch._foreach_norm([g for _, g in pairs], float("inf"))
-        bad = [p for (p, _), top in zip(pairs, tops, strict=True) if not bool(top.isfinite())]
+    def _finite(self, work: list[Work]) -> bool:
+        bad = not_finite(work)
         if bad and self.nonfinite == "raise":
             names = ", ".join(self.name_of(p) for p in bad[:5])
+            count = sum(g.numel() > 0 for _, grads in work for g in grads)
             raise NonFinite(
                 f"{type(self).__name__}: the gradient of {names} holds NaN or infinity "
-                f"({len(bad)} of {len(pairs)} tensors); nothing was changed. Lower the rate, clip "
+                f"({len(bad)} of {count} tensors); nothing was changed. Lower the rate, clip "
                 "gradients, or pass nonfinite='skip'"
             )
         return not bad
@@ -310,12 +193,13 @@ class NumericOptimizer(Optimizer):
                 if not (self.whole and is_sharded(params[i])):  # `_update` begins at the owner
                     self.begin(states[i], params[i], group)
         if self.counts:
-            numbers = self._advance(k, params, states, len(fresh) == len(params))
+            everyone = len(fresh) == len(params)
+            numbers = self._counts.advance(k, params, states, fresh=everyone)
         else:  # all that matters is whether this step is the first
             new = set(fresh)
             numbers = [1 if i in new else 2 for i in range(len(params))]
         return [
-            Member(p, self._wide(p, state), real(_placed(g, p)), state, t)
+            Member(p, self._wide(p, state), real(placed(g, p)), state, t)
             for p, g, state, t in zip(params, grads, states, numbers, strict=True)
         ]
 
@@ -364,128 +248,9 @@ class NumericOptimizer(Optimizer):
                 seed = ~((m.state.get("roundings", 0) << 20) + i)  # not one that a codec uses
                 way.write(m.p, local(m.tensor), rest, seed=seed)
 
-    def _advance(
-        self, k: int, params: list[Tensor], states: list[dict[str, Any]], fresh: bool
-    ) -> Sequence[int]:
-        """Add one to the step numbers, and return them."""
-        base = states[0]["step"]._base
-        if fresh and base is not None and base.numel() == len(params) and not base.any():
-            self._cohorts[k] = _Cohort(params, [state["step"] for state in states], base, 0)
-        t = self._together(k, params, states)
-        if t is not None:
-            return [t] * len(params)
-        for state in states:
-            state["step"] += 1
-        return [int(state["step"]) for state in states]
-
-    def _together(self, k: int, params: list[Tensor], states: list[dict[str, Any]]) -> int | None:
-        """The next step number of tensors that have always stepped together, None for others."""
-        cohort = self._cohorts.get(k)
-        if (
-            cohort is not None
-            and len(cohort.params) == len(params)
-            and all(map(is_, cohort.params, params))
-            and all(map(is_, map(methodcaller("get", "step"), states), cohort.held))
-            and bool((cohort.steps == cohort.t).all())
-        ):
-            cohort.t += 1
-            cohort.steps += 1
-            return cohort.t
-        self._cohorts.pop(k, None)
-        return None
-
-    # -- tracegraph parameters -----------------------------------------------------------------
-
-    @property
-    def parameters(self) -> list[Any]:
-        """The parameters in order: tracegraph's where they were given, tensors elsewhere."""
-        held = {id(binding.tensor): binding.parameter for binding in self._bindings}
-        return [held.get(id(p), p) for group in self.param_groups for p in group["params"]]
-
-    def backward(self, outputs: Any, feedback: Any = None, **options: Any) -> Mapping[Any, Any]:
-        """Carry feedback back: ``backward(node, feedback)`` or ``backward([(node, feedback), ...])``.
-
-        ``backward(loss)`` of a tensor with one number gives it the gradient 1, as torch does.
-
-        >>> import tracegraph as tg
-        >>> from optimizers import SGD
-        >>> rate = tg.node(1.0, trainable=True, name="rate")
-        >>> optimizer = SGD([rate], lr=0.1)
-        >>> received = optimizer.backward(rate * torch.tensor(3.0))
-        >>> optimizer.step()
-        >>> round(rate.data, 6)
-        0.7
-
-        Raises:
-            NotReached: none of this optimizer's parameters lies behind any of the outputs.
-            OptimizerError: a tensor of several numbers without feedback.
-        """
-        if feedback is None and isinstance(outputs, Node) and isinstance(outputs.data, Tensor):
-            if outputs.data.numel() != 1:
-                raise OptimizerError(
-                    f"only a loss of one number has the gradient 1; {outputs.name} has the shape "
-                    f"{tuple(outputs.data.shape)}: sum or average it first, or give a gradient of that shape"
-                )
-            feedback = 1.0
-        mine = {binding.name: binding.parameter for binding in self._bindings}
-        return reach(outputs, feedback, mine, options)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the tensors' ``.grad`` and the feedback of tracegraph parameters."""
-        super().zero_grad(set_to_none=set_to_none)
-        for binding in self._bindings:
-            forget(binding.parameter)
-
-    def zero_feedback(self) -> None:
-        """The same as `zero_grad`, by the name that all optimizers have."""
-        self.zero_grad()
-
-    def name_of(self, p: Tensor) -> str:
-        """The name of a tensor in messages: its own, or its place in the groups."""
-        for binding in self._bindings:
-            if binding.tensor is p:
-                return f"parameter {binding.name!r}"
-        for k, group in enumerate(self.param_groups):
-            for i, q in enumerate(group["params"]):
-                if q is p:
-                    names = group.get("param_names")
-                    return f"parameter {names[i]!r}" if names else f"parameter {i} of group {k}"
-        return "a parameter"
-
-    def _follow(self) -> None:
-        """Take over tensors that have replaced those of tracegraph parameters, and numbers."""
-        for binding in self._bindings:
-            binding.take()
-            new = binding.moved()
-            if new is None:
-                continue
-            old = binding.tensor
-            if new.shape != old.shape or new.dtype != old.dtype or new.device != old.device:
-                raise Rejected(
-                    parameter=binding.parameter,
-                    reason=(
-                        f"parameter {binding.name!r} was {tuple(old.shape)} {old.dtype} on "
-                        f"{old.device} and is {tuple(new.shape)} {new.dtype} on {new.device}; its "
-                        f"state does not fit. Make a new {type(self).__name__} for it"
-                    ),
-                )
-            for group in self.param_groups:
-                group["params"] = [new if p is old else p for p in group["params"]]
-            if old in self.state:
-                self.state[new] = self.state.pop(old)
-            self.forget()
-            binding.tensor = new
-
-    def _tell(self, work: Iterable[_Work]) -> None:
-        if self._bindings:
-            changed = {id(p) for params, _ in work for p in params}
-            for binding in self._bindings:
-                if id(binding.tensor) in changed:
-                    binding.changed()
-
+    @override
     def forget(self) -> None:
-        """Drop what was only kept to be fast; it is found again."""
-        self._cohorts.clear()
+        self._counts.clear()
 
     # -- saving --------------------------------------------------------------------------------
 
@@ -529,7 +294,7 @@ class NumericOptimizer(Optimizer):
         if len(ids) == len(mine):  # torch raises otherwise, and says why
             for key, p in zip(ids, mine, strict=True):
                 if key in saved:
-                    self._check_state(saved[key], p)
+                    self.check_saved(saved[key], p)
         defaults = self.defaults
         super().load_state_dict(state_dict)
         self.forget()
@@ -547,7 +312,7 @@ class NumericOptimizer(Optimizer):
 
     def restored(self, saved: dict[str, Any], p: Tensor, group: Group) -> dict[str, Any]:
         """A saved state of `p` as this optimizer keeps it; tensors keep their own dtype."""
-        state = {key: _copied(key, value, p) for key, value in saved.items() if value is not None}
+        state = {key: copied(key, value, p) for key, value in saved.items() if value is not None}
         way = rounding_named(self.rounding)
         if REST in state:
             if way.rest is None:
@@ -555,6 +320,11 @@ class NumericOptimizer(Optimizer):
             else:
                 state[REST] = way.converted(state[REST])
         return state
+
+    def check_saved(self, state: dict[str, Any], p: Tensor) -> None:
+        """Refuse a saved state that does not fit `p`."""
+        needed = self.needed(self._group_of(p))
+        check_saved(type(self).__name__, self.name_of, state, p, needed)
 
     def needed(self, group: Group) -> Iterable[str]:
         """The names that a saved state must have."""
@@ -566,31 +336,6 @@ class NumericOptimizer(Optimizer):
                 return group
         raise OptimizerError("the tensor belongs to no group of this optimizer")
 
-    def _check_state(self, state: dict[str, Any], p: Tensor) -> None:
-        held = {key for key, value in state.items() if value is not None}
-        missing = [name for name in self.needed(self._group_of(p)) if name not in held]
-        if held - BOOKKEEPING and missing:
-            raise ValueError(
-                f"{type(self).__name__} cannot load this state: for {self.name_of(p)} it has "
-                f"{sorted(held)} and lacks {missing}; it was saved by another optimizer or with "
-                "other options"
-            )
-        for key, value in state.items():
-            full = isinstance(value, Tensor) and key in self.needed(self._group_of(p))
-            if full and value.shape != p.shape:
-                raise ValueError(
-                    f"{type(self).__name__} cannot load this state: {key} of {self.name_of(p)} has "
-                    f"shape {tuple(value.shape)}, the parameter {tuple(p.shape)}"
-                )
-
     def __getstate__(self) -> dict[str, Any]:
         kept = {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
         return {**kept, "_bindings": self._bindings, **self._fresh()}
-
-
-def _copied(key: str, value: Any, p: Tensor) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    if key == "step":
-        return value.detach().to(dtype=torch.float32, device="cpu", copy=True)
-    return value.detach().to(device=p.device, copy=True)

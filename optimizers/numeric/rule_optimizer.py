@@ -20,7 +20,8 @@ from optimizers.numeric.codecs.table import codec_for, codec_named
 from optimizers.numeric.control.clipping import clip_factor, clip_scale
 from optimizers.numeric.executors.batch import Batch, seed_of
 from optimizers.numeric.executors.choice import check_backend, choose
-from optimizers.numeric.optimizer import Group, Member, NumericOptimizer, local, real, with_gradient
+from optimizers.numeric.members import Group, Member, local, real, with_gradient
+from optimizers.numeric.optimizer import NumericOptimizer
 from optimizers.numeric.rules.rule import Rule, State
 from optimizers.numeric.rules.table import RULES
 
@@ -348,11 +349,10 @@ class RuleOptimizer(NumericOptimizer):
     def replay(self, k: int, group: Group, grads: list[Tensor]) -> None:
         plan = self._plans[k]
         batch, rule = plan.batch, self.rule(group)
-        t = self._together(k, plan.params, plan.states) if self.counts else 2
+        t = self._counts.together(k, plan.params, plan.states) if self.counts else 2
         if t is None or rule is not batch.rule:
             if self.counts and t is not None:  # taken back: `_members` counts the step
-                self._cohorts[k].t -= 1
-                self._cohorts[k].steps -= 1
+                self._counts.take_back(k)
             del self._plans[k]
             self.update(group, self._members(k, group, plan.params, grads))
             return

@@ -8,13 +8,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.optimizer import (
-    Group,
-    Member,
-    check_betas,
-    check_nonnegative,
-    real,
-)
+from optimizers.numeric.hyperparameters import check_betas, check_nonnegative
+from optimizers.numeric.members import Group, Member, real
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
 from optimizers.numeric.rules.rule import Rule
 from optimizers.numeric.rules.schedule_free import SCHEDULE_FREE

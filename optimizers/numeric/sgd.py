@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Unpack
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.optimizer import Group, check_nonnegative
+from optimizers.numeric.hyperparameters import check_nonnegative
+from optimizers.numeric.members import Group
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
 from optimizers.numeric.rules import momentum as rules
 from optimizers.numeric.rules.rule import Rule

@@ -10,7 +10,8 @@ from typing_extensions import override
 
 from optimizers.numeric.bases.matrix import MatrixOptimizer, MatrixOptions
 from optimizers.numeric.codecs.codec import computing_dtype
-from optimizers.numeric.optimizer import Group, check_nonnegative
+from optimizers.numeric.hyperparameters import check_nonnegative
+from optimizers.numeric.members import Group
 
 __all__ = ["Adafactor"]
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from optimizers.numeric.bases.matrix import MatrixAdam, MatrixOptions, as_matrix, orthogonal, zeros
-from optimizers.numeric.optimizer import Group, check_nonnegative
+from optimizers.numeric.hyperparameters import check_nonnegative
+from optimizers.numeric.members import Group
 from optimizers.numeric.rule_optimizer import direction
 from optimizers.numeric.rules.curvature import ADAHESSIAN
 

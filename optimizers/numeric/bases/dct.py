@@ -24,7 +24,8 @@ from optimizers.numeric.bases.matrix import (
     zeros,
 )
 from optimizers.numeric.bases.muon import RATIOS as MUON_RATIOS
-from optimizers.numeric.optimizer import Group, check_nonnegative
+from optimizers.numeric.hyperparameters import check_nonnegative
+from optimizers.numeric.members import Group
 
 __all__ = ["DCTAdamW", "Trion", "cosines", "strongest"]
 

@@ -10,7 +10,8 @@ from typing_extensions import override
 
 from optimizers.numeric.bases.low_rank import LowRank, back, leading
 from optimizers.numeric.bases.matrix import MatrixOptions, as_matrix
-from optimizers.numeric.optimizer import Group, check_nonnegative
+from optimizers.numeric.hyperparameters import check_nonnegative
+from optimizers.numeric.members import Group
 
 __all__ = ["FRUGAL"]
 

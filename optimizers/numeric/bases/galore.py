@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from optimizers.numeric.bases.low_rank import LowRank, back, checked_rank, on_left
 from optimizers.numeric.bases.matrix import MatrixOptions
-from optimizers.numeric.optimizer import Group
+from optimizers.numeric.members import Group
 
 __all__ = ["Fira", "GaLore"]
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from optimizers.numeric.bases.matrix import MatrixAdam, MatrixOptions, as_matrix
-from optimizers.numeric.optimizer import Group, check_nonnegative
+from optimizers.numeric.hyperparameters import check_nonnegative
+from optimizers.numeric.members import Group
 
 __all__ = ["LowRank", "leading"]
 

@@ -11,16 +11,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from optimizers.numeric.codecs.codec import computing_dtype
-from optimizers.numeric.optimizer import (
-    BOOKKEEPING,
-    Group,
-    Member,
-    NumericOptimizer,
-    check_betas,
-    check_nonnegative,
-)
+from optimizers.numeric.hyperparameters import check_betas, check_nonnegative
+from optimizers.numeric.members import Group, Member
+from optimizers.numeric.optimizer import NumericOptimizer
 from optimizers.numeric.rule_optimizer import direction
 from optimizers.numeric.rules.adam import ADAMW
+from optimizers.numeric.saved import BOOKKEEPING
 
 __all__ = ["MatrixAdam", "MatrixOptimizer", "MatrixOptions", "as_matrix", "orthogonal", "zeros"]
 
@@ -106,7 +102,7 @@ class MatrixOptimizer(NumericOptimizer):
         return bool(state.keys() - BOOKKEEPING)
 
     @override
-    def _check_state(self, state: dict[str, Any], p: Tensor) -> None:
+    def check_saved(self, state: dict[str, Any], p: Tensor) -> None:
         wanted: dict[str, Any] = {}
         like = torch.empty(p.shape, dtype=p.dtype, device="meta")  # shapes alone, no memory
         self.begin(wanted, like, self._group_of(p))

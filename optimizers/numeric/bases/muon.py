@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from optimizers.numeric.bases.matrix import MatrixOptimizer, MatrixOptions, orthogonal
 from optimizers.numeric.codecs.codec import computing_dtype
-from optimizers.numeric.optimizer import Group, check_nonnegative
+from optimizers.numeric.hyperparameters import check_nonnegative
+from optimizers.numeric.members import Group
 
 __all__ = ["Muon"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from optimizers.numeric.bases.matrix import MatrixAdam, MatrixOptions, as_matrix
-from optimizers.numeric.optimizer import Group
+from optimizers.numeric.members import Group
 
 __all__ = ["Preconditioned"]
 

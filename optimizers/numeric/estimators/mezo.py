@@ -12,7 +12,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from optimizers.numeric.estimators.directions import direction_like
-from optimizers.numeric.optimizer import Member, NumericOptimizer, check_nonnegative, real
+from optimizers.numeric.hyperparameters import check_nonnegative
+from optimizers.numeric.members import Member, real
+from optimizers.numeric.optimizer import NumericOptimizer
 from tracegraph.errors import NonFinite
 
 __all__ = ["MeZO"]

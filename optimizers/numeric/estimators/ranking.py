@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizers.numeric.estimators.directions import direction_like
-from optimizers.numeric.optimizer import check_nonnegative, real
+from optimizers.numeric.hyperparameters import check_nonnegative
+from optimizers.numeric.members import real
 
 __all__ = ["RankDescent", "ranking_weights"]
 

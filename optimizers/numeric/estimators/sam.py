@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from optimizers.numeric.optimizer import check_nonnegative, real
+from optimizers.numeric.hyperparameters import check_nonnegative
+from optimizers.numeric.members import real
 
 __all__ = ["SAM", "LookSAM", "StaleSAM"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from optimizers.numeric.optimizer import check_nonnegative
+from optimizers.numeric.hyperparameters import check_nonnegative
 
 __all__ = ["MESA", "SAF", "trajectory_loss"]
 

@@ -1,0 +1,71 @@
+"""Step numbers, which are counted by one addition while the tensors of a group step together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import is_, methodcaller
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["StepCounts"]
+
+
+@dataclass(slots=True)
+class _Cohort:
+    """Tensors of a group whose step numbers are views of one tensor and equal."""
+
+    params: list[Tensor]
+    held: list[Tensor]
+    steps: Tensor
+    t: int
+
+
+@dataclass(slots=True)
+class StepCounts:
+    """Adds one to the ``step`` of states; remembers which of them are views of one tensor."""
+
+    cohorts: dict[int, _Cohort] = field(default_factory=dict)
+
+    def advance(
+        self, k: int, params: list[Tensor], states: list[dict[str, Any]], *, fresh: bool
+    ) -> Sequence[int]:
+        """Add one to the step numbers of tensors of group `k`, and return them.
+
+        `fresh` says that none of them has stepped before.
+        """
+        base = states[0]["step"]._base
+        if fresh and base is not None and base.numel() == len(params) and not base.any():
+            self.cohorts[k] = _Cohort(params, [state["step"] for state in states], base, 0)
+        t = self.together(k, params, states)
+        if t is not None:
+            return [t] * len(params)
+        for state in states:
+            state["step"] += 1
+        return [int(state["step"]) for state in states]
+
+    def together(self, k: int, params: list[Tensor], states: list[dict[str, Any]]) -> int | None:
+        """The next step number of tensors that have always stepped together, None for others."""
+        cohort = self.cohorts.get(k)
+        if (
+            cohort is not None
+            and len(cohort.params) == len(params)
+            and all(map(is_, cohort.params, params))
+            and all(map(is_, map(methodcaller("get", "step"), states), cohort.held))
+            and bool((cohort.steps == cohort.t).all())
+        ):
+            cohort.t += 1
+            cohort.steps += 1
+            return cohort.t
+        self.cohorts.pop(k, None)
+        return None
+
+    def take_back(self, k: int) -> None:
+        """Undo what `together` has counted for group `k`."""
+        self.cohorts[k].t -= 1
+        self.cohorts[k].steps -= 1
+
+    def clear(self) -> None:
+        """Forget who steps together; it is found again in fresh states only."""
+        self.cohorts.clear()

@@ -1,0 +1,44 @@
+"""Gradients that a step refuses or passes over, looked at before anything changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from optimizers.numeric.members import Work, is_sharded
+
+__all__ = ["check_gradients", "not_finite"]
+
+
+def check_gradients(
+    optimizer: str, name_of: Callable[[Tensor], str], params: list[Tensor], grads: list[Tensor]
+) -> None:
+    """Refuse sparse gradients, and those of another shape, device or sharding than their tensor."""
+    for p, g in zip(params, grads, strict=True):
+        if g.layout is not torch.strided:
+            raise RuntimeError(
+                f"{optimizer} does not support sparse gradients, and {name_of(p)} has one; use "
+                "torch.optim.SparseAdam for it, or sparse=False in its Embedding"
+            )
+        if g.shape != p.shape or g.device != p.device:
+            raise ValueError(
+                f"{optimizer}: {name_of(p)} is {tuple(p.shape)} on {p.device} and its gradient "
+                f"{tuple(g.shape)} on {g.device}; nothing was changed. Call zero_grad() after "
+                "changing a parameter, and run backward again"
+            )
+        if is_sharded(p) != is_sharded(g):
+            raise ValueError(
+                f"{optimizer}: of {name_of(p)} and its gradient one is a DTensor and the other is "
+                "not; nothing was changed. Distribute both over the same mesh"
+            )
+
+
+def not_finite(work: Iterable[Work]) -> list[Tensor]:
+    """The tensors whose gradient holds NaN or infinity."""
+    pairs = [(p, g) for ps, gs in work for p, g in zip(ps, gs, strict=True) if g.numel() > 0]
+    if not pairs:
+        return []
+    tops = torch._foreach_norm([g for _, g in pairs], float("inf"))
+    return [p for (p, _), top in zip(pairs, tops, strict=True) if not bool(top.isfinite())]

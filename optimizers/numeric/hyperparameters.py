@@ -1,0 +1,45 @@
+"""Hyperparameters of a param group: what is refused, and their values as Python's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["check_betas", "check_nonnegative", "check_rate", "plain"]
+
+
+def check_rate(lr: float | Tensor) -> None:
+    """Refuse a learning rate that is negative or a tensor of several numbers."""
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
+    if not lr >= 0.0:
+        raise ValueError(f"Invalid learning rate: {lr}; it must be 0 or more")
+
+
+def check_nonnegative(**values: float) -> None:
+    """Refuse a negative hyperparameter, by name."""
+    for name, value in values.items():
+        if not value >= 0.0:
+            raise ValueError(f"Invalid {name} value: {value}; it must be 0 or more")
+
+
+def check_betas(betas: Sequence[float | Tensor]) -> None:
+    """Refuse decay rates of moments outside [0, 1)."""
+    for k, beta in enumerate(betas):
+        if isinstance(beta, Tensor) and beta.numel() != 1:
+            raise ValueError(f"Tensor betas[{k}] must be 1-element")
+        if not 0.0 <= beta < 1.0:
+            raise ValueError(
+                f"Invalid beta parameter at index {k}: {float(beta)}; it must be in [0, 1)"
+            )
+
+
+def plain(value: Any) -> Any:
+    """A hyperparameter as Python's own number."""
+    if isinstance(value, Tensor):
+        return value.item()
+    if isinstance(value, tuple | list):
+        return tuple(plain(x) for x in value)
+    return value

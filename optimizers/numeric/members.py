@@ -1,0 +1,68 @@
+"""What a step is given: tensors that have a gradient, as the numbers that this process steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import repeat
+from operator import attrgetter, is_not
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Group", "Member", "Work", "is_sharded", "local", "placed", "real", "with_gradient"]
+
+Group = dict[str, Any]
+
+Work = tuple[list[Tensor], list[Tensor]]
+"""Tensors of a group, and their gradients."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One tensor in a step: real views of it and its gradient, its state, its step number.
+
+    `tensor` is the parameter itself. `t` is 1 at the first step.
+    """
+
+    tensor: Tensor
+    p: Tensor
+    g: Tensor
+    state: dict[str, Any]
+    t: int
+
+
+def real(x: Tensor) -> Tensor:
+    """`x`, or its real view where it is complex."""
+    return torch.view_as_real(x) if x.is_complex() else x
+
+
+def local(x: Tensor) -> Tensor:
+    """The part of a DTensor that this process holds, which an element-wise rule steps alone."""
+    to_local = getattr(x, "to_local", None)
+    return x if to_local is None else to_local()
+
+
+def is_sharded(x: Tensor) -> bool:
+    """Whether `x` is a DTensor."""
+    return hasattr(x, "to_local")
+
+
+def placed(g: Tensor, p: Tensor) -> Tensor:
+    """A gradient with the placements of its DTensor `p`, so that local parts belong together."""
+    placements = getattr(p, "placements", None)
+    if placements is None or getattr(g, "placements", None) == placements:
+        return g
+    sharded: Any = g
+    return sharded.redistribute(placements=placements)
+
+
+def with_gradient(params: Iterable[Tensor]) -> Work:
+    """The tensors that have a gradient, and the gradients."""
+    params = list(params)
+    grads = list(map(attrgetter("grad"), params))
+    if all(map(is_not, grads, repeat(None))):
+        return params, grads
+    pairs = [(p, g) for p, g in zip(params, grads, strict=True) if g is not None]
+    return [p for p, _ in pairs], [g for _, g in pairs]

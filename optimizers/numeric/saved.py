@@ -1,0 +1,67 @@
+"""Saved states of one tensor: whether they fit it, and copies of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimizers.numeric.codecs.rounding import REST
+
+__all__ = ["BOOKKEEPING", "check_saved", "check_shapes", "copied"]
+
+BOOKKEEPING = frozenset({"step", "roundings", REST})
+"""What a state holds beside what an optimizer's own step needs."""
+
+
+def check_shapes(
+    optimizer: str,
+    name_of: Callable[[Tensor], str],
+    state: Mapping[str, Any],
+    p: Tensor,
+    shaped: Iterable[str],
+) -> None:
+    """Refuse a parameter whose shape is no longer that of its states named in `shaped`."""
+    for key in shaped:
+        value = state.get(key)
+        if isinstance(value, Tensor) and value.shape != p.shape:
+            raise ValueError(
+                f"{optimizer}: {name_of(p)} has shape {tuple(p.shape)} and its {key} "
+                f"{tuple(value.shape)}; a parameter keeps its shape. Make a new {optimizer} for it"
+            )
+
+
+def check_saved(
+    optimizer: str,
+    name_of: Callable[[Tensor], str],
+    state: Mapping[str, Any],
+    p: Tensor,
+    needed: Iterable[str],
+) -> None:
+    """Refuse a saved state that lacks what is `needed`, or has it in another shape than `p`."""
+    needed = tuple(needed)
+    held = {key for key, value in state.items() if value is not None}
+    missing = [key for key in needed if key not in held]
+    if held - BOOKKEEPING and missing:
+        raise ValueError(
+            f"{optimizer} cannot load this state: for {name_of(p)} it has {sorted(held)} and lacks "
+            f"{missing}; it was saved by another optimizer or with other options"
+        )
+    for key in needed:
+        value = state.get(key)
+        if isinstance(value, Tensor) and value.shape != p.shape:
+            raise ValueError(
+                f"{optimizer} cannot load this state: {key} of {name_of(p)} has shape "
+                f"{tuple(value.shape)}, the parameter {tuple(p.shape)}"
+            )
+
+
+def copied(key: str, value: Any, p: Tensor) -> Any:
+    """A saved value as a state of `p` keeps it: beside the tensor, but for the step number."""
+    if not isinstance(value, Tensor):
+        return value
+    if key == "step":
+        return value.detach().to(dtype=torch.float32, device="cpu", copy=True)
+    return value.detach().to(device=p.device, copy=True)
