@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,10 +12,39 @@ from torch.optim import Optimizer
 from optimizers.base import reach
 from optimizers.numeric.members import Work
 from optimizers.numeric.parameters import Binding, forget
-from tracegraph.errors import OptimizerError, Rejected
+from tracegraph.arithmetic import is_real
+from tracegraph.errors import NoRule, OptimizerError, Rejected
+from tracegraph.feedback import Gradient, Score
 from tracegraph.node import Node
 
 __all__ = ["Traced"]
+
+
+def _one(output: Node[Any]) -> Any:
+    """The gradient 1 of an output that is one number; ``None`` where it is no number."""
+    value = output.data
+    if not isinstance(value, Tensor) and not is_real(value):
+        return None
+    shape = tuple(getattr(value, "shape", ()))
+    if math.prod(shape) != 1:
+        raise OptimizerError(
+            f"only a loss of one number has the gradient 1; {output.name} has the shape "
+            f"{shape}: sum or average it first, or give a gradient of that shape"
+        )
+    return Gradient(1.0)
+
+
+def _stopped(kinds: set[type]) -> str:
+    if kinds:
+        return (
+            "a number is a score where the output is no tensor. Give tracegraph.Gradient(1.0), or no "
+            "feedback at all, which means the same"
+        )
+    return (
+        "something on the way to the output has no derivative, such as a bundle that is given plain "
+        "numbers. Write it in torch inside @bundle(traceable=True), or give it rules={Gradient: ...} "
+        "(tracegraph.estimators has some)"
+    )
 
 
 class Traced(Optimizer):
@@ -34,7 +64,8 @@ class Traced(Optimizer):
     def backward(self, outputs: Any, feedback: Any = None, **options: Any) -> Mapping[Any, Any]:
         """Carry feedback back: ``backward(node, feedback)`` or ``backward([(node, feedback), ...])``.
 
-        ``backward(loss)`` of a tensor with one number gives it the gradient 1, as torch does.
+        ``backward(loss)`` of one number, a tensor or not, gives it the gradient 1, as torch does. A
+        number as feedback is a gradient where the output is a tensor, elsewhere a `Score`.
 
         >>> import torch
         >>> import tracegraph as tg
@@ -48,17 +79,26 @@ class Traced(Optimizer):
 
         Raises:
             NotReached: none of this optimizer's parameters lies behind any of the outputs.
-            OptimizerError: a tensor of several numbers without feedback.
+            OptimizerError: several numbers without feedback; or this optimizer has plain tensors only.
+            NoRule: numbers were given, and no gradient came of them to any of these parameters.
         """
-        if feedback is None and isinstance(outputs, Node) and isinstance(outputs.data, Tensor):
-            if outputs.data.numel() != 1:
-                raise OptimizerError(
-                    f"only a loss of one number has the gradient 1; {outputs.name} has the shape "
-                    f"{tuple(outputs.data.shape)}: sum or average it first, or give a gradient of that shape"
-                )
-            feedback = 1.0
+        if feedback is None and isinstance(outputs, Node):
+            feedback = _one(outputs)
         mine = {binding.name: binding.parameter for binding in self._bindings}
-        return reach(outputs, feedback, mine, options)
+        if not mine:
+            raise OptimizerError(
+                f"this {type(self).__name__} has torch's tensors only, which feedback does not reach: "
+                "call loss.data.backward() of torch, or make them parameters by "
+                "tracegraph.node(tensor, trainable=True)"
+            )
+        received = reach(outputs, feedback, mine, options)
+        kinds = {kind for p in mine.values() for kind in received.get(p, ())}
+        if kinds <= {Score}:
+            raise NoRule(
+                f"no gradient came to {', '.join(map(repr, mine))}, and {type(self).__name__} learns from "
+                f"nothing else: {_stopped(kinds)}"
+            )
+        return received
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the tensors' ``.grad`` and the feedback of tracegraph parameters."""

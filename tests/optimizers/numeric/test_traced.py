@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
@@ -61,8 +62,53 @@ def test_a_loss_without_feedback_has_the_gradient_one() -> None:
     with pytest.raises(tg.OptimizerError, match=r"multiply:\d+ has the shape \(2,\): sum"):
         optimizer.backward(w * 2.0)
     assert not any(p.feedback for p in (w, rate, table))
-    with pytest.raises(tg.FeedbackError):
-        optimizer.backward(rate * 2.0)  # a plain number has no gradient by itself
+    implied = optimizer.backward((rate * 2.0) ** 2)  # no tensor in it
+    assert implied[rate][Gradient].value == pytest.approx(8 * rate.data)
+    with pytest.raises(tg.OptimizerError, match=r"has the shape \(\d+,.*\): sum"):
+        optimizer.backward(table * 2.0)
+
+
+@tg.bundle
+def squared(rate: float) -> float:
+    return rate**2
+
+
+@tg.bundle
+def tensor_of(rate: float) -> torch.Tensor:
+    return torch.tensor(rate)
+
+
+@pytest.mark.parametrize(
+    ("program", "feedback", "said"),
+    [
+        (squared, 1.0, "a number is a score where the output is no tensor"),
+        (tensor_of, None, "something on the way to the output has no derivative"),
+        (lambda rate: rate * 2.0, 1.0, "or no feedback at all"),
+    ],
+    ids=["a score", "a bundle in the way", "arithmetic"],
+)
+def test_numbers_of_which_no_gradient_comes_are_an_error(
+    program: Callable[[Any], Any], feedback: float | None, said: str
+) -> None:
+    rate = node(0.5, trainable=True, name="rate")
+    with pytest.raises(tg.errors.NoRule, match=rf"no gradient came to 'rate.*{said}"):
+        SGD([rate]).backward(program(rate), feedback)
+    assert rate.data == 0.5
+
+
+def test_words_may_come_where_no_gradient_comes() -> None:
+    rate = node(0.5, trainable=True, name="rate")
+    optimizer = SGD([rate])
+    optimizer.backward(squared(rate), "too large")
+    optimizer.step()
+    assert rate.data == 0.5
+
+
+def test_an_optimizer_of_plain_tensors_says_how_their_gradients_come() -> None:
+    layer = torch.nn.Linear(2, 1)
+    loss = tg.bundle(lambda x: layer(x).sum())(torch.ones(2))
+    with pytest.raises(tg.OptimizerError, match=r"loss\.data\.backward\(\)"):
+        SGD(layer.parameters()).backward(loss)
 
 
 def test_after_a_step_the_feedback_is_used_up_and_zeroing_clears_both() -> None:
