@@ -1014,7 +1014,7 @@ def attack(w):
     Attack(
         "tell apart test and use by the clock",
         "nothing",
-        "import time\ndef attack(w):\n    return time.process_time() < 1 and time.time() > 0",
+        "import time\ndef attack(w):\n    return time.process_time() < 3600 and time.time() > 0",
         None,
         value=True,
     ),
