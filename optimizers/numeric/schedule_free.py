@@ -85,6 +85,7 @@ class ScheduleFreeAdamW(RuleOptimizer):
         for p in group["params"]:
             state = self.state.get(p, {})
             if "z" in state:
+                self._prepare_rounding(p, state, group)
                 wide = self._wide(p, state)
                 wide.lerp_(real(state["z"]).to(wide.dtype), weight)
                 moved.append(Member(p, wide, wide, state, 0))
