@@ -61,14 +61,10 @@ class Capturable(NumericOptimizer):
             )
         return None
 
-    def warm(self) -> bool:
-        """Whether what the groups count is on the device already."""
-        return True
-
     @override
     def compiled(self, closure: Callable[[], Any] | None) -> Any:
         known = all(RULES.get(self.rule(g).name) is self.rule(g) for g in self.param_groups)
-        if self.host_bound() is not None or self._bindings or not known or not self.warm():
+        if self.host_bound() is not None or self._bindings or not known:
             return super().compiled(closure)
         loss = None
         if closure is not None:
@@ -92,6 +88,8 @@ class Capturable(NumericOptimizer):
     def _step_on_device(self, group: Group, tensors: _Tensors, go: Tensor | None) -> None:
         params, grads = tensors.params, tensors.grads
         device = params[0].device
+        hyper = {key: wide(x) for key, x in group.items() if key != "params"}
+        hyper = self.counted(group, hyper, None if go is None else go.to(device))
         one: Any = 1 if go is None else go.to(device, torch.int64)
         ones: Any = one if go is None else [one] * len(params)  # lists are never read by the host
         rule = self.rule(group)
@@ -107,8 +105,6 @@ class Capturable(NumericOptimizer):
         scale: Any = -1.0 if group["maximize"] else 1.0
         if self.clip_norm is not None:
             scale = scale * clip_scale(grads, self.clip_norm)
-        hyper = {key: wide(x) for key, x in group.items() if key != "params"}
-        hyper = self.counted(group, hyper, go)
         count = t if self.counts else drawn
         rows = rows_of([*rule.scalars(hyper, t), scale, one, count, drawn], t)
         how = (self.codec, self.backend, self.rounding, go is not None)

@@ -173,6 +173,53 @@ def test_a_step_is_skipped_on_the_device_as_by_the_host(row: Row, options: Any) 
             ), name
 
 
+@pytest.mark.parametrize("nonfinite", ["allow", "skip"])
+@pytest.mark.parametrize("warmup", [0, 20])
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic", "32bit"])
+def test_what_schedule_free_counts_is_on_the_device_too(
+    rounding: str, warmup: int, nonfinite: str
+) -> None:
+    """Rates that rise, fall and begin at nothing; the average now and then; steps that are skipped."""
+    dtype = torch.float32 if rounding == "nearest" else torch.bfloat16
+    rate = torch.tensor(0.0)
+
+    def make(lr: Any, **options: Any) -> ScheduleFreeAdamW:
+        options |= {"warmup_steps": warmup, "rounding": rounding, "nonfinite": nonfinite}
+        return ScheduleFreeAdamW(parameters(dtype), lr=lr, weight_decay=0.1, **options)
+
+    one, two = make(0.0), make(rate, capturable=True)
+    count = iter(range(100))
+
+    def both() -> None:
+        t = next(count)
+        rate.fill_((0.0, 0.125, 0.25, 0.0625)[t // 10 % 4])
+        one.param_groups[0]["lr"] = rate.item()
+        if t % 12 == 11:
+            for optimizer in (one, two):
+                optimizer.eval()
+                optimizer.train()
+        if nonfinite == "skip":
+            nan_now_and_then((one, two), t)
+        one.step()
+        two.step()
+
+    last = 2.0**-6 if rounding == "stochastic" else 2.0**-8 if rounding == "32bit" else 1e-5
+    assert together(one, two, both, lambda: None, 50) <= last
+    for key in ("steps", "lr_max", "weight_sum"):
+        mine, other = (o.param_groups[0][key] for o in (one, two))
+        assert isinstance(other, torch.Tensor)
+        assert abs(other.item() - mine) <= 1e-12 * abs(mine)
+    three = make(0.125)
+    saved = copy.deepcopy(two.state_dict())
+    saved["param_groups"][0].update(capturable=False, lr=0.125)
+    three.load_state_dict(saved)
+    with torch.no_grad():
+        for p, q in zip(parameters_of(three), parameters_of(two), strict=True):
+            p.copy_(q)
+    rate.fill_(0.125)
+    assert together(three, two, three.step, two.step, 2) <= last
+
+
 @pytest.mark.parametrize("state", ["fp32", "8bit", "8bit-dynamic"])
 def test_executors_that_read_no_number_leave_skipped_tensors_to_the_bit(state: str) -> None:
     """As on a GPU without Triton: numbers stay in `rows`, which no executor but Triton's heeds."""
@@ -216,7 +263,7 @@ def test_rates_that_are_tensors_are_read_at_each_step_and_never_by_the_host() ->
         rate.div_(2)
 
     assert together(one, two, one.step, lambda: (two.step(), halve()), 5) <= 1e-6
-    for row in PLAIN:
+    for row in (*PLAIN, Row("ScheduleFreeAdamW", ScheduleFreeAdamW, {"warmup_steps": 3})):
         ps = [torch.zeros(s, device="meta").bfloat16().requires_grad_() for s in SHAPES]
         careful = {"nonfinite": "skip", "rounding": "stochastic", "clip_norm": 1.0}
         optimizer = row(ps, capturable=True, backend="eager", **careful)
@@ -249,8 +296,14 @@ def test_what_cannot_be_captured_is_refused() -> None:
     for row in WHOLE:
         with pytest.raises(ValueError, match="capturable=True: its step decides on the host"):
             row([p], capturable=True)
-    with pytest.raises(ValueError, match="decides on the host"):
-        ScheduleFreeAdamW([p], capturable=True)
+    average = ScheduleFreeAdamW([p.detach().clone().requires_grad_()], capturable=True)
+    average.eval()
+    (q,) = average.param_groups[0]["params"]
+    q.grad = torch.ones(2)
+    with pytest.raises(RuntimeError, match=r"holds the average since eval\(\)"):
+        average.step()
+    assert torch.equal(q, p)
+    assert average.state[q]["step"] == 0
     with pytest.raises(ValueError, match="on the host; pass nonfinite='skip', which decides and"):
         AdamW([p], capturable=True, nonfinite="raise")
     q = torch.zeros(2, device="meta", requires_grad=True)
@@ -291,6 +344,29 @@ def test_a_compiled_step_stores_state_as_any_other(state: str, dtype: torch.dtyp
     one, two = (AdamW(parameters(dtype), lr=0.1, **options) for _ in range(2))
     step = torch.compile(lambda: two.step(), fullgraph=True, backend="aot_eager")
     assert together(one, two, one.step, step, 4) <= 1e-6
+
+
+def test_a_compiled_step_rounds_skips_and_counts_as_any_other() -> None:
+    """Within the graph: draws, and the look at gradients. Schedule-free steps beside it."""
+    careful: dict[str, Any] = {"rounding": "stochastic", "nonfinite": "skip", "capturable": True}
+    for make in (AdamW, ScheduleFreeAdamW):
+        torch._dynamo.reset()
+        one, two = (make(parameters(torch.bfloat16), lr=0.1, **careful) for _ in range(2))
+        counters.clear()
+        step = torch.compile(
+            lambda two=two: two.step(), fullgraph=make is AdamW, backend="aot_eager"
+        )
+        count = iter(range(100))
+
+        def both(one: Any = one, two: Any = two, step: Any = step, count: Any = count) -> None:
+            t = next(count)
+            nan_now_and_then((one, two), t)
+            one.step()
+            (two.step if t == 0 else step)()
+
+        assert together(one, two, both, lambda: None, 7) == 0.0
+        assert make is not AdamW or counters["stats"]["unique_graphs"] == 1
+        assert one.skipped == two.skipped == 3
 
 
 def test_groups_dtypes_and_missing_gradients_in_a_compiled_step() -> None:
