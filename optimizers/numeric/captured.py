@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optimizers.numeric.codecs.rounding import rounding_for
 from optimizers.numeric.codecs.table import codec_for, codec_named
 from optimizers.numeric.executors.batch import Batch, seed_of
-from optimizers.numeric.executors.choice import choose
+from optimizers.numeric.executors.running import run as run_batch
 from optimizers.numeric.members import local, real
 from optimizers.numeric.rules.rule import Rule
 
@@ -50,40 +51,49 @@ def run(
     rule: Rule,
     state: str,
     backend: str,
+    rounding: str,
+    guarded: bool,
 ) -> set[str]:
     """Step `params` in place by the numbers in `rows`; returns the names of the executors.
 
-    `states` lists the parts of each state of the first tensor, then of the second. On a CPU the
-    numbers are read, and tensors at the same step go together.
+    `rows` are those of a `Batch`. `states` lists the parts of each state of the first tensor and its
+    rest, then of the second. On a CPU the numbers are read, and tensors at the same step go together.
     """
     parts = iter(states)
     known = rows.t().tolist() if rows.device.type == "cpu" else None
-    buckets: dict[Any, list[tuple[int, list[list[Tensor]]]]] = {}
+    buckets: dict[Any, list[tuple[int, list[list[Tensor]], list[Tensor]]]] = {}
     for i, p in enumerate(params):
-        codec = codec_for(state, p)
+        codec, way = codec_for(state, p), rounding_for(rounding, p)
         held = [[local(real(next(parts))) for _ in codec.suffixes] for _ in rule.states]
+        rest = [local(next(parts))] if way.rest else []
         numbers = tuple(known[i]) if known is not None else ()
-        buckets.setdefault((p.dtype, codec.name, numbers), []).append((i, held))
-    ran = set()
+        buckets.setdefault((p.dtype, codec.name, numbers), []).append((i, held, rest))
+    ran, place = set(), 0
     for (_, name, numbers), bucket in buckets.items():
-        places = [i for i, _ in bucket]
+        places = [i for i, _, _ in bucket]
         batch = Batch(
             rule,
-            numbers[:-2],
+            numbers[:-4],
             codec_named(name),
             [local(real(params[i])) for i in places],
             [local(real(grads[i])) for i in places],
             [
-                [list(column) for column in zip(*(held[k] for _, held in bucket), strict=True)]
+                [list(column) for column in zip(*(held[k] for _, held, _ in bucket), strict=True)]
                 for k in range(len(rule.states))
             ],
+            rounding=rounding_for(rounding, params[places[0]]),
+            rests=[x for _, _, rest in bucket for x in rest],
+            guarded=guarded and known is None,
+            place=place,
         )
         if known is None:
             same = len(places) == len(params)
             batch.rows = rows if same else torch.stack([rows[:, i] for i in places], 1)
         else:
-            batch.scale, batch.seed = numbers[-2], seed_of(int(numbers[-1]))
-        executor = choose(backend, batch)
-        executor.run(batch)
-        ran.add(executor.name)
+            batch.scale, go, count, drawn = numbers[-4:]
+            if not go:
+                continue
+            batch.seed, batch.draw = seed_of(int(count), place), seed_of(int(drawn), place)
+        ran.add(run_batch(backend, batch))
+        place += len(bucket)
     return ran

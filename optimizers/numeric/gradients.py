@@ -9,7 +9,7 @@ from torch import Tensor
 
 from optimizers.numeric.members import Work, is_sharded
 
-__all__ = ["check_gradients", "not_finite"]
+__all__ = ["all_finite", "check_gradients", "not_finite"]
 
 
 def check_gradients(
@@ -42,3 +42,19 @@ def not_finite(work: Iterable[Work]) -> list[Tensor]:
         return []
     tops = torch._foreach_norm([g for _, g in pairs], float("inf"))
     return [p for (p, _), top in zip(pairs, tops, strict=True) if not bool(top.isfinite())]
+
+
+def all_finite(grads: Iterable[Tensor]) -> Tensor | None:
+    """Whether no gradient holds NaN or infinity, as a tensor that nothing waits for.
+
+    None where there is no number at all.
+
+    >>> all_finite([torch.ones(2), torch.tensor(float("nan"))])
+    tensor(False)
+    """
+    grads = [g for g in grads if g.numel() > 0]
+    if not grads:
+        return None
+    tops = torch._foreach_norm(grads, float("inf"))
+    device = tops[0].device
+    return torch.stack([top.to(device, torch.float64) for top in tops]).isfinite().all()

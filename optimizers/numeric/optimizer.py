@@ -6,7 +6,7 @@ What an optimizer adds is `update`, which is given the tensors of one group that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.codecs.rounding import REST, rounding_named
+from optimizers.numeric.codecs.rounding import DRAWN, NEAREST, REST, rounding_for, rounding_named
 from optimizers.numeric.counting import StepCounts
+from optimizers.numeric.executors.batch import seed_of
 from optimizers.numeric.gradients import check_gradients, not_finite
 from optimizers.numeric.hyperparameters import check_rate, plain
 from optimizers.numeric.members import (
@@ -71,7 +72,7 @@ class NumericOptimizer(Traced):
         check_rate(defaults["lr"])
         self.nonfinite = nonfinite
         self.rounding = rounding_named(rounding).name
-        self.skipped = 0
+        self.skips: Any = 0
         self.__dict__.update(self._fresh())
         params, self._bindings = adapt(params, type(self).__name__)
         super().__init__(params, {**defaults, "maximize": maximize})
@@ -91,6 +92,14 @@ class NumericOptimizer(Traced):
     def begun(self, state: dict[str, Any], group: Group) -> bool:
         """Whether `state` is complete for this group."""
         return bool(state)
+
+    def elementwise(self) -> bool:
+        """Whether a step is that of a rule and no more, which rounds parameters itself."""
+        return False
+
+    def draws(self, p: Tensor, group: Group) -> bool:
+        """Whether a step of `p` rounds at random what its step number does not count."""
+        return rounding_for(self.rounding, p).draws
 
     def update(self, group: Group, members: list[Member]) -> None:
         """Change the members in place; hyperparameters in `group` are Python numbers."""
@@ -122,24 +131,37 @@ class NumericOptimizer(Traced):
         for pairs, checked in zip(work, known, strict=True):
             if not checked:
                 self._check(*pairs)
-        if self.nonfinite != "allow" and not self._finite(work):
-            self.skipped += 1
+        groups = list(zip(self.param_groups, work, strict=True))
+        on_device = [group for group, (params, _) in groups if params and group.get("capturable")]
+        if self.nonfinite != "allow" and not self._decides_on_device() and not self._finite(work):
+            self.skips += 1
             return loss
-        for k, (group, (params, grads)) in enumerate(zip(self.param_groups, work, strict=True)):
-            if params:
-                if group.get("capturable"):
-                    self.captured(group)
-                    continue
+        for k, (group, (params, grads)) in enumerate(groups):
+            if params and not group.get("capturable"):
                 self._check_capture(params)
                 hyper = {key: plain(x) for key, x in group.items() if key != "params"}
+                hyper = self.counted(group, hyper)
                 if known[k]:
                     self.replay(k, hyper, grads)
                 else:
                     members = self._members(k, hyper, params, grads)
                     self._update(k, hyper, members)
-                    self._round(members)
+                    if not self.elementwise():
+                        self._round(members)
+        if on_device:
+            self.captured(on_device)
         self._tell(work)
         return loss
+
+    def _decides_on_device(self) -> bool:
+        """Whether only the device knows that a step is skipped."""
+        everywhere = all(group.get("capturable") for group in self.param_groups)
+        return everywhere and self.nonfinite == "skip" and not self._bindings
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were skipped because a gradient was not finite; waits for the device."""
+        return int(self.skips)
 
     def planned(self, k: int, params: list[Tensor], grads: list[Tensor]) -> bool:
         """Whether group `k` can be stepped as it was last time, for nothing about it changed."""
@@ -149,8 +171,16 @@ class NumericOptimizer(Traced):
         """Step group `k`, found `planned`."""
         raise NotImplementedError
 
-    def captured(self, group: Group) -> None:
-        """Step a `capturable` group without looking at a number on the host."""
+    def counted(self, group: Group, hyper: Group, go: Tensor | None = None) -> Group:
+        """The numbers `hyper` of this step, with those that the `group` itself counts.
+
+        Those lie in the group and move on, on the device where `hyper` has them there: by one
+        where `go` holds.
+        """
+        return hyper
+
+    def captured(self, groups: Sequence[Group]) -> None:
+        """Step `capturable` groups without looking at a number on the host."""
         raise NotImplementedError
 
     def _check_capture(self, params: list[Tensor]) -> None:
@@ -198,10 +228,12 @@ class NumericOptimizer(Traced):
         else:  # all that matters is whether this step is the first
             new = set(fresh)
             numbers = [1 if i in new else 2 for i in range(len(params))]
-        return [
-            Member(p, self._wide(p, state), real(placed(g, p)), state, t)
-            for p, g, state, t in zip(params, grads, states, numbers, strict=True)
-        ]
+        members = []
+        for p, g, state, t in zip(params, grads, states, numbers, strict=True):
+            self._prepare_rounding(p, state, group)
+            held = real(p) if self.elementwise() else self._wide(p, state)
+            members.append(Member(p, held, real(placed(g, p)), state, t))
+        return members
 
     def _update(self, k: int, group: Group, members: list[Member]) -> None:
         """`update`, with shards made whole where the optimizer needs that."""
@@ -226,26 +258,28 @@ class NumericOptimizer(Traced):
         for m, found in zip(shards, wholes, strict=True):
             found.spread(local(m.p))
 
+    def _prepare_rounding(self, p: Tensor, state: dict[str, Any], group: Group) -> None:
+        """Make room for the rest of `p`, and count one more rounding at random."""
+        rounding_for(self.rounding, p).begin(p, state)
+        if self.draws(p, group):
+            count = state.setdefault(DRAWN, 0)
+            count += 1  # in place where it is counted on the device
+            state[DRAWN] = count
+
     def _wide(self, p: Tensor, state: dict[str, Any]) -> Tensor:
-        """What a step changes for `p`: itself, or a wide copy that `_round` writes back."""
-        way = rounding_named(self.rounding)
-        if way.name == "nearest" or p.dtype != torch.bfloat16:
+        """A wide copy of `p`, which `_round` writes back; `p` itself where it holds its steps."""
+        way = rounding_for(self.rounding, p)
+        if way is NEAREST:
             return real(p)
-        if way.rest is None:
-            state["roundings"] = state.get("roundings", 0) + 1
-        elif REST not in state:
-            state[REST] = torch.zeros_like(p, dtype=way.rest)
         return way.widened(local(p), local(state[REST]) if way.rest else None)
 
     def _round(self, members: list[Member]) -> None:
         """Write wide copies back to their parameters."""
-        way = rounding_named(self.rounding)
-        if way.name == "nearest":
-            return
         for i, m in enumerate(members):
-            if m.tensor.dtype == torch.bfloat16:
+            way = rounding_for(self.rounding, m.tensor)
+            if way is not NEAREST:
                 rest = local(m.state[REST]) if way.rest else None
-                seed = ~((m.state.get("roundings", 0) << 20) + i)  # not one that a codec uses
+                seed = ~seed_of(m.state.get(DRAWN, 0), i)  # not one that a codec uses
                 way.write(m.p, local(m.tensor), rest, seed=seed)
 
     @override

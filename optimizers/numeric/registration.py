@@ -26,9 +26,11 @@ def step_(
     rule: str,
     state: str,
     backend: str,
+    rounding: str,
+    guarded: bool,
 ) -> None:
     """One step of all tensors of a param group, in place; see `captured.run`."""
-    run(params, grads, states, rows, RULES[rule], state, backend)
+    run(params, grads, states, rows, RULES[rule], state, backend, rounding, guarded)
 
 
 step_.register_fake(lambda *arguments: None)

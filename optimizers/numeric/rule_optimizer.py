@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import is_, methodcaller
 from typing import Any, TypedDict
@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.captured import rows_of, run, wide
+from optimizers.numeric.capturable import Capturable
 from optimizers.numeric.codecs.codec import computing_dtype
 from optimizers.numeric.codecs.companding import COMPANDING
 from optimizers.numeric.codecs.dynamic import DYNAMIC
 from optimizers.numeric.codecs.plain import FP32
+from optimizers.numeric.codecs.rounding import DRAWN, REST, rounding_for
 from optimizers.numeric.codecs.table import codec_for, codec_named
-from optimizers.numeric.control.clipping import clip_factor, clip_scale
+from optimizers.numeric.control.clipping import clip_factor
 from optimizers.numeric.executors.batch import Batch, seed_of
-from optimizers.numeric.executors.choice import check_backend, choose
-from optimizers.numeric.members import Group, Member, local, real, with_gradient
-from optimizers.numeric.optimizer import NumericOptimizer
+from optimizers.numeric.executors.choice import check_backend
+from optimizers.numeric.executors.running import run
+from optimizers.numeric.members import Group, Member, local, real
 from optimizers.numeric.rules.rule import Rule, State
-from optimizers.numeric.rules.table import RULES
 
 __all__ = ["Options", "RuleOptimizer", "direction"]
 
@@ -64,7 +64,9 @@ class _Plan:
             return False
         suffixes = self.batch.codec.suffixes
         names = [kind.name + suffix for kind in self.batch.rule.states for suffix in suffixes]
-        columns = [part for state in self.batch.states for part in state]
+        columns = self.batch.stored
+        if self.batch.rests:
+            names.append(REST)
         return (
             all(map(is_, params, self.params))
             and all(map(is_, map(state.__getitem__, params), self.states))
@@ -76,7 +78,7 @@ class _Plan:
         )
 
 
-class RuleOptimizer(NumericOptimizer):
+class RuleOptimizer(Capturable):
     """The base of the element-wise optimizers.
 
     `backend` names the executor: "auto", "native" (C++, CPU), "triton" (GPU), "foreach",
@@ -119,30 +121,18 @@ class RuleOptimizer(NumericOptimizer):
         self.clip_norm = clip_norm
         self.ran: tuple[str, ...] = ()
         self.nonfinite, self.rounding = nonfinite, rounding
-        reason = self._host_bound()
+        reason = self.host_bound()
         if capturable and reason:
-            raise ValueError(
-                f"{type(self).__name__} does not support capturable=True: {reason}; leave one out"
-            )
+            raise ValueError(f"{type(self).__name__} does not support capturable=True: {reason}")
         if reason is None:  # torch's compiler sets the flag where it finds it
             defaults = {**defaults, "capturable": capturable}
         super().__init__(
             params, defaults, maximize=maximize, nonfinite=nonfinite, rounding=rounding
         )
 
+    @override
     def elementwise(self) -> bool:
-        """Whether a step is that of the rule and no more."""
         return type(self).update is RuleOptimizer.update
-
-    def _host_bound(self) -> str | None:
-        """Why a step cannot be captured, None where it can."""
-        if not self.elementwise():
-            return "its step decides on the host"
-        if self.nonfinite != "allow":
-            return f"nonfinite={self.nonfinite!r} looks at gradients on the host"
-        if self.rounding != "nearest":
-            return f"rounding={self.rounding!r} writes parameters apart"
-        return None
 
     def _check_clipping(self, clip_norm: float) -> None:
         if not clip_norm > 0:
@@ -158,108 +148,10 @@ class RuleOptimizer(NumericOptimizer):
         sign = -1.0 if group["maximize"] else 1.0
         return sign if self.clip_norm is None else sign * clip_factor(grads, self.clip_norm)
 
-    # -- steps that never leave the device ------------------------------------------------------
-
     @override
-    def compiled(self, closure: Callable[[], Any] | None) -> Any:
-        known = all(RULES.get(self.rule(g).name) is self.rule(g) for g in self.param_groups)
-        if self._host_bound() is not None or self._bindings or not known:
-            return super().compiled(closure)
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            self.captured(group)
-        return loss
-
-    @override
-    def captured(self, group: Group) -> None:
-        params: list[Tensor] = []
-        grads: list[Tensor] = []
-        steps: list[Tensor] = []
-        states: list[Tensor] = []
-        self._init_group(group, params, grads, steps, states)
-        if not params:
-            return
-        rule = self.rule(group)
-        if steps:
-            torch._foreach_add_(steps, 1)
-            t = torch.stack(steps).double()
-        else:  # no scalar of such a rule looks at it
-            t = torch.full((len(params),), 2.0, dtype=torch.float64, device=params[0].device)
-        scale: Any = -1.0 if group["maximize"] else 1.0
-        if self.clip_norm is not None:
-            scale = scale * clip_scale(grads, self.clip_norm)
-        hyper = {key: wide(x) for key, x in group.items() if key != "params"}
-        rows = rows_of([*rule.scalars(hyper, t), scale, t], t)
-        if torch.compiler.is_compiling():
-            from optimizers.numeric.registration import step_
-
-            step_(params, grads, states, rows, rule.name, self.codec, self.backend)
-        else:
-            ran = run(params, grads, states, rows, rule, self.codec, self.backend)
-            self.ran = tuple(sorted(ran))
-
-    def _init_group(
-        self,
-        group: Group,
-        params: list[Tensor],
-        grads: list[Tensor],
-        steps: list[Tensor],
-        states: list[Tensor],
-    ) -> None:
-        """Begin what has no state, and append what a step takes, state by state of each tensor.
-
-        The name and the way of returning are those that torch's compiler knows: it calls this once,
-        while it compiles, and finds out where the tensors come from.
-        """
-        found = with_gradient(group["params"])
-        self._check(*found)
-        params += found[0]
-        grads += found[1]
-        if len({p.device for p in params}) > 1:
-            raise ValueError(
-                f"{type(self).__name__}: a param group that is captured or compiled is on one "
-                f"device, and this one is on {sorted({str(p.device) for p in params})}; make one "
-                "group for each"
-            )
-        rule = self.rule(group)
-        for p in params:
-            state = self.state[p]
-            begun = all(kind.name in state for kind in rule.states)
-            if rule.states or self.counts:
-                step = state.get("step")
-                if step is None:
-                    state["step"] = torch.full(
-                        (), float(begun and not self.counts), device=p.device
-                    )
-                elif step._base is not None or step.device != p.device:  # others' as well
-                    state["step"] = step.detach().to(p.device, copy=True)
-                steps.append(state["step"])
-            if not begun:
-                self._check_warm(p)
-                self.begin(state, p, group)
-            for kind in rule.states:
-                states += [state[kind.name + x] for x in codec_for(self.codec, p).suffixes]
-
-    def _check_warm(self, p: Tensor) -> None:
-        if p.is_cuda and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError(
-                f"{type(self).__name__}: a CUDA graph that captures the first step would begin "
-                "the state anew whenever it is replayed; call step() once or more before the capture"
-            )
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        if self._host_bound():  # how a step runs is no part of the state
-            for group in self.param_groups:
-                group.pop("capturable", None)
-
-    def rule(self, group: Group) -> Rule:
-        """The rule that `group` asks for."""
-        raise NotImplementedError
+    def draws(self, p: Tensor, group: Group) -> bool:
+        rule, drawing = self.rule(group), self.codec == "bf16-stochastic"
+        return super().draws(p, group) or (drawing and not self.counts and bool(rule.states))
 
     @override
     def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:
@@ -284,11 +176,12 @@ class RuleOptimizer(NumericOptimizer):
         scale = self._scale(group, [m.g for m in members])
         buckets: dict[Any, list[Member]] = {}
         for m in members:
-            codec = codec_for(self.codec, m.tensor)
-            buckets.setdefault((m.p.device, m.p.dtype, codec.name, m.t), []).append(m)
-        ran = []
-        for (_, _, name, t), bucket in buckets.items():
-            codec = codec_named(name)
+            codec, drawn = codec_for(self.codec, m.tensor), int(m.state.get(DRAWN, 0))
+            key = (m.p.device, m.p.dtype, codec.name, m.t, drawn)
+            buckets.setdefault(key, []).append(m)
+        ran, place = [], 0
+        for (_, _, name, t, drawn), bucket in buckets.items():
+            codec, way = codec_named(name), rounding_for(self.rounding, bucket[0].p)
             batch = Batch(
                 rule,
                 rule.scalars(group, t),
@@ -300,11 +193,13 @@ class RuleOptimizer(NumericOptimizer):
                     for k in rule.states
                 ],
                 scale=scale,
-                seed=seed_of(t),
+                seed=seed_of(t if self.counts else drawn, place),
+                rounding=way,
+                rests=[local(m.state[REST]) for m in bucket] if way.rest else [],
+                draw=seed_of(drawn, place),
             )
-            executor = choose(self.backend, batch)
-            executor.run(batch)
-            ran.append(executor.name)
+            ran.append(run(self.backend, batch))
+            place += len(bucket)
             if len(buckets) == 1 and batch.addresses is not None:
                 self._remember(bucket, batch)
         self.ran = tuple(sorted({*ran}))
@@ -356,9 +251,18 @@ class RuleOptimizer(NumericOptimizer):
             del self._plans[k]
             self.update(group, self._members(k, group, plan.params, grads))
             return
-        batch.scalars, batch.grads = rule.scalars(group, t), grads
-        batch.scale, batch.seed = self._scale(group, grads), seed_of(t)
-        choose(self.backend, batch).run(batch)
+        drawn = 0
+        if self.draws(plan.params[0], group):
+            drawn = int(plan.states[0][DRAWN]) + 1
+            for state in plan.states:
+                state[DRAWN] = drawn
+        batch.scalars, batch.grads, batch.scale = (
+            rule.scalars(group, t),
+            grads,
+            self._scale(group, grads),
+        )
+        batch.seed, batch.draw = seed_of(t if self.counts else drawn), seed_of(drawn)
+        run(self.backend, batch)
 
     def decoded(self, m: Member, name: str, group: Group) -> Tensor:
         """The state `name` of a member as numbers of the computing dtype."""

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimizers.numeric.codecs.rounding import REST
+from optimizers.numeric.codecs.rounding import DRAWN, REST
 
 __all__ = ["BOOKKEEPING", "check_saved", "check_shapes", "copied"]
 
-BOOKKEEPING = frozenset({"step", "roundings", REST})
+BOOKKEEPING = frozenset({"step", DRAWN, REST})
 """What a state holds beside what an optimizer's own step needs."""
 
 

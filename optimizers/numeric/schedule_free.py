@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from optimizers.numeric.capturable import on_device
 from optimizers.numeric.hyperparameters import check_betas, check_nonnegative
 from optimizers.numeric.members import Group, Member, real
+from optimizers.numeric.optimizer import NumericOptimizer
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
 from optimizers.numeric.rules.rule import Rule
+from optimizers.numeric.rules.scalars import larger, smaller
 from optimizers.numeric.rules.schedule_free import SCHEDULE_FREE
 
 __all__ = ["ScheduleFreeAdamW"]
+
+COUNTED = ("steps", "lr_max", "weight_sum")
+"""What a param group counts."""
 
 
 class ScheduleFreeAdamW(RuleOptimizer):
@@ -22,7 +30,7 @@ class ScheduleFreeAdamW(RuleOptimizer):
 
     Between `train()` (the start) and `eval()` the parameters hold the point where gradients are
     taken; after `eval()` the average, which is the one to evaluate and save. A step needs
-    `train()`.
+    `train()`. With `capturable=True` a graph is captured in that mode, and replayed in it.
     """
 
     def __init__(
@@ -64,20 +72,34 @@ class ScheduleFreeAdamW(RuleOptimizer):
         state["z"].copy_(p)
 
     @override
-    def update(self, group: Group, members: list[Member]) -> None:
+    def counted(self, group: Group, hyper: Group, go: Tensor | None = None) -> Group:
         if not group["train_mode"]:
             raise RuntimeError(
                 "ScheduleFreeAdamW holds the average since eval(); call train() before a step"
             )
-        held = self._group_of(members[0].tensor)
-        held["steps"] += 1
-        warm = min(1.0, held["steps"] / group["warmup_steps"]) if group["warmup_steps"] else 1.0
-        lr = group["lr"] * warm
-        held["lr_max"] = max(lr, held["lr_max"])
-        weight = held["lr_max"] ** 2
-        held["weight_sum"] += weight
-        fresh = weight / held["weight_sum"] if held["weight_sum"] else 0.0
-        super().update({**group, "lr": lr, "fresh": fresh}, members)
+        steps, lr, warmup = hyper["steps"] + 1, hyper["lr"], hyper["warmup_steps"]
+        if warmup:
+            lr = lr * smaller(steps / warmup, 1.0)
+        top = larger(hyper["lr_max"], lr)
+        total = hyper["weight_sum"] + top**2
+        for key, value in zip(COUNTED, (steps, top, total), strict=True):
+            if group.get("capturable"):
+                group[key].copy_(value if go is None else torch.where(go, value, group[key]))
+            else:
+                group[key] = value
+        fresh = top**2 / larger(total, sys.float_info.min)  # 0 while all rates were 0
+        return {**hyper, "lr": lr, "fresh": fresh}
+
+    @override
+    def compiled(self, closure: Callable[[], Any] | None) -> Any:
+        # torch's compiler would write what a group counts to copies of its tensors
+        return NumericOptimizer.compiled(self, closure)
+
+    @override
+    def _init_group(self, group: Group, params: list[Tensor], *lists: list[Tensor]) -> None:
+        super()._init_group(group, params, *lists)
+        for key in COUNTED if params else ():
+            on_device(group, key, 0.0, torch.float64, params[0])
 
     @torch.no_grad()
     def _lean(self, weight: float, group: Group) -> None:
@@ -85,6 +107,7 @@ class ScheduleFreeAdamW(RuleOptimizer):
         for p in group["params"]:
             state = self.state.get(p, {})
             if "z" in state:
+                self._prepare_rounding(p, state, group)
                 wide = self._wide(p, state)
                 wide.lerp_(real(state["z"]).to(wide.dtype), weight)
                 moved.append(Member(p, wide, wide, state, 0))

@@ -65,7 +65,7 @@ def contestants() -> list[Contestant]:
         Contestant("torch AdamW fused", BF16, 14, lambda p: torch.optim.AdamW(p, fused=True)),
         Contestant("AdamW, bf16 state", BF16, 14, lambda p: AdamW(p, state="bf16")),
         Contestant(
-            "AdamW, bf16 state, stochastic",
+            "AdamW, bf16-stochastic state",
             BF16,
             14,
             lambda p: AdamW(p, state="bf16-stochastic"),
@@ -78,6 +78,21 @@ def contestants() -> list[Contestant]:
             lambda p: AdamW(p, state="8bit-dynamic"),
         ),
         Contestant("Lion, bf16 state", BF16, 10, lambda p: Lion(p, state="bf16")),
+        *(
+            Contestant(
+                f"AdamW, bf16 state, {way}",
+                BF16,
+                14 + beside,
+                lambda p, way=way: AdamW(p, state="bf16", rounding=way),  # type: ignore[misc]
+            )
+            for way, beside in (("stochastic", 0), ("24bit", 2), ("32bit", 4))
+        ),
+        Contestant(
+            "AdamW, 8-bit state, 24bit",
+            BF16,
+            12.25,
+            lambda p: AdamW(p, state="8bit", rounding="24bit"),
+        ),
     ]
     if find_spec("bitsandbytes") is not None:
         eight = _peer("bitsandbytes.optim", "AdamW8bit")

@@ -6,13 +6,16 @@ Needs a CUDA GPU and Triton; without them every test is skipped and says so.
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest import mock
 
 import pytest
 import torch
 
 from optimizers.numeric.bases.matrix import orthogonal
+from optimizers.numeric.codecs.rounding import REST, ROUNDINGS
 from optimizers.numeric.codecs.table import CODECS
 from optimizers.numeric.rule_optimizer import RuleOptimizer
+from optimizers.numeric.sgd import SGD
 from tests.optimizers.numeric.family import FAMILY, Row, named
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install 'tracegraph[gpu]'")
@@ -23,14 +26,14 @@ FAR = {torch.float32: 2e-5, torch.bfloat16: 2.0**-7}
 
 
 def pair(
-    row: Row, dtype: torch.dtype, state: str = "fp32"
+    row: Row, dtype: torch.dtype, state: str = "fp32", rounding: str = "nearest"
 ) -> tuple[RuleOptimizer, RuleOptimizer, list[torch.Tensor], list[torch.Tensor]]:
     """Two optimizers over equal parameters: by Triton, and tensor by tensor with torch."""
     generator = torch.Generator(device="cuda").manual_seed(0)
     make = {"device": "cuda", "generator": generator}
     ours = [torch.randn(s, **make).to(dtype).requires_grad_() for s in SHAPES]  # type: ignore[call-overload]
     theirs = [p.detach().clone().requires_grad_() for p in ours]
-    options = {"weight_decay": 0.1, "state": state}
+    options = {"weight_decay": 0.1, "state": state, "rounding": rounding}
     return (
         row(ours, backend="triton", **options),
         row(theirs, backend="eager", **options),
@@ -75,6 +78,42 @@ def test_every_way_to_store_state_agrees_with_torch(state: str, dtype: torch.dty
     for p, q in zip(ours, theirs, strict=True):
         off = (p - q).abs() > 2 * FAR[dtype] * (1 + q.abs())
         assert off.double().mean().nan_to_num() <= 0.01
+
+
+@pytest.mark.parametrize("state", ["fp32", "bf16-stochastic", "8bit"])
+@pytest.mark.parametrize("rounding", [name for name in ROUNDINGS if name != "nearest"])
+@pytest.mark.parametrize("row", [named("SGD-momentum"), named("AdamW"), named("Lion")], ids=str)
+def test_every_rounding_of_parameters_agrees_with_torch(
+    row: Row, rounding: str, state: str
+) -> None:
+    """One step from equal values: the draws are the same, so few differ, by one last place."""
+    one, two, ours, theirs = pair(row, torch.bfloat16, state, rounding)
+    steps(one, two, ours, theirs, 1)
+    assert "triton" in one.ran
+    way = ROUNDINGS[rounding]
+    for p, q in zip(ours, theirs, strict=True):
+        wide = [
+            way.widened(x.detach(), o.state[x][REST] if way.rest else None)
+            for o, x in ((one, p), (two, q))
+        ]
+        off = (wide[0] - wide[1]).abs() > (2.0**-7 if way.draws else 2e-5) * (1 + wide[1].abs())
+        assert off.double().mean().nan_to_num() <= 0.01
+        assert (p != q).double().mean().nan_to_num() <= 0.01
+    with mock.patch.object(type(way), "widened", side_effect=AssertionError("a wide copy")):
+        steps(one, one, ours, ours, 3)
+
+
+def test_parameters_rounded_at_random_are_right_on_average() -> None:
+    """Twenty steps of a tenth of a unit in the last place are two units."""
+    p = torch.full((1 << 20,), 1.203125, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    start = p.detach().double().clone()
+    optimizer = SGD([p], lr=2.0**-7 / 10, rounding="stochastic", backend="triton")
+    for _ in range(20):
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+    moved = (start - p.detach().double()) * 2**7
+    assert abs(moved.mean().item() - 2.0) < 5 * (20 * 0.09 / (1 << 20)) ** 0.5
+    assert moved.std() > 0.5
 
 
 def test_stochastic_rounding_is_right_on_average() -> None:

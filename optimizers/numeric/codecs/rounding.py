@@ -12,16 +12,20 @@ Other dtypes hold their steps as they are; float16 has no room beside it and is 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from optimizers.numeric.codecs.plain import round_stochastically
 
-__all__ = ["REST", "ROUNDINGS", "Rounding", "rounding_named"]
+__all__ = ["DRAWN", "NEAREST", "REST", "ROUNDINGS", "Rounding", "rounding_for", "rounding_named"]
 
 REST = "param_rest"
 """The name of what was rounded away, in a state dict."""
+
+DRAWN = "roundings"
+"""The name of the count of roundings at random, in a state dict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +43,20 @@ class Rounding:
         bits = (p.view(torch.int16).to(torch.int32) << 16) + (low << self._spare)
         return bits.view(torch.float32)
 
-    def write(self, value: Tensor, p: Tensor, rest: Tensor | None, *, seed: int) -> None:
+    @property
+    def draws(self) -> bool:
+        """Whether it rounds at random."""
+        return self.name == "stochastic"
+
+    def begin(self, p: Tensor, state: dict[str, Any]) -> None:
+        """Make room in the state of `p` for its rest."""
+        if self.rest is not None and REST not in state:
+            state[REST] = torch.zeros_like(p, dtype=self.rest)
+
+    def write(self, value: Tensor, p: Tensor, rest: Tensor | None, *, seed: int | Tensor) -> None:
         """Round `value` into `p`, and keep the rest; `seed` feeds what is random in it."""
         if rest is None:
-            p.copy_(round_stochastically(value, seed) if self.name == "stochastic" else value)
+            p.copy_(round_stochastically(value, seed) if self.draws else value)
             return
         quiet = torch.where(value.isnan(), torch.nan, value)  # one pattern, which no carry reaches
         units = quiet.contiguous().view(torch.int32).to(torch.int64)
@@ -67,15 +81,26 @@ class Rounding:
         return ((rest.to(torch.int32) + 128) >> 8).clamp(-128, 127).to(torch.int8)
 
 
+NEAREST = Rounding("nearest")
+
 ROUNDINGS = {
     way.name: way
     for way in (
-        Rounding("nearest"),
+        NEAREST,
         Rounding("stochastic"),
         Rounding("24bit", torch.int8),
         Rounding("32bit", torch.int16),
     )
 }
+
+
+def rounding_for(name: str, p: Tensor) -> Rounding:
+    """The way for one parameter: what is not bfloat16 holds its steps as it is.
+
+    >>> rounding_for("24bit", torch.zeros(1)).name
+    'nearest'
+    """
+    return rounding_named(name) if p.dtype == torch.bfloat16 else NEAREST
 
 
 def rounding_named(name: str) -> Rounding:

@@ -98,7 +98,7 @@ class MeZO(NumericOptimizer):
                 "rate or eps, or pass nonfinite='skip'"
             )
         else:
-            self.skipped += 1
+            self.skips += 1
         for group in self.param_groups:
             group["step"] += 1
         return loss
@@ -154,6 +154,7 @@ class MeZO(NumericOptimizer):
             for p in group["params"]:
                 wide = p
                 if self.rounding != "nearest":
+                    self._prepare_rounding(p, self.state[p], group)
                     wide = self._wide(p, self.state[p])
                     moved.append(Member(p, wide, wide, self.state[p], 0))
                 if wd:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from optimizers.numeric.codecs.codec import Codec
+from optimizers.numeric.codecs.rounding import NEAREST, Rounding
 from optimizers.numeric.rules.rule import Rule
 
 __all__ = ["Addresses", "Batch", "Executor", "Numbers", "seed_of"]
@@ -42,9 +43,14 @@ class Batch:
     """Real tensors of one device and dtype, at the same step of the same param group.
 
     `states[k][part][i]` is the part of state `k` of tensor `i`. `scale` multiplies every gradient
-    (-1 to maximize). `seed` feeds codecs that round at random. Where the host does not know these
-    numbers, `rows` has them: float64, on the device, a row for each scalar, one for the factor and
-    one for the step, a column for each tensor.
+    (-1 to maximize). `seed` feeds codecs that round at random. `rounding` says how parameters are
+    rounded, which are bfloat16 then: `rests` is what was rounded away of each, `draw` feeds rounding
+    at random.
+
+    Where the host does not know these numbers, `rows` has them: float64, on the device, a row for
+    each scalar, for the factor, for whether to step at all (1 or 0; always 1 unless `guarded`), for
+    the step and for the count of roundings; a column for each tensor. `place` is then that of the
+    first tensor among those of the group, which tensors' seeds differ by.
     """
 
     rule: Rule
@@ -57,6 +63,11 @@ class Batch:
     seed: int = 0
     rows: Tensor | None = None
     addresses: Addresses | None = None
+    rounding: Rounding = NEAREST
+    rests: list[Tensor] = field(default_factory=list)
+    draw: int = 0
+    guarded: bool = False
+    place: int = 0
 
     @property
     def elements(self) -> int:
@@ -64,23 +75,37 @@ class Batch:
         held = self.addresses
         return sum(map(Tensor.numel, self.params)) if held is None else sum(held.numel)
 
+    @property
+    def stored(self) -> list[list[Tensor]]:
+        """What lies beside the parameters, in columns: the parts of states, then the rests."""
+        parts = [part for state in self.states for part in state]
+        return [*parts, self.rests] if self.rests else parts
+
     def numbers(self, i: int, dtype: torch.dtype) -> Numbers:
         """The scalars, the factor of the gradient and the seed of tensor `i`."""
         if self.rows is None:
             return self.scalars, self.scale, self.seed + i
-        *scalars, scale, step = self.rows[:, i].unbind()
-        return tuple(x.to(dtype) for x in scalars), scale.to(dtype), seed_of(step) + i
+        *scalars, scale, _, step, _ = self.rows[:, i].unbind()
+        seed = seed_of(step, self.place + i)
+        return tuple(x.to(dtype) for x in scalars), scale.to(dtype), seed
+
+    def draw_of(self, i: int) -> Any:
+        """What feeds the rounding of parameter `i` at random: no seed that a codec uses."""
+        draw = self.draw if self.rows is None else seed_of(self.rows[-1, i], self.place)
+        return ~(draw + i)
 
 
-def seed_of(step: Any) -> Any:
-    """What feeds random rounding at a step, which is a number or a tensor."""
-    return (step if isinstance(step, int) else step.to(torch.int64)) << 20
+def seed_of(count: Any, place: int = 0) -> Any:
+    """What feeds random rounding at a step, a number or a tensor, of the tensor at `place`."""
+    return ((count if isinstance(count, int) else count.to(torch.int64)) << 20) + place
 
 
 class Executor(Protocol):
     """Runs batches in place."""
 
     name: ClassVar[str]
+    complete: ClassVar[bool] = False
+    """Whether it rounds parameters and leaves tensors alone itself, as a batch says."""
 
     def takes(self, batch: Batch) -> bool:
         """Whether this executor can run the batch."""

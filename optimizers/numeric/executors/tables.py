@@ -51,8 +51,9 @@ class Launch(Addresses):
     def of(cls, batch: Batch) -> Launch:
         """The tables for `batch`."""
         device = batch.params[0].device
-        states = [part for state in batch.states for part in state]
-        columns = [[x.data_ptr() for x in c] for c in (batch.params, batch.grads, *states)]
+        columns = [
+            [x.data_ptr() for x in column] for column in (batch.params, batch.grads, *batch.stored)
+        ]
         sizes = [p.numel() for p in batch.params]
         numel = torch.tensor(sizes)
         chunks = -(-numel // BLOCK)
@@ -80,7 +81,7 @@ class Launch(Addresses):
         Raises:
             RuntimeError: a graph captures a step on tensors that were not stepped before.
         """
-        columns = [batch.params, *(part for state in batch.states for part in state)]
+        columns = [batch.params, *batch.stored]
         key = (*(x.data_ptr() for c in columns for x in c), *(p.numel() for p in batch.params))
         capturing = batch.params[0].is_cuda and torch.cuda.is_current_stream_capturing()
         if capturing and key not in _LAUNCHES:

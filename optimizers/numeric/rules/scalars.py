@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-__all__ = ["cosine", "either", "logarithm"]
+__all__ = ["cosine", "either", "larger", "logarithm", "smaller"]
 
 
 def either(condition: Any, a: float, b: float) -> Any:
@@ -32,3 +32,17 @@ def logarithm(x: Any) -> Any:
 def cosine(x: Any) -> Any:
     """The cosine of an angle in radians."""
     return math.cos(x) if isinstance(x, int | float) else x.cos()
+
+
+def larger(a: Any, b: Any) -> Any:
+    """The larger of two numbers; the first is a tensor where one is.
+
+    >>> larger(0.5, 1.0)
+    1.0
+    """
+    return max(a, b) if isinstance(a, int | float) else a.clamp(min=b)
+
+
+def smaller(a: Any, b: Any) -> Any:
+    """The smaller of two numbers; the first is a tensor where one is."""
+    return min(a, b) if isinstance(a, int | float) else a.clamp(max=b)

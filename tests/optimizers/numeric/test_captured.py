@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -15,9 +15,12 @@ import tracegraph as tg
 from optimizers.numeric.adam import AdamW
 from optimizers.numeric.bases.muon import Muon
 from optimizers.numeric.captured import rows_of
+from optimizers.numeric.codecs.rounding import ROUNDINGS
 from optimizers.numeric.codecs.table import CODECS
+from optimizers.numeric.executors.batch import Batch
+from optimizers.numeric.executors.running import run
 from optimizers.numeric.registration import step_
-from optimizers.numeric.rules.adam import momentum_product
+from optimizers.numeric.rules.adam import ADAMW, momentum_product
 from optimizers.numeric.rules.rule import Rule
 from optimizers.numeric.rules.table import RULES
 from optimizers.numeric.schedule_free import ScheduleFreeAdamW
@@ -102,6 +105,144 @@ def test_a_capturable_optimizer_steps_as_a_plain_one(row: Row) -> None:
     assert [int(s["step"]) for s in states] in ([], [50, 33, 50, 50])
 
 
+@pytest.mark.parametrize(
+    ("rounding", "state", "count"),
+    [("stochastic", "fp32", 50), ("24bit", "fp32", 50), ("32bit", "8bit", 6)],
+)
+def test_a_capturable_optimizer_rounds_as_a_plain_one(
+    rounding: str, state: str, count: int
+) -> None:
+    """Bit by bit, tensors of other dtypes beside them and gradients that are missing."""
+
+    def make(**options: Any) -> AdamW:
+        ps = [*parameters(torch.bfloat16), *parameters()[:2]]
+        return AdamW(ps, lr=1e-3, rounding=rounding, state=state, **options)
+
+    one, two = make(), make(capturable=True)
+    assert together(one, two, one.step, two.step, count, skip=True) == 0.0
+    for p, q in zip(parameters_of(one), parameters_of(two), strict=True):
+        for name, held in one.state[p].items():
+            assert torch.equal(torch.as_tensor(held), two.state[q][name]), name
+
+
+def nan_now_and_then(optimizers: Sequence[Any], t: int) -> None:
+    """In two steps of five something is not finite, once in one tensor and once in another."""
+    for optimizer in optimizers:
+        params = [p for p in parameters_of(optimizer) if p.grad is not None and p.numel()]
+        if t % 5 in (1, 3):
+            params[-(t % 2)].grad.view(-1)[-1] = (torch.inf, torch.nan)[t % 5 == 3]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [(row, {}) for row in PLAIN if row.name in QUICK]
+    + [
+        (named("AdamW"), {"state": "8bit", "clip_norm": 0.5}),
+        (named("AdamW"), {"dtype": torch.bfloat16, "rounding": "stochastic"}),
+        (named("SGD-momentum"), {"dtype": torch.bfloat16, "rounding": "24bit", "state": "bf16"}),
+    ],
+    ids=str,
+)
+def test_a_step_is_skipped_on_the_device_as_by_the_host(row: Row, options: Any) -> None:
+    """Parameters, states, counts of steps and of draws stay; all groups of the optimizer stay."""
+    options = dict(options)
+    dtype = options.pop("dtype", torch.float32)
+
+    def make(**more: Any) -> Any:
+        ps = parameters(dtype)
+        groups = [{"params": ps[:2]}, {"params": ps[2:], "weight_decay": 0.3}]
+        return row(groups, nonfinite="skip", **options, **more)
+
+    one, two = make(), make(capturable=True)
+    count = iter(range(100))
+
+    def both() -> None:
+        nan_now_and_then((one, two), next(count))
+        one.step()
+        two.step()
+
+    assert together(one, two, both, lambda: None, 50) <= 2e-6
+    assert one.skipped == two.skipped == 20
+    for p, q in zip(parameters_of(one), parameters_of(two), strict=True):
+        for name, held in one.state[p].items():
+            other = two.state[q][name]
+            if name == "step":
+                assert held == other == 30
+            assert torch.allclose(
+                torch.as_tensor(held).double(), other.double(), rtol=1e-5, atol=2e-6
+            ), name
+
+
+@pytest.mark.parametrize("nonfinite", ["allow", "skip"])
+@pytest.mark.parametrize("warmup", [0, 20])
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic", "32bit"])
+def test_what_schedule_free_counts_is_on_the_device_too(
+    rounding: str, warmup: int, nonfinite: str
+) -> None:
+    """Rates that rise, fall and begin at nothing; the average now and then; steps that are skipped."""
+    dtype = torch.float32 if rounding == "nearest" else torch.bfloat16
+    rate = torch.tensor(0.0)
+
+    def make(lr: Any, **options: Any) -> ScheduleFreeAdamW:
+        options |= {"warmup_steps": warmup, "rounding": rounding, "nonfinite": nonfinite}
+        return ScheduleFreeAdamW(parameters(dtype), lr=lr, weight_decay=0.1, **options)
+
+    one, two = make(0.0), make(rate, capturable=True)
+    count = iter(range(100))
+
+    def both() -> None:
+        t = next(count)
+        rate.fill_((0.0, 0.125, 0.25, 0.0625)[t // 10 % 4])
+        one.param_groups[0]["lr"] = rate.item()
+        if t % 12 == 11:
+            for optimizer in (one, two):
+                optimizer.eval()
+                optimizer.train()
+        if nonfinite == "skip":
+            nan_now_and_then((one, two), t)
+        one.step()
+        two.step()
+
+    last = 2.0**-6 if rounding == "stochastic" else 2.0**-8 if rounding == "32bit" else 1e-5
+    assert together(one, two, both, lambda: None, 50) <= last
+    for key in ("steps", "lr_max", "weight_sum"):
+        mine, other = (o.param_groups[0][key] for o in (one, two))
+        assert isinstance(other, torch.Tensor)
+        assert abs(other.item() - mine) <= 1e-12 * abs(mine)
+    three = make(0.125)
+    saved = copy.deepcopy(two.state_dict())
+    saved["param_groups"][0].update(capturable=False, lr=0.125)
+    three.load_state_dict(saved)
+    with torch.no_grad():
+        for p, q in zip(parameters_of(three), parameters_of(two), strict=True):
+            p.copy_(q)
+    rate.fill_(0.125)
+    assert together(three, two, three.step, two.step, 2) <= last
+
+
+@pytest.mark.parametrize("state", ["fp32", "8bit", "8bit-dynamic"])
+def test_executors_that_read_no_number_leave_skipped_tensors_to_the_bit(state: str) -> None:
+    """As on a GPU without Triton: numbers stay in `rows`, which no executor but Triton's heeds."""
+    ps = [torch.randn(5000).bfloat16(), torch.randn(4100).bfloat16()]
+    codec, way = CODECS[state], ROUNDINGS["24bit"]
+    t = torch.tensor([3.0, 3.0], dtype=torch.float64)
+    go = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    rows = rows_of([*ADAMW.scalars(HYPER, t), 1.0, go, t, t], t)
+    states = [
+        [list(part) for part in zip(*(codec.empty(p, kind) for p in ps), strict=True)]
+        for kind in ADAMW.states
+    ]
+    rests = [torch.randint(-128, 128, p.shape).to(torch.int8) for p in ps]
+    grads = [torch.full_like(ps[0], torch.nan), torch.ones_like(ps[1])]
+    batch = Batch(ADAMW, (), codec, ps, grads, states, rows=rows, rounding=way, rests=rests)
+    batch.guarded = True
+    columns = [ps, rests, *(part for held in states for part in held)]
+    before = copy.deepcopy(columns)
+    run("auto", batch)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(before, columns, strict=True))
+    assert not any(torch.equal(a[1], b[1]) for a, b in zip(before, columns, strict=True))
+
+
 @pytest.mark.parametrize("state", CODECS)
 def test_a_capturable_optimizer_stores_state_as_a_plain_one(state: str) -> None:
     options: dict[str, Any] = {"state": state, "clip_norm": 0.5, "maximize": True}
@@ -122,9 +263,10 @@ def test_rates_that_are_tensors_are_read_at_each_step_and_never_by_the_host() ->
         rate.div_(2)
 
     assert together(one, two, one.step, lambda: (two.step(), halve()), 5) <= 1e-6
-    for row in PLAIN:
-        ps = [torch.zeros(s, device="meta", requires_grad=True) for s in SHAPES]
-        optimizer = row(ps, capturable=True, backend="eager")
+    for row in (*PLAIN, Row("ScheduleFreeAdamW", ScheduleFreeAdamW, {"warmup_steps": 3})):
+        ps = [torch.zeros(s, device="meta").bfloat16().requires_grad_() for s in SHAPES]
+        careful = {"nonfinite": "skip", "rounding": "stochastic", "clip_norm": 1.0}
+        optimizer = row(ps, capturable=True, backend="eager", **careful)
         optimizer.param_groups[0]["lr"] = torch.ones((), device="meta")
         for p in ps:
             p.grad = torch.zeros_like(p)
@@ -143,7 +285,7 @@ def test_state_moves_between_capturable_plain_and_torchs_optimizers() -> None:
         loaded.load_state_dict(state)
         assert together(theirs, ours, theirs.step, ours.step, 3) <= 1e-12
     assert [int(s["step"]) for s in ours.state.values()] == [9] * 4
-    careful = AdamW(parameters(torch.float64), nonfinite="skip")
+    careful = AdamW(parameters(torch.float64), nonfinite="raise")
     careful.load_state_dict(copy.deepcopy(ours.state_dict()))
     assert together(theirs, careful, lambda: None, careful.step, 1) < 10
     assert "capturable" not in careful.param_groups[0]
@@ -154,10 +296,16 @@ def test_what_cannot_be_captured_is_refused() -> None:
     for row in WHOLE:
         with pytest.raises(ValueError, match="capturable=True: its step decides on the host"):
             row([p], capturable=True)
-    with pytest.raises(ValueError, match="decides on the host"):
-        ScheduleFreeAdamW([p], capturable=True)
-    with pytest.raises(ValueError, match="nonfinite='skip' looks at gradients on the host"):
-        AdamW([p], capturable=True, nonfinite="skip")
+    average = ScheduleFreeAdamW([p.detach().clone().requires_grad_()], capturable=True)
+    average.eval()
+    (q,) = average.param_groups[0]["params"]
+    q.grad = torch.ones(2)
+    with pytest.raises(RuntimeError, match=r"holds the average since eval\(\)"):
+        average.step()
+    assert torch.equal(q, p)
+    assert average.state[q]["step"] == 0
+    with pytest.raises(ValueError, match="on the host; pass nonfinite='skip', which decides and"):
+        AdamW([p], capturable=True, nonfinite="raise")
     q = torch.zeros(2, device="meta", requires_grad=True)
     optimizer = AdamW([p, q], capturable=True)
     p.grad, q.grad = torch.ones(2), torch.ones(2, device="meta")
@@ -196,6 +344,29 @@ def test_a_compiled_step_stores_state_as_any_other(state: str, dtype: torch.dtyp
     one, two = (AdamW(parameters(dtype), lr=0.1, **options) for _ in range(2))
     step = torch.compile(lambda: two.step(), fullgraph=True, backend="aot_eager")
     assert together(one, two, one.step, step, 4) <= 1e-6
+
+
+def test_a_compiled_step_rounds_skips_and_counts_as_any_other() -> None:
+    """Within the graph: draws, and the look at gradients. Schedule-free steps beside it."""
+    careful: dict[str, Any] = {"rounding": "stochastic", "nonfinite": "skip", "capturable": True}
+    for make in (AdamW, ScheduleFreeAdamW):
+        torch._dynamo.reset()
+        one, two = (make(parameters(torch.bfloat16), lr=0.1, **careful) for _ in range(2))
+        counters.clear()
+        step = torch.compile(
+            lambda two=two: two.step(), fullgraph=make is AdamW, backend="aot_eager"
+        )
+        count = iter(range(100))
+
+        def both(one: Any = one, two: Any = two, step: Any = step, count: Any = count) -> None:
+            t = next(count)
+            nan_now_and_then((one, two), t)
+            one.step()
+            (two.step if t == 0 else step)()
+
+        assert together(one, two, both, lambda: None, 7) == 0.0
+        assert make is not AdamW or counters["stats"]["unique_graphs"] == 1
+        assert one.skipped == two.skipped == 3
 
 
 def test_groups_dtypes_and_missing_gradients_in_a_compiled_step() -> None:
@@ -273,10 +444,12 @@ def test_the_operator_keeps_torchs_rules_for_operators(state: str) -> None:
     params, states = parameters_of(optimizer), []
     for p in params:
         states += [x for name, x in optimizer.state[p].items() if name != "step"]
-    rows = torch.full((8, 2), 0.5, dtype=torch.float64)
+    rows = torch.full((10, 2), 0.5, dtype=torch.float64)
     grads = [torch.ones_like(p) for p in params]
     detached = [p.detach() for p in params]
-    torch.library.opcheck(step_, (detached, grads, states, rows, "adamw", state, "auto"))
+    torch.library.opcheck(
+        step_, (detached, grads, states, rows, "adamw", state, "auto", "nearest", False)
+    )
 
 
 @pytest.mark.campaign

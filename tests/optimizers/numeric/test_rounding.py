@@ -101,6 +101,25 @@ def test_roundings_of_steps_tensors_and_states_are_drawn_apart() -> None:
     assert all(torch.equal(a, b) for a, b in zip(draws, run(), strict=True))
 
 
+@pytest.mark.parametrize("backend", ["eager", "native", "foreach"])
+@pytest.mark.parametrize("capturable", [False, True])
+def test_momentum_at_random_is_drawn_anew_in_each_step(backend: str, capturable: bool) -> None:
+    """An average that nears 1 by less than its last place; the same draws twice would hold it up."""
+    p = torch.zeros(4096, requires_grad=True)
+    options: dict[str, Any] = {"backend": backend, "capturable": capturable}
+    optimizer = SGD([p], lr=0.0, momentum=0.99, dampening=0.99, state="bf16-stochastic", **options)
+    p.grad = torch.full_like(p, 0.5)
+    optimizer.step()
+    p.grad = torch.ones_like(p)
+    for _ in range(100):
+        optimizer.step()
+    held = optimizer.state[p]["momentum_buffer"].double()
+    gold = 1 - 0.5 * 0.99**100
+    # each step rounds by at most 2^-8, a uniform share of it at most: the variances add up
+    assert abs(held.mean().item() - gold) < 5 * (100 / 4 / 4096) ** 0.5 * 2.0**-8
+    assert held.std().item() < (100 / 4) ** 0.5 * 2.0**-8
+
+
 FAMILY: dict[str, Any] = {
     "AdamW": lambda p, **o: AdamW(p, lr=1e-3, weight_decay=0.1, **o),
     "AdamW-eager": lambda p, **o: AdamW(p, lr=1e-3, weight_decay=0.1, backend="eager", **o),

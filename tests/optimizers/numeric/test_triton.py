@@ -32,6 +32,10 @@ def test_kernels_agree_with_their_definitions_in_the_interpreter(tmp_path: Path)
     assert python("triton_interpreted", tmp_path, TRITON_INTERPRET="1").strip() == "agreed"
 
 
+def test_the_kernel_rounds_parameters_as_their_definition_does(tmp_path: Path) -> None:
+    assert python("triton_rounded", tmp_path, TRITON_INTERPRET="1").strip() == "agreed"
+
+
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     listing = python(
@@ -41,7 +45,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 
 
 def test_compiled_for_a_gpu_no_kernel_spills(kernels: dict[str, dict[str, Any]]) -> None:
-    assert len(kernels) == 8
+    assert len(kernels) == 12
     for name, facts in kernels.items():
         assert (facts["stack"], facts["spills"]) == (0, 0), name
         assert facts["registers"] <= 168, name  # three blocks of 128 threads a multiprocessor
@@ -55,12 +59,16 @@ def test_compiled_for_a_gpu_full_chunks_move_128_bits(kernels: dict[str, dict[st
         ("bf16 bf16-stochastic", 4, 3),
         ("fp32 8bit", 4, 2),
         ("bf16 8bit-dynamic", 2, 1),
+        ("bf16 fp32 stochastic", 6, 5),
+        ("bf16 fp32 24bit", 6, 5),
+        ("bf16 fp32 32bit", 7, 6),
+        ("bf16 8bit 24bit", 2, 1),
     ):
         accesses = kernels[name]["accesses"]
         assert accesses["LDG.E.128"] >= loads, name
         assert accesses["STG.E.128"] >= stores, name
-        if "8bit" in name:
-            assert accesses["STG.E.64"] >= 2, name
+        codes = 2 * ("8bit" in name) + ("24bit" in name)  # columns of a byte per element
+        assert accesses["STG.E.64"] >= codes, name
 
 
 def test_compiled_for_a_gpu_newton_schulz_uses_the_matrix_units(

@@ -20,17 +20,22 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from optimizers.numeric.executors.newton_schulz import product
-from optimizers.numeric.executors.triton import BLOCK, CODECS, GROUPS, device_function, multi_tensor
+from optimizers.numeric.executors.stored import CODECS, ROUNDINGS
+from optimizers.numeric.executors.triton import BLOCK, GROUPS, device_function, multi_tensor
 from optimizers.numeric.rules.adam import ADAMW
 
-PAIRS = [
-    (tl.float32, "fp32", tl.float32),
-    (tl.float32, "8bit", tl.uint8),
-    (tl.bfloat16, "bf16", tl.bfloat16),
-    (tl.bfloat16, "bf16-stochastic", tl.bfloat16),
-    (tl.bfloat16, "8bit-dynamic", tl.uint8),
+KINDS = [
+    (tl.float32, "fp32", tl.float32, "nearest", tl.float32),
+    (tl.float32, "8bit", tl.uint8, "nearest", tl.float32),
+    (tl.bfloat16, "bf16", tl.bfloat16, "nearest", tl.bfloat16),
+    (tl.bfloat16, "bf16-stochastic", tl.bfloat16, "nearest", tl.bfloat16),
+    (tl.bfloat16, "8bit-dynamic", tl.uint8, "nearest", tl.bfloat16),
+    (tl.bfloat16, "fp32", tl.float32, "stochastic", tl.bfloat16),
+    (tl.bfloat16, "fp32", tl.float32, "24bit", tl.int8),
+    (tl.bfloat16, "fp32", tl.float32, "32bit", tl.int16),
+    (tl.bfloat16, "8bit", tl.uint8, "24bit", tl.int8),
 ]
-"""Parameters, how state is stored, and as what."""
+"""Parameters, how state is stored and as what, how parameters are rounded and the rest's type."""
 
 
 def compiled(kernel: Any, kinds: dict[str, str], constants: dict[str, Any], **options: Any) -> Any:
@@ -71,20 +76,23 @@ def compiled(kernel: Any, kinds: dict[str, str], constants: dict[str, Any], **op
 def rules() -> dict[str, Any]:
     """AdamW over parameters of both dtypes and every way to store state."""
     pointers = {"table": "*i64", "numel": "*i64", "tensor_of": "*i32", "chunk_of": "*i32"}
-    pointers |= {"hyper": "*fp32", "seed": "*i64", "books": "*fp32"}
+    pointers |= {"hyper": "*fp32", "seeds": "*i64", "books": "*fp32"}
     found = {}
-    for p, codec, stored in PAIRS:
+    for p, codec, stored, rounding, rest in KINDS:
         constants = {
             "BODY": device_function(ADAMW),
             "SIGNS": tuple(kind.signed for kind in ADAMW.states),
             "CODEC": CODECS[codec],
+            "ROUND": ROUNDINGS[rounding],
             "NH": 6,
             "P": p,
             "S": stored,
+            "R": rest,
             "GROUP": GROUPS.get(codec, 1),
             "BLOCK": BLOCK,
         }
-        found[f"{p} {codec}"] = compiled(multi_tensor, pointers, constants)
+        name = f"{p} {codec}" if rounding == "nearest" else f"{p} {codec} {rounding}"
+        found[name] = compiled(multi_tensor, pointers, constants)
     return found
 
 

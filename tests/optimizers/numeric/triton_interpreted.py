@@ -50,7 +50,7 @@ def every_rule_is_its_definition() -> None:
             assert off.mean() <= (0.01 if row.name == "Lion" else 0), (row.name, off.mean())
 
 
-def _empty(codec: Codec, rule: Rule, params: list[torch.Tensor]) -> list[list[list[torch.Tensor]]]:
+def empty(codec: Codec, rule: Rule, params: list[torch.Tensor]) -> list[list[list[torch.Tensor]]]:
     return [
         [list(part) for part in zip(*(codec.empty(p, kind) for p in params), strict=True)]
         for kind in rule.states
@@ -63,7 +63,7 @@ def every_codec_stores_what_eager_stores() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         for codec in CODECS.values():
             ours = [torch.randn(n, generator=generator).to(dtype) for n in (5, 1024, 1500)]
-            mine = _empty(codec, ADAMW, ours)
+            mine = empty(codec, ADAMW, ours)
             for t in range(1, 5):
                 spread = [torch.exp(2 * torch.randn(p.shape, generator=generator)) for p in ours]
                 grads = [
@@ -125,11 +125,11 @@ def numbers_on_the_device_step_as_those_of_the_host() -> None:
         rule, codec = optimizer.rule(hyper), CODECS["bf16-stochastic"]
         ours = [torch.randn(n, generator=generator) for n in (5, 1024, 1500, 3, 40)]
         theirs = [p.clone() for p in ours]
-        mine, other = (_empty(codec, rule, params) for params in (ours, theirs))
+        mine, other = (empty(codec, rule, params) for params in (ours, theirs))
         t = torch.tensor([1.0, 4.0, 10.0, 4.0, 11.0], dtype=torch.float64)
         for _ in range(2):
             grads = [torch.randn(p.shape, generator=generator) for p in ours]
-            rows = rows_of([*rule.scalars(hyper, t), -1.0, t], t)
+            rows = rows_of([*rule.scalars(hyper, t), -1.0, 1.0, t, t], t)
             Triton().run(Batch(rule, (), codec, ours, grads, mine, rows=rows))
             for i, p in enumerate(theirs):
                 state = [[[part[i]] for part in kind] for kind in other]
