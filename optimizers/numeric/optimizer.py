@@ -22,7 +22,7 @@ from optimizers.numeric.parameters import adapt, forget
 from tracegraph.errors import NonFinite, OptimizerError, Rejected
 from tracegraph.node import Node
 
-__all__ = ["Member", "NumericOptimizer", "check_betas", "check_nonnegative", "check_rate"]
+__all__ = ["Cohort", "Member", "NumericOptimizer", "check_betas", "check_nonnegative", "check_rate"]
 
 Group = dict[str, Any]
 NONFINITE = ("allow", "skip", "raise")
@@ -45,13 +45,17 @@ class Member:
 
 
 @dataclass(slots=True)
-class _Cohort:
+class Cohort:
     """Tensors of a group whose step numbers are views of one tensor and equal."""
 
     params: list[Tensor]
     held: list[Tensor]
     steps: Tensor
     t: int
+
+    def of(self, params: list[Tensor]) -> bool:
+        """Whether these are its tensors, in order."""
+        return len(params) == len(self.params) and all(map(is_, params, self.params))
 
 
 def check_rate(lr: float | Tensor) -> None:
@@ -165,7 +169,7 @@ class NumericOptimizer(Optimizer):
         params, self._bindings = adapt(params, type(self).__name__)
         super().__init__(params, {**defaults, "maximize": maximize})
 
-    _cohorts: dict[int, _Cohort]
+    _cohorts: dict[int, Cohort]
 
     def _fresh(self) -> dict[str, Any]:
         """Attributes that are only there to be fast, empty."""
@@ -370,7 +374,7 @@ class NumericOptimizer(Optimizer):
         """Add one to the step numbers, and return them."""
         base = states[0]["step"]._base
         if fresh and base is not None and base.numel() == len(params) and not base.any():
-            self._cohorts[k] = _Cohort(params, [state["step"] for state in states], base, 0)
+            self._cohorts[k] = Cohort(params, [state["step"] for state in states], base, 0)
         t = self._together(k, params, states)
         if t is not None:
             return [t] * len(params)
@@ -383,11 +387,16 @@ class NumericOptimizer(Optimizer):
         cohort = self._cohorts.get(k)
         if (
             cohort is not None
-            and len(cohort.params) == len(params)
-            and all(map(is_, cohort.params, params))
+            and cohort.of(params)
             and all(map(is_, map(methodcaller("get", "step"), states), cohort.held))
-            and bool((cohort.steps == cohort.t).all())
         ):
+            return self._counted(k, cohort)
+        self._cohorts.pop(k, None)
+        return None
+
+    def _counted(self, k: int, cohort: Cohort) -> int | None:
+        """The next step number of group `k`, None where others have written to its numbers."""
+        if bool((cohort.steps == cohort.t).all()):
             cohort.t += 1
             cohort.steps += 1
             return cohort.t

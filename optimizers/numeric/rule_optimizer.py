@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import is_, methodcaller
+from operator import is_
 from typing import Any, TypedDict
 
 import torch
@@ -20,7 +20,15 @@ from optimizers.numeric.codecs.table import codec_for, codec_named
 from optimizers.numeric.control.clipping import clip_factor, clip_scale
 from optimizers.numeric.executors.batch import Batch, seed_of
 from optimizers.numeric.executors.choice import check_backend, choose
-from optimizers.numeric.optimizer import Group, Member, NumericOptimizer, local, real, with_gradient
+from optimizers.numeric.optimizer import (
+    Cohort,
+    Group,
+    Member,
+    NumericOptimizer,
+    local,
+    real,
+    with_gradient,
+)
 from optimizers.numeric.rules.rule import Rule, State
 from optimizers.numeric.rules.table import RULES
 
@@ -53,6 +61,9 @@ class _Plan:
     params: list[Tensor]
     states: list[dict[str, Any]]
     batch: Batch
+    cohort: Cohort | None
+    kept: Callable[[], bool]
+    """Whether the states hold what they held, their step numbers too where there is a cohort."""
 
     def fits(
         self, params: list[Tensor], grads: list[Tensor], state: Mapping[Tensor, Any], backend: str
@@ -61,16 +72,10 @@ class _Plan:
         known = self.batch.addresses
         if known is None or backend not in PLANNED or len(params) != len(self.params):
             return False
-        suffixes = self.batch.codec.suffixes
-        names = [kind.name + suffix for kind in self.batch.rule.states for suffix in suffixes]
-        columns = [part for state in self.batch.states for part in state]
         return (
             all(map(is_, params, self.params))
             and all(map(is_, map(state.__getitem__, params), self.states))
-            and all(
-                all(map(is_, map(methodcaller("get", name), self.states), column))
-                for name, column in zip(names, columns, strict=True)
-            )
+            and self.kept()
             and known.hold(params, grads)
         )
 
@@ -331,8 +336,22 @@ class RuleOptimizer(NumericOptimizer):
                     m.p is m.tensor and local(m.p) is m.p and m.p.is_contiguous() for m in bucket
                 )
                 if real_and_dense:
-                    self._plans[k] = _Plan(params, [m.state for m in bucket], batch)
+                    self._plans[k] = self._plan(k, params, [m.state for m in bucket], batch)
                 return
+
+    def _plan(
+        self, k: int, params: list[Tensor], states: list[dict[str, Any]], batch: Batch
+    ) -> _Plan:
+        assert batch.addresses is not None
+        suffixes = batch.codec.suffixes
+        names = [kind.name + suffix for kind in batch.rule.states for suffix in suffixes]
+        columns = [part for state in batch.states for part in state]
+        cohort = self._cohorts.get(k)
+        if cohort is not None and not cohort.of(params):
+            cohort = None
+        if cohort is not None:
+            names, columns = [*names, "step"], [*columns, cohort.held]
+        return _Plan(params, states, batch, cohort, batch.addresses.watch(states, names, columns))
 
     @override
     def planned(self, k: int, params: list[Tensor], grads: list[Tensor]) -> bool:
@@ -348,7 +367,11 @@ class RuleOptimizer(NumericOptimizer):
     def replay(self, k: int, group: Group, grads: list[Tensor]) -> None:
         plan = self._plans[k]
         batch, rule = plan.batch, self.rule(group)
-        t = self._together(k, plan.params, plan.states) if self.counts else 2
+        t: int | None = 2
+        if plan.cohort is not None and self._cohorts.get(k) is plan.cohort:
+            t = self._counted(k, plan.cohort)
+        elif self.counts:
+            t = self._together(k, plan.params, plan.states)
         if t is None or rule is not batch.rule:
             if self.counts and t is not None:  # taken back: `_members` counts the step
                 self._cohorts[k].t -= 1

@@ -161,6 +161,21 @@ def test_a_changed_state_is_seen(optimizer: str) -> None:
     pair.step()
 
 
+@pytest.mark.parametrize("optimizer", ["AdamW", "Lion"])
+def test_a_changed_step_number_is_seen(optimizer: str) -> None:
+    pair = Pair(optimizer)
+    for change in (
+        lambda state: state.update(step=torch.tensor(40.0)),
+        lambda state: state["step"].fill_(7.0),
+        lambda state: state.update(step=state["step"].clone()),
+        lambda state: state.pop("step"),  # begins anew
+    ):
+        for o, ps in zip((pair.one, pair.two), pair.both, strict=True):
+            change(o.state[ps[3]])
+        pair.step()
+        pair.step()
+
+
 @pytest.mark.parametrize("optimizer", MAKE)
 @pytest.mark.parametrize(
     ("make", "error"),
