@@ -50,7 +50,7 @@ class Options(TypedDict, total=False):
     clip_norm: float | None
 
 
-PLANNED = ("auto", "native", "triton")
+PLANNED = ("auto", "foreach", "native", "triton")
 """The values of `backend=` whose executors keep addresses from step to step."""
 
 
@@ -310,6 +310,7 @@ class RuleOptimizer(NumericOptimizer):
             executor.run(batch)
             ran.append(executor.name)
             if len(buckets) == 1 and batch.addresses is not None:
+                batch.grads = []
                 self._remember(bucket, batch)
         self.ran = tuple(sorted({*ran}))
 
@@ -381,7 +382,10 @@ class RuleOptimizer(NumericOptimizer):
             return
         batch.scalars, batch.grads = rule.scalars(group, t), grads
         batch.scale, batch.seed = self._scale(group, grads), seed_of(t)
-        choose(self.backend, batch).run(batch)
+        executor = choose(self.backend, batch)
+        executor.run(batch)
+        self.ran = (executor.name,)
+        batch.grads = []  # theirs who own the parameters; a plan must not keep them
 
     def decoded(self, m: Member, name: str, group: Group) -> Tensor:
         """The state `name` of a member as numbers of the computing dtype."""

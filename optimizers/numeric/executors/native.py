@@ -199,7 +199,7 @@ class Native(Executor):
 
         Codecs that go by an element's place want them contiguous.
         """
-        if not batch.params or batch.addresses is not None:
+        if not batch.params or isinstance(batch.addresses, Table):
             return True
         p = batch.params[0]
         if p.device.type != "cpu" or p.dtype not in CTYPE:
