@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["StepCounts"]
+__all__ = ["Cohort", "StepCounts"]
 
 
 @dataclass(slots=True)
-class _Cohort:
+class Cohort:
     """Tensors of a group whose step numbers are views of one tensor and equal."""
 
     params: list[Tensor]
@@ -21,12 +21,16 @@ class _Cohort:
     steps: Tensor
     t: int
 
+    def of(self, params: list[Tensor]) -> bool:
+        """Whether these are its tensors, in order."""
+        return len(params) == len(self.params) and all(map(is_, params, self.params))
+
 
 @dataclass(slots=True)
 class StepCounts:
     """Adds one to the ``step`` of states; remembers which of them are views of one tensor."""
 
-    cohorts: dict[int, _Cohort] = field(default_factory=dict)
+    cohorts: dict[int, Cohort] = field(default_factory=dict)
 
     def advance(
         self, k: int, params: list[Tensor], states: list[dict[str, Any]], *, fresh: bool
@@ -37,7 +41,7 @@ class StepCounts:
         """
         base = states[0]["step"]._base
         if fresh and base is not None and base.numel() == len(params) and not base.any():
-            self.cohorts[k] = _Cohort(params, [state["step"] for state in states], base, 0)
+            self.cohorts[k] = Cohort(params, [state["step"] for state in states], base, 0)
         t = self.together(k, params, states)
         if t is not None:
             return [t] * len(params)
@@ -47,18 +51,30 @@ class StepCounts:
 
     def together(self, k: int, params: list[Tensor], states: list[dict[str, Any]]) -> int | None:
         """The next step number of tensors that have always stepped together, None for others."""
-        cohort = self.cohorts.get(k)
-        if (
-            cohort is not None
-            and len(cohort.params) == len(params)
-            and all(map(is_, cohort.params, params))
-            and all(map(is_, map(methodcaller("get", "step"), states), cohort.held))
-            and bool((cohort.steps == cohort.t).all())
+        cohort = self.cohort(k, params)
+        if cohort is not None and all(
+            map(is_, map(methodcaller("get", "step"), states), cohort.held)
         ):
+            return self.again(k)
+        self.cohorts.pop(k, None)
+        return None
+
+    def cohort(self, k: int, params: list[Tensor]) -> Cohort | None:
+        """Those that step together in group `k`, where they are `params`."""
+        found = self.cohorts.get(k)
+        return found if found is not None and found.of(params) else None
+
+    def again(self, k: int) -> int | None:
+        """The next step number of group `k`, None where others have written to its numbers.
+
+        Its states must hold what they held.
+        """
+        cohort = self.cohorts[k]
+        if bool((cohort.steps == cohort.t).all()):
             cohort.t += 1
             cohort.steps += 1
             return cohort.t
-        self.cohorts.pop(k, None)
+        del self.cohorts[k]
         return None
 
     def take_back(self, k: int) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import is_, methodcaller
+from operator import is_
 from typing import Any, TypedDict
 
 import torch
@@ -19,6 +19,7 @@ from optimizers.numeric.codecs.plain import FP32
 from optimizers.numeric.codecs.rounding import DRAWN, REST, rounding_for
 from optimizers.numeric.codecs.table import codec_for, codec_named
 from optimizers.numeric.control.clipping import clip_factor
+from optimizers.numeric.counting import Cohort
 from optimizers.numeric.executors.batch import Batch, seed_of
 from optimizers.numeric.executors.choice import check_backend
 from optimizers.numeric.executors.running import run
@@ -43,7 +44,7 @@ class Options(TypedDict, total=False):
     clip_norm: float | None
 
 
-PLANNED = ("auto", "native", "triton")
+PLANNED = ("auto", "foreach", "native", "triton")
 """The values of `backend=` whose executors keep addresses from step to step."""
 
 
@@ -54,6 +55,9 @@ class _Plan:
     params: list[Tensor]
     states: list[dict[str, Any]]
     batch: Batch
+    cohort: Cohort | None
+    kept: Callable[[], bool]
+    """Whether the states hold what they held, their step numbers too where there is a cohort."""
 
     def fits(
         self, params: list[Tensor], grads: list[Tensor], state: Mapping[Tensor, Any], backend: str
@@ -62,18 +66,10 @@ class _Plan:
         known = self.batch.addresses
         if known is None or backend not in PLANNED or len(params) != len(self.params):
             return False
-        suffixes = self.batch.codec.suffixes
-        names = [kind.name + suffix for kind in self.batch.rule.states for suffix in suffixes]
-        columns = self.batch.stored
-        if self.batch.rests:
-            names.append(REST)
         return (
             all(map(is_, params, self.params))
             and all(map(is_, map(state.__getitem__, params), self.states))
-            and all(
-                all(map(is_, map(methodcaller("get", name), self.states), column))
-                for name, column in zip(names, columns, strict=True)
-            )
+            and self.kept()
             and known.hold(params, grads)
         )
 
@@ -201,6 +197,7 @@ class RuleOptimizer(Capturable):
             ran.append(run(self.backend, batch))
             place += len(bucket)
             if len(buckets) == 1 and batch.addresses is not None:
+                batch.grads = []
                 self._remember(bucket, batch)
         self.ran = tuple(sorted({*ran}))
 
@@ -227,8 +224,22 @@ class RuleOptimizer(Capturable):
                     m.p is m.tensor and local(m.p) is m.p and m.p.is_contiguous() for m in bucket
                 )
                 if real_and_dense:
-                    self._plans[k] = _Plan(params, [m.state for m in bucket], batch)
+                    self._plans[k] = self._plan(k, params, [m.state for m in bucket], batch)
                 return
+
+    def _plan(
+        self, k: int, params: list[Tensor], states: list[dict[str, Any]], batch: Batch
+    ) -> _Plan:
+        assert batch.addresses is not None
+        suffixes = batch.codec.suffixes
+        names = [kind.name + suffix for kind in batch.rule.states for suffix in suffixes]
+        if batch.rests:
+            names.append(REST)
+        columns = batch.stored
+        cohort = self._counts.cohort(k, params)
+        if cohort is not None:
+            names, columns = [*names, "step"], [*columns, cohort.held]
+        return _Plan(params, states, batch, cohort, batch.addresses.watch(states, names, columns))
 
     @override
     def planned(self, k: int, params: list[Tensor], grads: list[Tensor]) -> bool:
@@ -244,7 +255,11 @@ class RuleOptimizer(Capturable):
     def replay(self, k: int, group: Group, grads: list[Tensor]) -> None:
         plan = self._plans[k]
         batch, rule = plan.batch, self.rule(group)
-        t = self._counts.together(k, plan.params, plan.states) if self.counts else 2
+        t: int | None = 2
+        if plan.cohort is not None and self._counts.cohort(k, plan.params) is plan.cohort:
+            t = self._counts.again(k)
+        elif self.counts:
+            t = self._counts.together(k, plan.params, plan.states)
         if t is None or rule is not batch.rule:
             if self.counts and t is not None:  # taken back: `_members` counts the step
                 self._counts.take_back(k)
@@ -256,13 +271,11 @@ class RuleOptimizer(Capturable):
             drawn = int(plan.states[0][DRAWN]) + 1
             for state in plan.states:
                 state[DRAWN] = drawn
-        batch.scalars, batch.grads, batch.scale = (
-            rule.scalars(group, t),
-            grads,
-            self._scale(group, grads),
-        )
+        batch.scalars, batch.grads = rule.scalars(group, t), grads
+        batch.scale = self._scale(group, grads)
         batch.seed, batch.draw = seed_of(t if self.counts else drawn), seed_of(drawn)
-        run(self.backend, batch)
+        self.ran = (run(self.backend, batch),)
+        batch.grads = []  # theirs who own the parameters; a plan must not keep them
 
     def decoded(self, m: Member, name: str, group: Group) -> Tensor:
         """The state `name` of a member as numbers of the computing dtype."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import is_, methodcaller
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -35,6 +37,15 @@ class Addresses:
             and [g.shape for g in grads] == [p.shape for p in params]
             and all(map(Tensor.is_contiguous, grads))
             and all(map(Tensor.is_contiguous, params))
+        )
+
+    def watch(
+        self, dicts: list[dict[str, Any]], names: list[str], columns: list[list[Tensor]]
+    ) -> Callable[[], bool]:
+        """A question: whether `dicts` still hold, under each of `names`, the tensors of its column."""
+        return lambda: all(
+            all(map(is_, map(methodcaller("get", name), dicts), column))
+            for name, column in zip(names, columns, strict=True)
         )
 
 

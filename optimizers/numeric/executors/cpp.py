@@ -28,6 +28,9 @@ GROUPED = {"8bit": companding.GROUP, "8bit-dynamic": dynamic.BLOCK}
 UNIT = 1024
 """Elements that a thread takes at a time; groups divide it."""
 
+AHEAD = 256
+"""Bytes by which memory is fetched before it is computed on."""
+
 PREAMBLE = r"""
 #include <atomic>
 #include <cmath>
@@ -191,14 +194,27 @@ static inline void encode_unsigned(const T* value, uint8_t* code, int n, T scale
 }
 """
 
+# A line of the cache at a time, while lines further on are fetched: a processor that looks ahead by as many
+# instructions as it has room for would ask for few of them at once.
 SPAN = r"""
 static void span(const int64_t* table, int64_t tensors, int64_t i, int64_t first, int64_t last,
                  const double* h, uint64_t seed) {
 @POINTERS@
 @SCALARS@
-  for (int64_t j = first; j < last; ++j) {
+  const auto run = [&](int64_t from, int64_t to) __attribute__((always_inline)) {
+#pragma GCC ivdep
+#pragma GCC unroll 1
+    for (int64_t j = from; j < to; ++j) {
 @BODY@
+    }
+  };
+  constexpr int64_t LINE = 64 / sizeof(T);
+  int64_t at = first;
+  for (; at + LINE <= last; at += LINE) {
+@FETCHES@
+    run(at, at + LINE);
   }
+  run(at, last);
 }
 """
 
@@ -310,7 +326,8 @@ def source(
         "@SCALARS@": _indented(hs, 2),
         "@DECODE@": _indented(decode, 4),
         "@ENCODE@": _indented(encode, 4),
-        "@BODY@": _indented(body, 6 if grouped else 4),
+        "@FETCHES@": _indented([_fetched(name) for name, _ in rows], 4),
+        "@BODY@": _indented(body, 6),
         "@GROUP@": str(GROUPED.get(codec, 0)),
         "@UNIT@": str(UNIT),
         "@CODE@": "4" if p is torch.bfloat16 else "2",  # kDLBfloat, kDLFloat
@@ -358,6 +375,11 @@ def _map() -> dict[str, str]:
             ]
         found[f"@DECADES_{name}@"] = _indented(lines, 4)
     return found
+
+
+def _fetched(name: str) -> str:
+    written = int(name != "G")
+    return f"__builtin_prefetch(reinterpret_cast<const char*>({name} + at) + {AHEAD}, {written});"
 
 
 def _sign(state: State) -> str:

@@ -7,6 +7,7 @@ operation but the first then finds its operands there.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from optimizers.numeric.codecs.codec import computing_dtype
-from optimizers.numeric.executors.batch import Batch, Executor
+from optimizers.numeric.executors.batch import Addresses, Batch, Executor
 from optimizers.numeric.executors.plan import FRESH, Plan, planned
 
 __all__ = ["Foreach"]
@@ -78,10 +79,12 @@ class Foreach(Executor):
         dtype = computing_dtype(batch.params[0].dtype)
         own = batch.scale != 1.0 or any(g.dtype != dtype for g in batch.grads)
         plan = planned(batch.rule, len(batch.scalars), own_gradient=own)
-        scratch = _Scratch(dtype)
+        known = batch.addresses if isinstance(batch.addresses, _Known) else _Known.of(batch, dtype)
         for columns, first in _portions(batch):
-            scratch.begin(columns[0])
-            _step(plan, batch, columns, scratch, own=own, first=first)
+            known.scratch.begin(columns[0])
+            _step(plan, batch, columns, known.scratch, own=own, first=first)
+        if known.small:
+            batch.addresses = known
 
 
 def _step(
@@ -162,6 +165,21 @@ class _Scratch:
         pieces = torch.split(self._memory[k][:total], self._sizes)
         self._lists.append([x.view(s) for x, s in zip(pieces, self._shapes, strict=True)])
         return self._lists[k]
+
+
+@dataclass(slots=True)
+class _Known(Addresses):
+    """What few elements on a CPU keep for the next step: where they lie, and the scratch."""
+
+    scratch: _Scratch
+    small: bool
+
+    @classmethod
+    def of(cls, batch: Batch, dtype: torch.dtype) -> _Known:
+        sizes = [p.numel() for p in batch.params]
+        small = batch.params[0].device.type == "cpu" and sum(sizes) <= PORTION
+        places = [p.data_ptr() for p in batch.params] if small else []
+        return cls(places, sizes, [], _Scratch(dtype), small)
 
 
 def _portions(batch: Batch) -> Iterator[tuple[list[Column], int]]:

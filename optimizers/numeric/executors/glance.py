@@ -1,8 +1,9 @@
-"""Where tensors lie, read for many at once by compiled code.
+"""Where tensors lie and what dicts hold, read for many at once by compiled code.
 
 A step of many small tensors spends its time in Python, which asks each tensor for its address, size,
-dtype and layout. DLPack's C interface (version 1, `__dlpack_c_exchange_api__`, torch 2.10 and later)
-answers all of that in one call per tensor, from C++. Where torch does not offer it, Python asks.
+dtype and layout, and each tensor's dict of states for its entries. DLPack's C interface (version 1,
+`__dlpack_c_exchange_api__`, torch 2.10 and later) answers all about a tensor in one call, from C++, and a
+dict answers Python's own function of C. Where torch does not offer the interface, Python asks.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["GLANCE", "item", "reader"]
+__all__ = ["GLANCE", "entry", "item", "reader"]
 
 GLANCE = r"""
 struct Seen {  // DLTensor of DLPack 1
@@ -26,6 +27,8 @@ struct Seen {  // DLTensor of DLPack 1
 };
 using Reader = int (*)(void* tensor, Seen*);
 using Item = void* (*)(void* list, intptr_t);
+using Entry = void* (*)(void* dict, void* name);
+constexpr int64_t AHEAD = 8;  // objects that are fetched into the cache before they are read
 static inline bool plain(const Seen& x, int64_t numel) {
   if (x.device.type != 1 || x.dtype.lanes != 1 || x.offset) return false;
   if (x.dtype.code != @CODE@ || x.dtype.bits != @BITS@) return false;
@@ -52,8 +55,18 @@ extern "C" int64_t glance(Reader read, Item item, void* params, void* grads, int
   }
   return 1;
 }
+// Whether each dict still has, under each name, the object whose address is in the row of that name.
+extern "C" int64_t kept(Item item, Entry entry, void* dicts, void* names, const int64_t* held,
+                        int64_t count, int64_t tensors) {
+  for (int64_t i = 0; i < tensors; ++i) {
+    if (i + AHEAD < tensors) __builtin_prefetch(item(dicts, i + AHEAD));
+    for (int64_t k = 0; k < count; ++k)
+      if (int64_t(entry(item(dicts, i), item(names, k))) != held[k * tensors + i]) return 0;
+  }
+  return 1;
+}
 """
-"""C++ of the function `glance`, for a kernel's text; CODE and BITS are DLPack's of its dtype."""
+"""C++ of the functions `glance` and `kept`, for a kernel's text; CODE and BITS are DLPack's of its dtype."""
 
 
 class _Interface(ctypes.Structure):
@@ -75,6 +88,12 @@ class _Interface(ctypes.Structure):
 def item() -> int | None:
     """The address of Python's function that gives an item of a list."""
     return ctypes.cast(ctypes.pythonapi.PyList_GetItem, ctypes.c_void_p).value
+
+
+@cache
+def entry() -> int | None:
+    """The address of Python's function that gives what a dict holds under a name."""
+    return ctypes.cast(ctypes.pythonapi.PyDict_GetItem, ctypes.c_void_p).value
 
 
 @cache

@@ -15,6 +15,7 @@ import stat
 import subprocess
 import tempfile
 from array import array
+from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +26,7 @@ from typing_extensions import override
 
 from optimizers.numeric.executors.batch import Addresses, Batch, Executor
 from optimizers.numeric.executors.cpp import CTYPE, source
-from optimizers.numeric.executors.glance import item, reader
+from optimizers.numeric.executors.glance import entry, item, reader
 from optimizers.numeric.rules.rule import Rule
 from tracegraph.errors import MissingExtra
 
@@ -104,17 +105,18 @@ def _compiled(text: str) -> Path:
 
 
 class _Kernel:
-    """The compiled functions of one rule: `step`, and `glance`, which needs Python's lock."""
+    """The compiled functions of one rule: `step`; `glance` and `kept`, which need Python's lock."""
 
     def __init__(self, path: Path) -> None:
         pointer, number = ctypes.c_void_p, ctypes.c_int64
         self.step = ctypes.CDLL(str(path)).step
         self.step.argtypes = [pointer, pointer, number, pointer, ctypes.c_uint64, number]
         self.step.restype = None
-        self.glance = ctypes.PyDLL(str(path)).glance
-        lists = [ctypes.py_object] * 2
+        locked, lists = ctypes.PyDLL(str(path)), [ctypes.py_object] * 2
+        self.glance, self.kept = locked.glance, locked.kept
         self.glance.argtypes = [pointer, pointer, *lists, pointer, pointer, number]
-        self.glance.restype = number
+        self.kept.argtypes = [pointer, pointer, *lists, pointer, number, number]
+        self.glance.restype = self.kept.restype = number
 
 
 @lru_cache(maxsize=256)
@@ -156,6 +158,21 @@ class Table(Addresses):
             return False
         return found == 1
 
+    @override
+    def watch(
+        self, dicts: list[dict[str, Any]], names: list[str], columns: list[list[Tensor]]
+    ) -> Callable[[], bool]:
+        if reader() is None:
+            return super().watch(dicts, names, columns)
+        held = array("q", [id(x) for column in columns for x in column])
+        numbers = len(names), len(dicts)
+
+        def same() -> bool:
+            found: int = self.kernel.kept(item(), entry(), dicts, names, _address(held), *numbers)
+            return found == 1
+
+        return same
+
     def run(self, scalars: tuple[float, ...], scale: float, seed: int) -> None:
         """Do the step for all tensors."""
         h = array("d", (*scalars, scale))
@@ -182,7 +199,7 @@ class Native(Executor):
 
         Codecs that go by an element's place want them contiguous.
         """
-        if not batch.params or batch.addresses is not None:
+        if not batch.params or isinstance(batch.addresses, Table):
             return True
         p = batch.params[0]
         if p.device.type != "cpu" or p.dtype not in CTYPE:

@@ -260,7 +260,7 @@ class Triton(Executor):
     @override
     def takes(self, batch: Batch) -> bool:
         """Contiguous float32 or bfloat16 tensors, their gradients alike, at multiples of 16 bytes."""
-        if batch.addresses is not None:
+        if isinstance(batch.addresses, Launch):
             return all(g.data_ptr() % 16 == 0 for g in batch.grads)
         parts = [part for state in batch.states for part in state]
         return all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from optimizers.numeric.adam import AdamW
 from optimizers.numeric.executors import native
+from optimizers.numeric.executors.cpp import UNIT
 from optimizers.numeric.lion import Lion
 from optimizers.numeric.rule_optimizer import RuleOptimizer
 from optimizers.numeric.rules.rule import define
@@ -22,9 +24,9 @@ from optimizers.numeric.sgd import SGD
 pytestmark = pytest.mark.skipif(not native.available(), reason="there is no C++ compiler here")
 
 MAKE: dict[str, Callable[..., RuleOptimizer]] = {
-    "AdamW": lambda groups: AdamW(groups, backend="native"),
-    "SGD": lambda groups: SGD(groups, momentum=0.9, dampening=0.5, backend="native"),
-    "Lion": lambda groups: Lion(groups, backend="native"),
+    "AdamW": lambda groups, **o: AdamW(groups, backend="native", **o),
+    "SGD": lambda groups, **o: SGD(groups, momentum=0.9, dampening=0.5, backend="native", **o),
+    "Lion": lambda groups, **o: Lion(groups, backend="native", **o),
 }
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-5}
 SPECIAL = [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e-42, -1e-30, 1e12]
@@ -106,3 +108,30 @@ def test_native_is_the_definition_whatever_the_tensors(optimizer: str, data: st.
             inside = torch.zeros_like(base, dtype=torch.bool)
             inside.as_strided(p.shape, p.stride(), p.storage_offset()).fill_(True)
             assert torch.equal(p._base[~inside], base[~inside])  # what lies beside it stays
+
+
+@pytest.mark.parametrize("state", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("optimizer", MAKE)
+def test_an_element_steps_alike_wherever_it_stands(
+    optimizer: str, dtype: torch.dtype, state: str
+) -> None:
+    """Within a line of the cache, in what is left after the last, in a tensor of its own: to the bit."""
+    g = torch.Generator().manual_seed(3)
+    whole = torch.randn(2 * UNIT + 200, generator=g).to(dtype)
+    steps = [torch.randn(len(whole), generator=g).to(dtype) for _ in range(3)]
+    cuts = [0, 1, 3, 10, 25, 41, 72, 105, 200, UNIT + 207, len(whole)]
+    one = whole.clone().requires_grad_()
+    many = [whole[a:b].clone().requires_grad_() for a, b in pairwise(cuts)]
+    o, m = MAKE[optimizer]([one], state=state), MAKE[optimizer](many, state=state)
+    for step in steps:
+        one.grad = step.clone()
+        for p, (a, b) in zip(many, pairwise(cuts), strict=True):
+            p.grad = step[a:b].clone()
+        o.step()
+        m.step()
+    assert not torch.equal(one, whole)
+    assert torch.equal(one, torch.cat(many))
+    for kind in o.rule(o.param_groups[0]).states:
+        parts = [m.state[p][kind.name] for p in many]
+        assert torch.equal(o.state[one][kind.name], torch.cat(parts))

@@ -6,6 +6,7 @@ whose plan is dropped before every step, must do the same to the last bit.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ MAKE: dict[str, Callable[[Any], RuleOptimizer]] = {
     "Lion": lambda ps: Lion(ps, lr=0.1, weight_decay=0.1, backend="native"),
     "SGD": lambda ps: SGD(ps, lr=0.1, momentum=0.9, dampening=0.3, backend="native"),
     "plain SGD": lambda ps: SGD(ps, lr=0.1, backend="native"),
+    "AdamW by foreach": lambda ps: AdamW(ps, lr=0.1, backend="foreach"),
 }
 
 
@@ -145,10 +147,10 @@ def test_a_gradient_whose_memory_holds_its_opposite_is_read_as_it_is(beside: Any
         assert torch.allclose(p, -0.1 * p.grad.resolve_neg())
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
+@pytest.mark.parametrize("optimizer", ["AdamW", "SGD", "AdamW by foreach"])
 def test_a_changed_state_is_seen(optimizer: str) -> None:
     pair = Pair(optimizer)
-    name = "exp_avg" if optimizer == "AdamW" else "momentum_buffer"
+    name = "momentum_buffer" if optimizer == "SGD" else "exp_avg"
     for o, ps in zip((pair.one, pair.two), pair.both, strict=True):
         o.state[ps[0]][name] = torch.ones_like(ps[0])
     pair.step()
@@ -159,6 +161,21 @@ def test_a_changed_state_is_seen(optimizer: str) -> None:
         o.state[ps[1]].clear()  # begins anew
     pair.step()
     pair.step()
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "Lion", "AdamW by foreach"])
+def test_a_changed_step_number_is_seen(optimizer: str) -> None:
+    pair = Pair(optimizer)
+    for change in (
+        lambda state: state.update(step=torch.tensor(40.0)),
+        lambda state: state["step"].fill_(7.0),
+        lambda state: state.update(step=state["step"].clone()),
+        lambda state: state.pop("step"),  # begins anew
+    ):
+        for o, ps in zip((pair.one, pair.two), pair.both, strict=True):
+            change(o.state[ps[3]])
+        pair.step()
+        pair.step()
 
 
 @pytest.mark.parametrize("optimizer", MAKE)
@@ -197,3 +214,25 @@ def test_a_tensor_that_grew_or_shrank_under_its_plan_is_refused() -> None:
     p.grad = torch.ones(20, 30)
     with pytest.raises(ValueError, match="a parameter keeps its shape"):
         pair.one.step()
+
+
+@pytest.mark.parametrize("optimizer", MAKE)
+def test_a_plan_keeps_no_gradient_alive(optimizer: str) -> None:
+    """Gradients that are set to None give their memory back before the next ones are made."""
+    pair = Pair(optimizer)
+    for _ in range(2):
+        pair.step()
+        grads = [weakref.ref(p.grad) for p in pair.both[0] if p.grad is not None]
+        assert len(grads) == len(SHAPES)
+        pair.one.zero_grad()
+        assert all(grad() is None for grad in grads)
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "AdamW by foreach"])
+def test_a_plan_of_one_executor_is_not_taken_for_anothers(optimizer: str) -> None:
+    pair = Pair(optimizer)
+    for backend in ("foreach", "native", "eager", "auto", "native", "foreach"):
+        pair.one.backend = pair.two.backend = backend
+        pair.step()
+        pair.step()
+        assert pair.one.ran == pair.two.ran
