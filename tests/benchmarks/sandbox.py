@@ -70,9 +70,9 @@ def main() -> None:
     """Measure, and print a table."""
     array = np.random.default_rng(0).random(1_310_720)
     rows: list[tuple[str, float | None, list[float]]] = []
-    for what, goal, preload in (("start", 60.0, ()), ("start with numpy", 150.0, ("numpy",))):
+    for start, limit, preload in (("start", 60.0, ()), ("start with numpy", 150.0, ("numpy",))):
         started, bare = started_in(preload)
-        rows += [(what, goal, started), (f"  bare interpreter, {what}", None, bare)]
+        rows += [(start, limit, started), (f"  bare interpreter, {start}", None, bare)]
     with Sandbox(Policy(preload=("numpy",))) as box:
         box.call(SOURCE, "f", (1,), fresh=False)
         rows += [
