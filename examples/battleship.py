@@ -249,9 +249,7 @@ def synthesise(
         some = chance.sample(known, min(len(known), 48))
         for _, text in nearest(best[1], some, loss=misplaced, count=12, most=8_000):
             plan.parameter.assign(text, origin="optimizer")
-            with suppress(
-                Exception
-            ):  # code that is right for all that was shown may fail elsewhere
+            with suppress(Exception):  # what runs on all that was shown may fail elsewhere
                 best = max(best, (mean_share(games, *pair), text), key=lambda one: one[0])
         plan.parameter.assign(best[1], origin="optimizer")
         advance(f"round {number}: best so far {best[0]:.1%} of the fleet hit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ Example = tuple[Mapping[str, Any], Any]
 """The arguments of a call by name, and what it must return."""
 
 _CONSTANTS: Final = (bool, int, float, str)
+_TAKEN: Final = frozenset({"_", "math", *dir(builtins)})  # what is written may use these itself
 _GO_THROUGH: Final = frozenset({"all", "any", "join", "max", "min", "prod", "sorted", "sum"})
 
 
@@ -78,7 +80,8 @@ def _parts_of(node: ast.AST) -> tuple[int, str] | None:
     target = getattr(node, "target", None)
     if not isinstance(node, ast.For | ast.comprehension) or not isinstance(target, ast.Tuple):
         return None
-    names = [item.id for item in target.elts if isinstance(item, ast.Name) and item.id != "_"]
+    names = [item.id for item in target.elts if isinstance(item, ast.Name)]
+    names = [name for name in names if name not in _TAKEN]
     return (len(names), ", ".join(names)) if len({*names}) == len(target.elts) else None
 
 

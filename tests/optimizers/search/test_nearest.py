@@ -75,6 +75,16 @@ def test_long_lists_of_tuples_are_gone_through_by_the_names_of_their_parts() -> 
     assert "[n * price for n, price, late in orders]" in found
 
 
+def test_names_that_written_code_may_need_are_not_taken_from_the_function() -> None:
+    """``max`` and ``min`` of the text below would hide the functions of these names."""
+    text = "def f(ranges):\n    return [max for min, max in ranges]"
+    many = [[(1, 7), (5, 2)], [(3, 4), (9, 9), (8, 0)]]
+    known = [({"ranges": one}, [max(low, high) for low, high in one]) for one in many]
+    found = synthesized(text, known)
+    assert found is not None
+    assert compiled(found)([(2, 8), (6, 1)]) == [8, 6]
+
+
 def test_a_filter_over_pairs_keeps_pairs() -> None:
     many = [[(1, 2), (5, 4), (3, 9)], [(7, 5), (1, 2)], [(3, 3), (3, 4)]]
     known = [({"many": pairs}, [(x, y) for x, y in pairs if x < y]) for pairs in many]
