@@ -1,6 +1,8 @@
 """Learn to play battleship by changing the player's own code.
 
     python examples/battleship.py                      # no key needed: Evolve edits the code
+    python examples/battleship.py --blame              # and changes lines first whose shots miss
+    python examples/battleship.py --by synthesise      # no key either: new code, from what games show
     python examples/battleship.py --model gpt-4o-mini  # OptoPrime asks a model for new code
 
 A fleet hides on a board. Each turn the player's function `reason` gives every open square a number and
@@ -9,15 +11,16 @@ shoots near what is known already, from the top left. The score is the share of 
 with 24 shots at 64 squares, over several boards.
 
 Without a model, `reason` alone is changed, and its new code is made of expressions that it holds
-already, so it runs in place. What a model writes is not trusted: see ``--trust``.
+already or that stand in a table, so it runs in place. What a model writes is not trusted: see ``--trust``.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +29,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import tracegraph as tg
 from optimizers import Evolve, OptoPrime
-from optimizers.search import suspects
+from optimizers.search import examples_of, nearest, suspects
 
 SIZE = 8
 FLEET = (4, 3, 3, 2)
 SHOTS = 24
+STEPS = {"evolve": 160, "synthesise": 2}
+BOARDS = {"evolve": 12, "synthesise": 36}  # few candidates play, so each may play more
 OPEN, HIT, MISS = ".", "X", "o"
 
 Square = tuple[int, int]
@@ -172,7 +177,7 @@ def by_hand() -> tuple[Any, Any]:
     return plan, lambda squares, worth: squares[worth.index(max(worth))]
 
 
-# Two ways to improve the player
+# Three ways to improve the player
 
 Advance = Callable[[str], None]
 
@@ -188,11 +193,9 @@ def evolve(
 ) -> None:
     """Edit the code of `reason`, and keep what hits more; `act` stays, as it is hardly improved.
 
-    With `blame` the games are recorded, and lines that run where a board went worse than ever before are
-    changed first.
+    With `blame` the games are recorded, and lines are changed first that ran for shots which missed.
     """
     optimizer = Evolve(pair[0], seed=seed)
-    best = [0.0] * len(games)
     for step in range(1, steps + 1):
         (candidate,) = optimizer.ask()
         optimizer.apply(candidate)
@@ -203,15 +206,53 @@ def evolve(
             optimizer.tell(candidate, None, feedback=f"{type(error).__name__}: {error}")
             said = f"failed ({type(error).__name__})"
         else:
-            hit = [float(tg.unwrap(end)) for end in ends]
-            best = [max(both) for both in zip(best, hit, strict=True)]
-            runs = [(end, share >= top) for end, share, top in zip(ends, hit, best, strict=True)]
-            blamed = suspects(runs, optimizer.named_parameters) if blame else {}
-            share = sum(hit) / len(hit)
+            share = sum(float(tg.unwrap(end)) for end in ends) / len(ends)
+            marks = [mark for end in ends if blame for mark in end.parents]
+            runs = [(mark, mark.data == HIT) for mark in marks]
+            blamed = suspects(runs, optimizer.named_parameters)
             optimizer.tell(candidate, share, suspects=blamed)
             said = f"{share:.1%} of the fleet hit"
         advance(f"step {step}: {said}, best so far {optimizer.best_score:.1%}")
     optimizer.finish()
+
+
+def misplaced(worth: list[float], ships: list[bool]) -> float:
+    """The share of squares that were worth more than one with a ship; those worth the same count half.
+
+    Raises:
+        TypeError: a worth is no number.
+    """
+    order = sorted(float(number) for number in worth)
+    hidden = [w for w, ship in zip(worth, ships, strict=True) if ship]
+    below = sum(bisect_left(order, w) + bisect_right(order, w) for w in hidden) / 2
+    return 1 - below / (len(order) * len(hidden)) if hidden else 0.0
+
+
+def synthesise(
+    pair: tuple[Any, Any], games: list[Board], rounds: int, seed: int, advance: Advance
+) -> None:
+    """Write `reason` anew from what recorded games show once they are over: where the ships were.
+
+    No function fits that, so the nearest ones are asked for, and play. In the first round shots go
+    anywhere, as a player sees little of what he never tries; later rounds add the games of the best (S. Ross,
+    G. Gordon and J. A. Bagnell, "A reduction of imitation learning and structured prediction to no-regret
+    online learning", AISTATS 2011).
+    """
+    (plan, shoot), chance = pair, random.Random(seed)
+    known: list[Any] = []
+    best = (mean_share(games, *pair), plan.parameter.data)
+    for number in range(1, rounds + 1):
+        ends = shares(games, plan, shoot if number > 1 else tg.bundle(at_random(seed)[1]))
+        for board, end in zip(games, ends, strict=True):
+            for given, _ in examples_of([end], plan):
+                known.append((given, [square[:2] in board.ships for square in given["squares"]]))
+        some = chance.sample(known, min(len(known), 48))
+        for _, text in nearest(best[1], some, loss=misplaced, count=12, most=8_000):
+            plan.parameter.assign(text, origin="optimizer")
+            with suppress(Exception):  # what runs on all that was shown may fail elsewhere
+                best = max(best, (mean_share(games, *pair), text), key=lambda one: one[0])
+        plan.parameter.assign(best[1], origin="optimizer")
+        advance(f"round {number}: best so far {best[0]:.1%} of the fleet hit")
 
 
 def ask_model(
@@ -255,11 +296,11 @@ def main(arguments: list[str] | None = None, *, model: Any = None) -> float:
     """
     options = _options(arguments)
     model = model or options.model
-    steps = options.steps or (10 if model else 160)
-    count = 12
+    steps = options.steps or (10 if model else STEPS[options.by])
+    count, most = BOARDS[options.by], 48
     if options.quick:
-        steps, count = min(steps, 80), 4
-    games, fresh = boards(count, options.seed), boards(4 * count, options.seed + 1_000)
+        steps, count, most = min(steps, 80), count // 3, 16
+    games, fresh = boards(count, options.seed), boards(most, options.seed + 1_000)
     pair = player(trust=options.trust or model is None, profile=options.blame)
     console = Console()
     baselines = {
@@ -272,6 +313,8 @@ def main(arguments: list[str] | None = None, *, model: Any = None) -> float:
     with _progress(console, steps) as advance:
         if model:
             ask_model(pair, games, steps, model, advance)
+        elif options.by == "synthesise":
+            synthesise(pair, games, steps, options.seed, advance)
         else:
             evolve(pair, games, steps, options.seed, advance, blame=options.blame)
     after = mean_share(fresh, *pair)
@@ -301,11 +344,16 @@ def _progress(console: Console, steps: int) -> Iterator[Advance]:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", help="a model's name for litellm; without it, Evolve edits code")
-    parser.add_argument("--steps", type=int, help="how many (160, with a model 10)")
+    parser.add_argument("--model", help="a model's name for litellm, which then writes the code")
+    parser.add_argument(
+        "--by", choices=[*STEPS], default="evolve", help="how code changes without a model"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="how many (evolve 160, synthesise 2, with a model 10)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the boards and the search")
     parser.add_argument(
-        "--blame", action="store_true", help="change lines first that lost games ran"
+        "--blame", action="store_true", help="let evolve change lines first whose shots miss"
     )
     parser.add_argument("--quick", action="store_true", help="fewer steps and boards")
     parser.add_argument(
@@ -313,7 +361,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="run code that a model wrote in this process, not in the sandbox",
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.by == "synthesise" and (options.blame or options.model):
+        parser.error(
+            "--by synthesise asks no model and changes no lines: leave --model and --blame out"
+        )
+    return options
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Repair a function that fails some of its cases, and write another from examples; no key needed.
 
-    python examples/repair.py            # some seconds
-    python examples/repair.py --blind    # the same search without looking at failing lines
+    python examples/repair.py                  # some seconds
+    python examples/repair.py --blind          # the same search without looking at failing lines
+    python examples/repair.py --by synthesise  # written anew from its cases
 
 The function `middle` has a mistake. Each of its cases is run and recorded with the lines that it
 went through; lines that failing cases run, and passing ones do not, are changed first. `Evolve` tries
-such changes, made of the function's own expressions, until all cases pass.
+such changes, made of the function's own expressions, until all cases pass. Or its body is
+written anew from the cases alone, without a look at what was there.
 
 `shipping` has no body: it is written from what it must return for six parcels, and tried on
 others that were kept back.
@@ -100,6 +102,24 @@ def repair(console: Console, *, seed: int, steps: int, blind: bool = False) -> i
     return -1
 
 
+def rewrite(console: Console) -> int:
+    """Write `middle` anew from its cases; gives how many texts were tried, or -1 where none fits."""
+    function: Any = tg.bundle(trainable=True, trust=True)(middle)
+    cases = [(dict(zip("xyz", numbers, strict=True)), wanted) for numbers, wanted in CASES]
+    text = synthesized(function.parameter.data, cases)
+    if text is None:
+        console.print("no small function fits the cases")
+        return -1
+    function.parameter.assign(text, origin="optimizer")
+    _, failures = attempt(function)
+    console.print(
+        f"\n{len(CASES) - len(failures)} of {len(CASES)} cases pass:\n\n{text}",
+        highlight=False,
+        markup=False,
+    )
+    return -1 if failures else 1
+
+
 def _show_lines(
     console: Console, function: Any, failures: list[str], blamed: dict[str, dict[int, float]]
 ) -> None:
@@ -119,7 +139,9 @@ def write(console: Console) -> str | None:
     ]
     function: Any = tg.bundle(trainable=True)(shipping)
     text = synthesized(function.parameter.data, known)
-    console.print(f"\nshipping, from {len(known)} examples:\n\n{text}", highlight=False)
+    console.print(
+        f"\nshipping, from {len(known)} examples:\n\n{text}", highlight=False, markup=False
+    )
     if text is not None:
         function.parameter.assign(text)
         right = sum(function(*parcel).data == price(*parcel) for parcel in KEPT_BACK)
@@ -132,10 +154,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=0, help="of the search")
     parser.add_argument("--steps", type=int, default=600, help="candidates at most")
+    parser.add_argument(
+        "--by", choices=["evolve", "synthesise"], default="evolve", help="how `middle` is mended"
+    )
     parser.add_argument("--blind", action="store_true", help="do not look at failing lines")
     options = parser.parse_args(arguments)
     console = Console()
-    tried = repair(console, seed=options.seed, steps=options.steps, blind=options.blind)
+    if options.by == "synthesise":
+        tried = rewrite(console)
+    else:
+        tried = repair(console, seed=options.seed, steps=options.steps, blind=options.blind)
     write(console)
     return tried
 

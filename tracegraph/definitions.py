@@ -16,6 +16,7 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, final
 
+from tracegraph.held import is_written
 from tracegraph.source import (
     BadSource,
     Text,
@@ -46,7 +47,6 @@ _REFUSED = {
     "__getattribute__": "every access would go through the text, also that of the recorder",
     "__del__": "it would run at a moment that nobody chose",
 }
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
 
 
 class Around(NamedTuple):
@@ -59,6 +59,7 @@ class Around(NamedTuple):
         qualname: where it stands.
         whole: why the values of its objects are not in a ``__dict__`` that another class could share, or
             nothing: then methods work on the objects themselves.
+        slots: whether slots are all of the reason; their values can travel into the sandbox.
     """
 
     names: dict[str, Any]
@@ -66,6 +67,7 @@ class Around(NamedTuple):
     bases: tuple[Any, ...]
     qualname: str
     whole: str = ""
+    slots: bool = False
 
 
 class Member(NamedTuple):
@@ -217,7 +219,7 @@ class ClassSource(Text):
             text.rstrip() + "\n",
             entry=target.__name__,
             around=Around(
-                functions[0].__globals__, cells, bases, target.__qualname__, _whole(target)
+                functions[0].__globals__, cells, bases, target.__qualname__, *_whole(target)
             ),
             flags=future_flags(functions[0]),
         )
@@ -345,17 +347,22 @@ def has_metaclass(target: type) -> bool:
     return type(target) not in (type, abc.ABCMeta)
 
 
-def _whole(target: type) -> str:
-    """Why objects of a class are more than a ``__dict__`` that another class could share, or nothing."""
+def _whole(target: type) -> tuple[str, bool]:
+    """Why objects of a class are more than a ``__dict__`` that another class could share, or nothing.
+
+    And whether that is for slots alone.
+    """
     if has_metaclass(target):
-        return f"it is made by the metaclass {type(target).__name__}"
+        return f"it is made by the metaclass {type(target).__name__}", False
     if "__new__" in vars(target):
-        return "it has a __new__"
-    for base in target.__mro__[:-1]:
-        plain = base.__flags__ & _HEAP_TYPE or base.__module__ in ("typing", "_typing")
-        if not plain or vars(base).get("__slots__"):
-            return f"they keep values outside their __dict__, as {base.__qualname__} says"
-    return ""
+        return "it has a __new__", False
+    said = "they keep values outside their __dict__, as {} says"
+    bases = target.__mro__[:-1]
+    for base in bases:
+        if not (is_written(base) or base.__module__ in ("typing", "_typing")):
+            return said.format(base.__qualname__), False
+    slotted = next((base for base in bases if vars(base).get("__slots__")), None)
+    return ("", False) if slotted is None else (said.format(slotted.__qualname__), True)
 
 
 def class_statement(target: type) -> tuple[ast.ClassDef, list[str]]:

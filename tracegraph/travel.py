@@ -15,6 +15,7 @@ from typing import Any, final
 
 from tracegraph.companions import companions, written
 from tracegraph.errors import SandboxError
+from tracegraph.held import can_hold, drop, held, put
 from tracegraph.isolation import as_called, away, is_plain, names_around, prelude
 from tracegraph.node import Node, lower
 from tracegraph.profiling import way_of
@@ -70,9 +71,9 @@ class Traveller:
                 "(parameter.trust()) it runs here, and takes any object"
             ) from error
         except Exception as error:
-            held = listed(attributes(instance))  # a failed call left them as they were
-            if held and "marked" in error.__dict__:
-                error.__dict__["marked"] += f"\n{held}"
+            told = listed(attributes(instance))  # a failed call left them as they were
+            if told and "marked" in error.__dict__:
+                error.__dict__["marked"] += f"\n{told}"
             raise
         match told:
             case ("value" | "self" | "object" as kind, result, after):
@@ -83,7 +84,7 @@ class Traveller:
             result = self._object(result)
         if instance is not None:
             self._take(instance, sent, result if task == "make" else after)
-            if task == "make" and nodes:
+            if task == "make" and nodes and hasattr(instance, "__dict__"):
                 vars(instance)[_MADE_OF] = tuple(nodes)
         if task == "make":
             return None
@@ -91,10 +92,10 @@ class Traveller:
 
     def _values(self, instance: Any, nodes: list[Node[Any]]) -> dict[str, Any]:
         """The values of an object without nodes; those that are in it, or made it, are added."""
-        values = getattr(instance, "__dict__", {})
+        values = held(instance)
         nodes += values.get(_MADE_OF, ())
-        held = {k: v for k, v in values.items() if not k.startswith(_HELD)}
-        return dict(lower(held, "", nodes, []))
+        sent = {k: v for k, v in values.items() if not k.startswith(_HELD)}
+        return dict(lower(sent, "", nodes, []))
 
     def _packed(self, arg: Any, nodes: list[Node[Any]]) -> tuple[str, Any]:
         if type(arg) is self._kind:
@@ -104,7 +105,8 @@ class Traveller:
     def _object(self, values: Any) -> Any:
         self._check(values)
         twin: Any = object.__new__(self._kind)
-        vars(twin).update(values)
+        for name, value in values.items():
+            put(twin, name, value)
         return twin
 
     def _check(self, values: object) -> None:
@@ -112,6 +114,12 @@ class Traveller:
             isinstance(k, str) and not k.startswith(("__", _HELD)) for k in values
         ):
             raise SandboxError(f"the sandbox gave no values of a {self._kind.__name__}")
+        lost = [name for name in values if not can_hold(self._kind, name)]
+        if lost:
+            raise SandboxError(
+                f"the code gave an object of {self._kind.__name__} a value of the name {lost[0]!r}, for "
+                f"which its __slots__ have no place; hold it in one of the slots that there are"
+            )
 
     def _take(self, instance: Any, sent: Mapping[str, Any], values: Any) -> None:
         """Give an object the values that came back; what did not change stays the very object."""
@@ -120,16 +128,17 @@ class Traveller:
         gone = sent.keys() - values.keys()
         if not changed and not gone:
             return
-        held = vars(instance)
+        before = held(instance)
         for name in [*changed, *gone]:
-            if isinstance(held.get(name), Node):
+            if isinstance(before.get(name), Node):
                 raise SandboxError(
                     f"the code replaced {self._kind.__name__}.{name}, which is a node of this program; "
                     "code that is not trusted may only read it"
                 )
         for name in gone:
-            del held[name]
-        held.update(changed)
+            drop(instance, name)
+        for name, value in changed.items():
+            put(instance, name, value)
 
 
 def method_apart(
@@ -188,25 +197,43 @@ def actor(entry: str, way: str) -> str:
     result = _RESULTS[way].format("getattr(owner, name)(*args, **kwargs)")
     return f"""
 
+def _slots_of_{entry}(made):
+    members = [item for kind in type(made).__mro__[::-1] for item in vars(kind).items()]
+    return {{name: m for name, m in members if type(m).__name__ == "member_descriptor"}}
+
 def _object_of_{entry}(values):
     made = object.__new__({entry})
-    made.__dict__.update(values)
+    slots = _slots_of_{entry}(made)
+    for name, value in values.items():
+        if name in slots:
+            slots[name].__set__(made, value)
+        else:
+            made.__dict__[name] = value
     return made
+
+def _values_of_{entry}(made):
+    values = dict(getattr(made, "__dict__", {{}}))
+    for name, slot in _slots_of_{entry}(made).items():
+        try:
+            values[name] = slot.__get__(made)
+        except AttributeError:
+            pass
+    return values
 
 {word} _act_of_{entry}(task, name, values, args, kwargs):
     args = [_object_of_{entry}(v) if kind == "object" else v for kind, v in args]
     if task == "make":
-        return "value", {entry}(*args, **kwargs).__dict__, None
+        return "value", _values_of_{entry}({entry}(*args, **kwargs)), None
     owner = {entry} if values is None else _object_of_{entry}(values)
     if task == "call":
         result = {result}
     else:
         result = {{"get": getattr, "set": setattr, "delete": delattr}}[task](owner, name, *args)
-    after = None if values is None else owner.__dict__
+    after = None if values is None else _values_of_{entry}(owner)
     if result is owner:
         return "self", None, after
     if type(result) is {entry}:
-        return "object", result.__dict__, after
+        return "object", _values_of_{entry}(result), after
     return "value", result, after
 """
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tracegraph.failure import frame_of, masked
+from tracegraph.held import held
 from tracegraph.kinds import show
 
 __all__ = ["attributes", "listed", "variables"]
@@ -29,10 +30,10 @@ def variables(error: BaseException, code: types.CodeType | None) -> str:
 
 def attributes(instance: Any) -> dict[str, Any]:
     """The values that an object holds, by the names ``self.x`` that its methods have for them."""
-    held = getattr(instance, "__dict__", None)
-    if not isinstance(held, dict) or isinstance(instance, type):
+    if isinstance(instance, type):
         return {}
-    return {f"self.{name}": value for name, value in held.items() if not name.startswith("_")}
+    values = held(instance)
+    return {f"self.{name}": value for name, value in values.items() if not name.startswith("_")}
 
 
 def listed(values: Mapping[str, Any]) -> str:

@@ -119,8 +119,8 @@ class ClassCode:
                     "the text only (AllowedImports, MaxSize, ...)"
                 )
             return source.compile()
-        if self.source.around.whole:
-            raise SandboxError(self._stays())
+        if self.stays(self._target):
+            raise SandboxError(self._why_it_stays())
         twin = types.new_class(source.entry)
         code = ClassCode(twin, source, self._place, self._first)
         code.parameter = Parameter(text, name=source.entry)
@@ -163,16 +163,21 @@ class ClassCode:
 
     def is_whole(self, owner: Any) -> bool:
         """Whether methods work on an object itself, as its values cannot be shared with a view."""
-        kind = owner if isinstance(owner, type) else type(owner)
-        return bool(self.source.around.whole) or (
-            kind is not self._target and issubclass(kind, self._target)
-        )
+        return bool(self.source.around.whole) or self._is_heir(owner)
 
-    def _stays(self, owner: Any = None) -> str:
+    def stays(self, owner: Any) -> bool:
+        """Whether an object, or a class, cannot go into the sandbox: slots alone do not keep it."""
+        return self.is_whole(owner) and not (self.source.around.slots and not self._is_heir(owner))
+
+    def _is_heir(self, owner: Any) -> bool:
         kind = owner if isinstance(owner, type) else type(owner)
-        why = self.source.around.whole or (
-            f"{kind.__name__} derives from it, and what that changes would not go along"
-        )
+        return kind is not self._target and issubclass(kind, self._target)
+
+    def _why_it_stays(self, owner: Any = None) -> str:
+        kind = owner if isinstance(owner, type) else type(owner)
+        heir = f"{kind.__name__} derives from it, and what that changes would not go along"
+        around = self.source.around
+        why = heir if around.slots or not around.whole else around.whole
         entry = self.source.entry
         return (
             f"objects of {entry!r} cannot go into the sandbox: {why}; read the text, and call "
@@ -264,14 +269,14 @@ class ClassCode:
         bound = isinstance(first, classmethod)
         static = bound or isinstance(first, staticmethod)
         way = way_of(raw)
-        if self.source.around.whole:
-            raise SandboxError(self._stays())
+        if self.stays(self._target):
+            raise SandboxError(self._why_it_stays())
         act = self._act(text, way)
 
         def run(*args: Any, **kwargs: Any) -> Any:
             instance = None if static else args[0]
-            if args and not isinstance(first, staticmethod) and self.is_whole(args[0]):
-                raise SandboxError(self._stays(args[0]))
+            if args and not isinstance(first, staticmethod) and self.stays(args[0]):
+                raise SandboxError(self._why_it_stays(args[0]))
             given = args[1:] if bound or not static else args
             return act("make" if name == "__init__" else "call", name, instance, given, kwargs)
 
@@ -279,8 +284,8 @@ class ClassCode:
 
     def ask(self, task: str, name: str, instance: Any, *values: Any) -> Any:
         """Read, set or delete an attribute that is not a function, where the text may run."""
-        if instance is not None and self.is_whole(instance):
-            raise SandboxError(self._stays(instance))
+        if instance is not None and self.stays(instance):
+            raise SandboxError(self._why_it_stays(instance))
         return self._act(self.cell().data, "value")(task, name, instance, values, {})
 
     def _act(self, text: str, way: str) -> Callable[..., Any]:

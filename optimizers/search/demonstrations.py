@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from optimizers.search.synthesis import Example
+from optimizers.search.header import Example
 from tracegraph.bundle import Bundle
 from tracegraph.errors import OptimizerError
 from tracegraph.graph import Graph

@@ -7,7 +7,7 @@ all examples at once, and become the bodies and conditions of comprehensions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
@@ -18,11 +18,15 @@ __all__ = ["Budget", "Found", "Pool", "key_of"]
 
 _LONGEST: Final = 200  # of a text or list among the values: growth is no way to a small function
 _LARGEST: Final = 10**12
-_MOST_ITEMS: Final = 300
+_MOST_ITEMS: Final = 300  # of all examples' lists together, for what is found to be built upon
+_MOST_DISTINCT: Final = 1_000
 _MOST_SOURCES: Final = 12
 _SOURCE_SIZE: Final = 3
 _BODY_SIZE: Final = 5
 _BODIES: Final = 3_000
+_LAST_BODY_SIZE: Final = 7  # of lists that are an answer or nothing
+_LAST_BODIES: Final = 20_000
+_WORDS: Final = ("xyzuvw", "abcdef")
 _FLAT: Final = (bool, int, str, type(None))
 
 
@@ -48,6 +52,30 @@ class Found:
         return self.text if self.closed else f"({self.text})"
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A list that is gone through, and what is found of its items.
+
+    Items that are the same, and stand beside the same values of all other names, are one in `pool`.
+    """
+
+    found: Found
+    target: str
+    pool: Pool
+    items: tuple[Any, ...]
+    places: list[int]
+    counts: list[int]
+
+    @property
+    def many(self) -> bool:
+        """Whether what is found of the items is an answer or nothing, and not built upon."""
+        return len(self.items) > _MOST_ITEMS
+
+    def lists(self, values: Sequence[Any]) -> tuple[list[Any], ...]:
+        """One list for each example, from the values for each item of the pool."""
+        return _cut([values[place] for place in self.places], self.counts)
+
+
 class Pool:
     """The expressions found so far: of those with the same values, the first.
 
@@ -57,6 +85,8 @@ class Pool:
         most: how many are kept.
         wanted: values; `answer` is the first expression that has them.
         depth: how many comprehensions may stand in each other.
+        judge: called with each expression that is found.
+        unpacked: the names of the parts of an item, for items that are tuples of so many.
     """
 
     def __init__(
@@ -67,13 +97,16 @@ class Pool:
         most: int,
         wanted: tuple[Any, ...] | None = None,
         depth: int = 1,
+        judge: Callable[[Found], None] | None = None,
+        unpacked: Mapping[int, str] | None = None,
     ) -> None:
         self._budget, self._most, self._depth = budget, most, depth
         self._wanted = None if wanted is None else key_of(wanted)
         self._results = wanted
         self._by_size: dict[tuple[int, type], list[Found]] = {}
         self._seen: set[Any] = set()
-        self._inner: dict[str, tuple[Found, Pool, list[int]]] = {}
+        self._judge, self._unpacked = judge, dict(unpacked or {})
+        self._inner: dict[str, _Source] = {}
         self._names = {name for name, _ in seeds}
         self.leaves: list[Found] = []
         self.answer: Found | None = None
@@ -103,9 +136,27 @@ class Pool:
         self._by_size.setdefault((size, kind), []).append(found)
         if key == self._wanted and self.answer is None:
             self.answer = found
+        if self._judge is not None:
+            self._judge(found)
+
+    def _offer(self, found: Found) -> None:
+        """Take an expression for the answer, if it is one; it is not built upon."""
+        wanted = self._results
+        if (
+            wanted is not None
+            and self.answer is None
+            and key_of(found.values[:1]) == key_of(wanted[:1])
+        ):
+            self.answer = found if key_of(found.values) == self._wanted else None
+        if self._judge is not None:
+            self._judge(found)
 
     def grow(self, size: int) -> None:
-        """Add the expressions of this size."""
+        """Add the expressions of this size; what goes through long lists first: each costs much."""
+        if self._depth:
+            if size == 2:
+                self._add_sources(1)
+            self._go_through(size, many=True)
         for operation in OPERATIONS:
             for parts in self._parts(operation, size - 1):
                 if self.answer or self.full:
@@ -113,9 +164,7 @@ class Pool:
                 self._budget.left -= 1
                 self._apply(operation, parts, size)
         if self._depth:
-            if size == 2:
-                self._add_sources(1)
-            self._go_through(size)
+            self._go_through(size, many=False)
             self._add_sources(size)
 
     def _apply(self, operation: Operation, parts: tuple[Found, ...], size: int) -> None:
@@ -180,40 +229,48 @@ class Pool:
 
     # Comprehensions
 
-    def _go_through(self, size: int) -> None:
-        """Add the comprehensions of this size: of an item's expressions, over each source."""
-        for source, pool, counts in self._inner.values():
-            inner = size - source.size
-            if not 1 <= inner <= _BODY_SIZE:
+    def _go_through(self, size: int, *, many: bool) -> None:
+        """Add the comprehensions of this size: of an item's expressions, over each such source."""
+        for source in self._inner.values():
+            inner = size - source.found.size
+            if source.many is not many or not 1 <= inner <= (
+                _LAST_BODY_SIZE if source.many else _BODY_SIZE
+            ):
                 continue
-            if inner > 1 and not pool.full:
-                pool.grow(inner)
-            item = Found(pool.item, True, 1, ())
+            if inner > 1 and not source.pool.full:
+                source.pool.grow(inner)
             for kind in KINDS_OF_VALUES:
-                for body in pool._of(inner, (kind,)):
+                for body in source.pool._of(inner, (kind,)):
                     if self.answer or self.full:
                         return
                     self._budget.left -= 1
-                    lists = _cut(body.values, counts)
-                    self.add("[{0} for {1} in {2}]", (body, item, source), True, size, lists)
-                    if kind is bool:
-                        kept = zip(lists, _cut(pool.items, counts), strict=True)
-                        values = tuple(
-                            [v for yes, v in zip(one, items, strict=True) if yes]
-                            for one, items in kept
-                        )
-                        form = "[{1} for {1} in {2} if {0}]"
-                        self.add(form, (body, item, source), True, size, values)
+                    self._add_comprehension(source, body, size)
+                    if kind is bool and not many:
+                        self._add_filter(source, body, size)
 
-    item = "x"
-    items: tuple[Any, ...] = ()
+    def _add_comprehension(self, source: _Source, body: Found, size: int) -> None:
+        parts = body, Found(source.target, True, 1, ()), source.found
+        form, lists = "[{0} for {1} in {2}]", source.lists(body.values)
+        if source.many:
+            text = form.format(*(part.inside for part in parts))
+            self._offer(Found(text, True, size, lists))
+        else:
+            self.add(form, parts, True, size, lists)
+
+    def _add_filter(self, source: _Source, condition: Found, size: int) -> None:
+        kept = zip(source.lists(condition.values), _cut(source.items, source.counts), strict=True)
+        values = tuple([v for yes, v in zip(one, items, strict=True) if yes] for one, items in kept)
+        target = Found(source.target, True, 1, ())
+        item = Found(source.target, "," not in source.target, 1, ())
+        parts = condition, target, source.found, item
+        self.add("[{3} for {1} in {2} if {0}]", parts, True, size, values)
 
     def _add_sources(self, size: int) -> None:
         """Begin to go through the lists and texts that were found at this size, and pairs of lists."""
         if size > _SOURCE_SIZE:
             return
         for found in self._of(size, (list, tuple, str)):
-            self._add_source(found, found.values, "x", "y")
+            self._add_source(found, found.values)
         lists = [*self._of(1, (list, tuple))]
         if size == 2:
             for a, b in product(lists, lists):
@@ -223,28 +280,61 @@ class Pool:
                     pairs = tuple(
                         [*zip(x, y, strict=True)] for x, y in zip(a.values, b.values, strict=True)
                     )
-                    both = Found(f"zip({a.text}, {b.text})", True, 2, pairs)
-                    self._add_source(both, pairs, "x, y")
+                    self._add_parts(Found(f"zip({a.text}, {b.text})", True, 2, pairs), 2)
 
-    def _add_source(self, found: Found, values: Sequence[Any], *names: str) -> None:
-        counts = [len(value) for value in values]
-        items = tuple(item for value in values for item in value)
-        if len(self._inner) >= _MOST_SOURCES or not 0 < len(items) <= _MOST_ITEMS:
+    def _add_source(self, found: Found, values: Sequence[Any]) -> None:
+        """Go through a list; one of tuples that are all as long by the names of their parts, too.
+
+        A long list is gone through as it is given, and in one way, as each way costs as much again.
+        """
+        many = sum(map(len, values)) > _MOST_ITEMS
+        if many and found.size > 1:
             return
-        name = next((n for n in names if not self._names & set(n.split(", "))), None)
-        if name is None:
+        lengths = {len(item) if type(item) is tuple else 0 for value in values for item in value}
+        if len(lengths) == 1 and 2 <= max(lengths) <= len(_WORDS[0]):
+            self._add_parts(found, *lengths)
+            if many:
+                return
+        name = next((word for word in ("x", "y") if word not in self._names), None)
+        if name is not None:
+            self._enter(found, name, lambda item: (item,))
+
+    def _add_parts(self, found: Found, length: int) -> None:
+        """Go through a list of tuples of this length."""
+        known = self._unpacked.get(length)
+        targets = [*filter(None, [known]), *(", ".join(words[:length]) for words in _WORDS)]
+        target = next((one for one in targets if not self._names & set(one.split(", "))), None)
+        if target is not None:
+            self._enter(found, target, tuple)
+
+    def _enter(self, found: Found, target: str, parts: Callable[[Any], tuple[Any, ...]]) -> None:
+        """Begin with the expressions of an item, whose `parts` have the names of the target."""
+        counts = [len(value) for value in found.values]
+        items = tuple(item for value in found.values for item in value)
+        if len(self._inner) >= _MOST_SOURCES or not items:
             return
-        seeds: list[tuple[str, Sequence[Any]]] = []
-        words = name.split(", ")
-        for place, word in enumerate(words):
-            seeds.append((word, items if len(words) == 1 else [item[place] for item in items]))
-        for one in self.everything():
-            if one.size == 1:
-                repeated = [v for v, n in zip(one.values, counts, strict=True) for _ in range(n)]
-                seeds.append((one.text, repeated))
-        pool = Pool(seeds, self._budget, most=_BODIES, depth=self._depth - 1)
-        pool.item, pool.items = name, items
-        self._inner[found.text] = found, pool, counts
+        around = [one for one in self.everything() if one.size == 1]
+        if len(items) > _MOST_ITEMS:
+            around = [one for one in around if type(one.values[0]) not in (list, tuple)]
+        beside = [[one.values[n] for one in around] for n in range(len(counts))]
+        rows = [
+            (*parts(item), *beside[n]) for n, value in enumerate(found.values) for item in value
+        ]
+        distinct: dict[Any, tuple[int, tuple[Any, ...]]] = {}
+        places = [distinct.setdefault(key_of(row), (len(distinct), row))[0] for row in rows]
+        if len(distinct) > _MOST_DISTINCT:
+            return
+        names = [*target.split(", "), *(one.text for one in around)]
+        columns = zip(*(row for _, row in distinct.values()), strict=True)
+        many = len(items) > _MOST_ITEMS
+        pool = Pool(
+            [*zip(names, columns, strict=True)],
+            self._budget,
+            most=_LAST_BODIES if many else _BODIES,
+            depth=self._depth - 1,
+        )
+        text = f"{found.text} by {target}"
+        self._inner[text] = _Source(found, target, pool, items, places, counts)
 
 
 class Failed:

@@ -10,29 +10,24 @@ A. Radhakrishna and A. Udupa, "Scaling enumerative program synthesis via divide 
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from optimizers.search.decisions import decided
+from optimizers.search.header import Example, Header, tidied
 from optimizers.search.pool import Budget, Found, Pool
 from tracegraph.errors import OptimizerError
-from tracegraph.kinds import show
-from tracegraph.parsing import expression_of, tree_of
 
-__all__ = ["Example", "expression_for", "synthesized"]
-
-Example = tuple[Mapping[str, Any], Any]
-"""The arguments of a call by name, and what it must return."""
+__all__ = ["Example", "expression_for", "seeds_of", "synthesized"]
 
 _MOST: Final = 500_000
 _KEPT: Final = 60_000
 _DEEPEST: Final = 14
 _SIZE_OF_CHOICE: Final = 1.75  # of a choice, relative to the expressions that were tried
 _SIZE_PER_EXAMPLE: Final = 2.3  # many examples justify a larger one
+_SIZE_OF_MANY: Final = 2.5  # which is still no larger than this, relative to what was tried
 _MANY: Final = 6
-_GO_THROUGH: Final = frozenset({"all", "any", "join", "max", "min", "prod", "sorted", "sum"})
-_CONSTANTS: Final = (bool, int, float, str)
+_LISTED: Final = (int, float, str)
 
 
 def synthesized(
@@ -59,92 +54,69 @@ def synthesized(
     def shipping(weight, express):
         return weight + (weight + 4) if express else 4
     """
-    tree = tree_of(text)
-    functions = [item for item in tree.body if isinstance(item, ast.FunctionDef)]
-    if len(functions) != 1:
-        raise OptimizerError(
-            f"a body is found for one plain function, and the text defines {len(functions)}: "
-            f"{show(text, 80)}"
-        )
-    (function,) = functions
-    names = [item.arg for item in ast.walk(function.args) if isinstance(item, ast.arg)]
-    known = list(examples)
-    for arguments, _ in known:
-        if not set(arguments) <= set(names):
-            raise OptimizerError(
-                f"an example gives {', '.join(sorted(arguments))}, and the parameters of "
-                f"{function.name} are {', '.join(names)}"
-            )
-    nodes = [node for item in function.body for node in ast.walk(item)]
-    own = [n.value for n in nodes if isinstance(n, ast.Constant) and type(n.value) in _CONSTANTS]
-    found = expression_for(known, constants=[*constants, *own], most=most)
-    if found is None:
-        return None
-    documented = ast.get_docstring(function) is not None
-    needs = "import math\n" if "math." in found else ""
-    body = tree_of(f"{needs}return {found}").body
-    function.body = [*function.body[:1], *body] if documented else body
-    return ast.unparse(ast.fix_missing_locations(tree))
+    header = Header(text)
+    known = header.checked(examples)
+    found = expression_for(
+        known, constants=[*constants, *header.constants], most=most, unpacked=header.unpacked
+    )
+    return None if found is None else header.returning(found)
 
 
 def expression_for(
-    examples: Iterable[Example], *, constants: Iterable[Any] = (), most: int = _MOST
+    examples: Iterable[Example],
+    *,
+    constants: Iterable[Any] = (),
+    most: int = _MOST,
+    unpacked: Mapping[int, str] | None = None,
 ) -> str | None:
     """The smallest expression that was found to fit all the examples, or None; it may use `math`.
+
+    Args:
+        examples: as for `synthesized`.
+        constants: values to build from, besides 0, 1 and 2.
+        most: how many expressions are tried before giving up.
+        unpacked: the names for the parts of tuples that are gone through, by how many they are.
 
     >>> expression_for([({"x": 3}, 9), ({"x": 4}, 16)])
     'x * x'
     """
     known = list(examples)
-    if not known:
-        raise OptimizerError("a function is written from examples, and there are none")
     wanted = tuple(result for _, result in known)
-    seeds: list[tuple[str, list[Any]]] = [
-        (name, [arguments[name] for arguments, _ in known])
-        for name in known[0][0]
-        if all(name in arguments for arguments, _ in known)
-    ]
-    twice = [v for n, v in enumerate(wanted) if type(v) in (int, str) and v in wanted[:n]]
-    texts = ("", " ") if "'" in repr(known) else ()
-    for value in (*constants, 0, 1, 2, *texts, *twice):
-        seeds.append((repr(value), [value] * len(known)))
-    pool = Pool(seeds, Budget(most), most=_KEPT, wanted=wanted)
+    seeds = seeds_of(known, constants)
+    pool = Pool(seeds, Budget(most), most=_KEPT, wanted=wanted, unpacked=unpacked)
     for value in (True, False):
         pool.leaves.append(Found(repr(value), True, 1, (value,) * len(known)))
     enough = _SIZE_PER_EXAMPLE * len(known) if len(known) >= _MANY else 0
     for size in range(2, _DEEPEST):
         pool.grow(size)
-        bound = max(_SIZE_OF_CHOICE * size, enough)
+        bound = max(_SIZE_OF_CHOICE * size, min(enough, _SIZE_OF_MANY * size))
         found = pool.answer.text if pool.answer is not None else decided(pool, wanted, int(bound))
         if found or pool.full:
-            return _tidied(found) if found else None
+            return tidied(found) if found else None
     return None
 
 
-class _Plain(ast.NodeTransformer):
-    """Writes what is gone through once without making a list of it first."""
+def seeds_of(known: list[Example], constants: Iterable[Any]) -> list[tuple[str, list[Any]]]:
+    """What expressions begin with: the parameters, constants, and parameters of one type as a list.
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        self.generic_visit(node)
-        name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-        if name in _GO_THROUGH and len(node.args) == 1:
-            node.args = [_unlisted(node.args[0])]
-        return node
-
-    def visit_comprehension(self, node: ast.comprehension) -> ast.AST:
-        self.generic_visit(node)
-        node.iter = _unlisted(node.iter)
-        return node
-
-
-def _unlisted(node: ast.expr) -> ast.expr:
-    if isinstance(node, ast.ListComp):
-        return ast.GeneratorExp(node.elt, node.generators)
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "list":
-        return node.args[0]
-    return node
-
-
-def _tidied(found: str) -> str:
-    tree = _Plain().visit(expression_of(found))
-    return ast.unparse(ast.fix_missing_locations(tree))
+    Raises:
+        OptimizerError: there are no examples.
+    """
+    if not known:
+        raise OptimizerError("a function is written from examples, and there are none")
+    wanted = [result for _, result in known]
+    seeds: list[tuple[str, list[Any]]] = [
+        (name, [arguments[name] for arguments, _ in known])
+        for name in known[0][0]
+        if all(name in arguments for arguments, _ in known)
+    ]
+    for kind in _LISTED:
+        alike = [seed for seed in seeds if all(type(value) is kind for value in seed[1])]
+        if len(alike) > 2:
+            listed = [[*row] for row in zip(*(values for _, values in alike), strict=True)]
+            seeds.append((f"[{', '.join(name for name, _ in alike)}]", listed))
+    twice = [v for n, v in enumerate(wanted) if type(v) in (int, str) and v in wanted[:n]]
+    texts = ("", " ") if "'" in repr(known) else ()
+    for value in (*constants, 0, 1, 2, *texts, *twice):
+        seeds.append((repr(value), [value] * len(known)))
+    return seeds

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,24 +19,33 @@ SOURCE = "def f(x):\n    return x\n"
 CANDIDATES, EXAMPLES = 100, 10
 
 
-def times(action: Callable[[], object], repeats: int) -> list[float]:
-    """Seconds of each of `repeats` runs."""
+def times(action: Callable[[], object], repeats: int, *, pause: float = 0.0) -> list[float]:
+    """Seconds of each of `repeats` runs, each after a pause that does not count."""
     taken = []
     for _ in range(repeats):
+        time.sleep(pause)
         began = time.perf_counter()
         action()
         taken.append(time.perf_counter() - began)
     return taken
 
 
-def started_in(preload: tuple[str, ...]) -> list[float]:
-    """Seconds until the walls are up."""
-    taken = []
+def started_in(preload: tuple[str, ...]) -> tuple[list[float], list[float]]:
+    """Seconds until the walls are up, and until a bare interpreter has imported the same, in turns."""
+    taken, bare = [], []
+    command = [
+        sys.executable,
+        "-I",
+        "-c",
+        "\n".join(f"import {name}" for name in preload) or "pass",
+    ]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     for _ in range(7):
         box = Sandbox(Policy(preload=preload))
         taken += times(lambda: box.layers, 1)  # noqa: B023
         box.close()
-    return taken
+        bare += times(lambda: subprocess.run(command, check=True, env=one_thread), 1)
+    return taken, bare
 
 
 def candidates(box: Sandbox) -> None:
@@ -58,14 +69,19 @@ def hanging() -> None:
 def main() -> None:
     """Measure, and print a table."""
     array = np.random.default_rng(0).random(1_310_720)
-    rows = [
-        ("start", 60.0, started_in(())),
-        ("start with numpy", 150.0, started_in(("numpy",))),
-    ]
+    rows: list[tuple[str, float | None, list[float]]] = []
+    for start, limit, preload in (("start", 60.0, ()), ("start with numpy", 150.0, ("numpy",))):
+        started, bare = started_in(preload)
+        rows += [(start, limit, started), (f"  bare interpreter, {start}", None, bare)]
     with Sandbox(Policy(preload=("numpy",))) as box:
         box.call(SOURCE, "f", (1,), fresh=False)
         rows += [
             ("call, fresh child", 5.0, times(lambda: box.call(SOURCE, "f", (1,)), 200)),
+            (
+                "  30 ms after the last",
+                None,
+                times(lambda: box.call(SOURCE, "f", (1,)), 100, pause=0.03),
+            ),
             (
                 "call, kept child",
                 0.1,
@@ -83,7 +99,8 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; milliseconds")
     print(f"{'what':44}{'goal':>8}{'median':>10}{'best':>10}")
     for what, goal, taken in rows:
-        print(f"{what:44}{goal:8.1f}{1e3 * statistics.median(taken):10.2f}{1e3 * min(taken):10.2f}")
+        aim = "" if goal is None else f"{goal:.1f}"
+        print(f"{what:44}{aim:>8}{1e3 * statistics.median(taken):10.2f}{1e3 * min(taken):10.2f}")
 
 
 if __name__ == "__main__":
