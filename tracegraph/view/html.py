@@ -33,6 +33,7 @@ from tracegraph.writing import write_whole
 
 __all__ = ["html", "write_html"]
 
+_SCRIPTS = ("elements.js", "charts.js", "texts.js", "overview.js", "viewer.js")
 _END = re.compile(r"<(?=/?script|!)", re.IGNORECASE)
 _TITLE, _WORDS, _LONGEST = 200, 8_000, 100_000
 
@@ -66,7 +67,7 @@ def html(page: Page, *, words: int = _WORDS) -> str:
     """
     if not 1 <= words <= _LONGEST:
         raise PictureError(f"words must lie between 1 and {_LONGEST:,} characters, got {words}")
-    script, style = _part("viewer.js"), STYLE + _part("viewer.css")
+    script, style = "".join(map(_part, _SCRIPTS)), STYLE + _part("viewer.css")
     frames = page.frames if page.candidates is None else (*page.frames, page.candidates)
     roots = dict.fromkeys(frame.picture for frame in frames)
     pictures = [picture for root in roots for picture in root.whole()]
