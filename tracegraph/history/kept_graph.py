@@ -20,6 +20,7 @@ class KeptNode:
 
     Of a call it is known when it `began` (seconds since 1970) and how many `seconds` it took, the
     calls inside it included; and the tokens and dollars of the questions to models in it, if any.
+    Operators, as in ``x + y``, are not timed.
     """
 
     number: int
@@ -38,9 +39,10 @@ class KeptNode:
 
     @property
     def spent(self) -> dict[str, str]:
-        """What it took, in words."""
+        """What it took, in words; of operators, which are not timed, it says so."""
+        untimed = "" if self.op is None else "not timed"
         facts = {
-            "time": "" if self.seconds is None else duration(self.seconds),
+            "time": untimed if self.seconds is None else duration(self.seconds),
             "tokens": tokens(self.tokens_in, self.tokens_out),
             "cost": "" if self.cost is None else f"${self.cost:.6g}",
         }
