@@ -39,7 +39,7 @@ def list_runs(
     if in_json:
         as_json([_listed(run) for run in found])
         return
-    table(*runs_rows(found))
+    table(*runs_rows(found), elastic=[1])
 
 
 @app.command("show", epilog="Example: tracegraph runs show first-try --step 3")
@@ -68,7 +68,7 @@ def show_run(
         if value:
             typer.echo(f"{name}: {one_line(json.dumps(value))}")
     typer.echo("")
-    table(*steps_rows(steps))
+    table(*steps_rows(steps), elastic=[6])
     for name, value in values.items():
         typer.echo(f"\n{one_line(name)} ({value.kind}, version {value.version}, {value.origin}):")
         typer.echo(plain(shown(value.value)))
@@ -103,7 +103,8 @@ def compare(one: RunName, other: RunName, store: Store = None, in_json: AsJson =
     names = [k for k in facts[0] if facts[0][k] != facts[1].get(k) or k in ("best_score", "steps")]
     table(
         ["", f"run {left.id}", f"run {right.id}"],
-        [[name, *(one_line(shown(f.get(name)))[:60] for f in facts)] for name in names],
+        [[name, *(one_line(shown(f.get(name))) for f in facts)] for name in names],
+        elastic=[1, 2],
     )
     for difference in changed:
         typer.echo(f"\n{plain(difference.text)}")

@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 Rows = tuple[list[str], list[list[str]]]
-_NAME, _NOTE = 28, 60  # cells of a terminal
+_CELLS = 1_000  # of a terminal, for a name or a note: no terminal is wider
 
 
 def runs_rows(runs: Sequence[Any]) -> Rows:
@@ -29,7 +29,7 @@ def runs_rows(runs: Sequence[Any]) -> Rows:
     for run in runs:
         facts = run.summary
         rows.append([
-            str(run.id), fit(one_line(run.name), _NAME), run.status, when(run.created), str(facts["steps"]),
+            str(run.id), fit(one_line(run.name), _CELLS), run.status, when(run.created), str(facts["steps"]),
             number(facts["best_score"]), money(facts["cost"]),
         ])  # fmt: skip
     return ["run", "name", "status", "began", "steps", "best", "cost"], rows
@@ -41,7 +41,7 @@ def steps_rows(steps: Sequence[Any]) -> Rows:
         ["step", "score", "changes", "rejected", "seconds", "cost", "note"],
         [
             [str(s.number), number(s.score), str(s.changes), str(s.rejections), number(s.seconds),
-             money(s.cost), fit(one_line(s.note), _NOTE)]
+             money(s.cost), fit(one_line(s.note), _CELLS)]
             for s in steps
         ],
     )  # fmt: skip
