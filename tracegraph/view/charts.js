@@ -36,9 +36,9 @@ function scatter({ x: across, y: up, points }, act) {
   if (!points.length) return [];
   const range = (at) => { const all = points.map((p) => p[at]); return [Math.min(...all), Math.max(...all)]; };
   const [x0, x1] = range(1), [y0, y1] = range(2), best = points.filter((p) => p[3]).sort((a, b) => a[1] - b[1] || b[2] - a[2]);
-  const px = (value) => 16 + (368 * (value - x0)) / (x1 - x0 || 1), py = (value) => 196 - (176 * (value - y0)) / (y1 - y0 || 1);
-  const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 226", role: "img", "aria-label": `Pareto front of ${across} and ${up}: ${best.map((p) => `${p[0]} (${short(p[1])}, ${short(p[2])})`).join("; ").slice(0, 2000)}` });
-  chart.append(drawn("path", { class: "axis", d: "M12 204.5H388M12.5 12V204" }));
+  const px = (value) => 16 + (368 * (value - x0)) / (x1 - x0 || 1), py = (value) => 212 - (176 * (value - y0)) / (y1 - y0 || 1);
+  const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 242", role: "img", "aria-label": `Pareto front of ${across} and ${up}: ${best.map((p) => `${p[0]} (${short(p[1])}, ${short(p[2])})`).join("; ").slice(0, 2000)}` });
+  chart.append(drawn("path", { class: "axis", d: "M12 220.5H388M12.5 28V220" }));
   if (best.length > 1) chart.append(drawn("path", { class: "line", d: "M" + best.map((p) => `${px(p[1]).toFixed(1)} ${py(p[2]).toFixed(1)}`).join("L") }));
   for (const [name, a, b, ahead] of points) { // squares are on the front, circles are not
     const onclick = () => act(name);
@@ -46,6 +46,6 @@ function scatter({ x: across, y: up, points }, act) {
     dot.append(titled(`${name}: ${across} ${short(a)}, ${up} ${short(b)}${ahead ? ", on the front" : ""}`));
     chart.append(dot);
   }
-  chart.append(words(16, 219, `${across}: ${short(x0)} … ${short(x1)}`), words(20, 20, `${up}: ${short(y0)} … ${short(y1)}`), words(388, 219, "■ on the front", "end"));
+  chart.append(words(16, 235, `${across}: ${short(x0)} … ${short(x1)}`), words(14, 16, `${up}: ${short(y0)} … ${short(y1)}`), words(388, 235, "■ on the front", "end"));
   return [el("h3", {}, `Pareto front: ${across}, ${up}`), chart];
 }

@@ -628,7 +628,7 @@
     lineageButton.setAttribute("aria-pressed", String(number >= steps));
     before.disabled = number === 0 || number >= steps;
     after.disabled = number >= steps - 1;
-    if (fresh && aboutSteps && frames.length > 1 && root.clientWidth > 1000) side.hidden = false;
+    if (fresh && aboutSteps && (frames.length > 1 || frames[number].note) && root.clientWidth > 1000) side.hidden = false;
     const deep = path.length, next = load(current());
     if (fresh || path.length !== deep || next.width !== was.width || next.height !== was.height) turn();
     else if (next !== was) { graph = next; stage.replaceChildren(next.svg); place(); }
