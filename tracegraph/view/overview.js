@@ -52,13 +52,13 @@ function overview() {
     canvas.style.height = canvas.height / fine + "px";
     area = { picture, edges, scale };
     const step = scale * fine, parts = shapes(picture), areas = picture.edges, lines = [[], [], [], []], boxes = new Map(roles.map((role) => [role, []]));
-    const pick = getComputedStyle(probes.picked).stroke, top_ = [];
+    const pick = getComputedStyle(probes.picked).stroke, above = [];
     parts.forEach((part, index) => {
       const at = index * 4;
       if (areas[at] > right || areas[at + 2] < left || areas[at + 1] > bottom || areas[at + 3] < top) return;
       if (!part.role) { lines[near.has(index) ? 3 : part.way ? 2 : part.captured ? 1 : 0].push(part); return; }
       const key = picture.order[index - picture.told.arrows.length];
-      if (key === picked || hits.has(picture.number + ":" + key)) top_.push([part, at, key === picked]);
+      if (key === picked || hits.has(picture.number + ":" + key)) above.push([part, at, key === picked]);
       else boxes.get(part.role).push([part, at]);
     });
     const toward = (part) => brush.setTransform(step, 0, 0, step, (part.x - left) * step, (part.y - top) * step);
@@ -92,7 +92,7 @@ function overview() {
       for (const one of boxes.get(role)) box(one, style.fill, style.stroke, fine, least);
     }
     brush.globalAlpha = 1;
-    for (const one of top_) box(one, getComputedStyle(probes[one[0].role]).fill, pick, 3 * fine, 3 * LEAST * fine);
+    for (const one of above) box(one, getComputedStyle(probes[one[0].role]).fill, pick, 3 * fine, 3 * LEAST * fine);
   }
 
   // Shows `picture` at (x, y) and `scale`; `exact` asks for an image at just this scale.
