@@ -8,19 +8,17 @@ from dataclasses import asdict
 from typing import Any
 
 from tracegraph.history import KeptStep
-from tracegraph.history.display import duration, money, tokens, when
+from tracegraph.history.display import fact, money, tokens
 from tracegraph.view.plain import one_line, plain
 
 __all__ = ["step_lines"]
-
-_WORDS = {"started": when, "seconds": duration, "cost": money}
 
 
 def step_lines(step: KeptStep, details: Mapping[str, Any]) -> Iterator[str]:
     """What is known of a step, name by name, then what was said in it, part by part."""
     for name, value in asdict(step).items():
         if value not in (None, "", 0):
-            yield f"{name}: {one_line(_WORDS.get(name, str)(value))}"
+            yield f"{name}: {one_line(fact(name, value))}"
     for name, value in details.items():
         if not value:
             continue

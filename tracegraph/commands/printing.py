@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,9 @@ def table(titles: list[str], rows: list[list[str]], *, elastic: Collection[int] 
         typer.echo(_BETWEEN.join(padded).rstrip())
 
 
-def _room() -> float:
-    """The cells of a line of the terminal; without end where there is none."""
-    return shutil.get_terminal_size((0, 0)).columns or math.inf
+def _room() -> int:
+    """The cells of a line of the terminal; as good as endless where there is none."""
+    return shutil.get_terminal_size((0, 0)).columns or sys.maxsize
 
 
 def write(text: str, output: str | None) -> None:

@@ -15,7 +15,7 @@ from tracegraph.commands.options import AsJson, RunName, Store, history
 from tracegraph.commands.printing import as_json, difference_facts, shown, table
 from tracegraph.commands.waiting import waiting
 from tracegraph.history import KeptRun, differences
-from tracegraph.history.display import duration, money, runs_rows, steps_rows, when
+from tracegraph.history.display import fact, runs_rows, steps_rows, when
 from tracegraph.history.export import run_facts, value_facts
 from tracegraph.view.plain import one_line, plain
 
@@ -100,19 +100,11 @@ def compare(one: RunName, other: RunName, store: Store = None, in_json: AsJson =
     names = [k for k in facts[0] if facts[0][k] != facts[1].get(k) or k in ("best_score", "steps")]
     table(
         ["", f"run {left.id}", f"run {right.id}"],
-        [[name, *(_compared(name, f.get(name)) for f in facts)] for name in names],
+        [[name, *(one_line(fact(name, f.get(name))) for f in facts)] for name in names],
         elastic=[1, 2],
     )
     for difference in changed:
         typer.echo(f"\n{plain(difference.text)}")
-
-
-def _compared(name: str, value: Any) -> str:
-    """A fact of a run as a cell: times and money in words, nothing for what is not known."""
-    if value is None:
-        return ""
-    words = {"created": when, "ended": when, "seconds": duration, "cost": money}.get(name, shown)
-    return one_line(words(value))
 
 
 @app.command("diff", epilog="Example: tracegraph runs diff first-try 0 12")
