@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -62,7 +62,7 @@ def _indented(text: str, by: int = 2) -> Iterator[str]:
         yield (" " * by + line).rstrip()
 
 
-_PARTS = {
+_PARTS: dict[str, Callable[[Any], Iterator[str]]] = {
     "feedback": _feedback, "rejections": _rejections, "exchanges": _exchanges,
     "problem": _indented, "reasoning": _indented, "error": _indented,
     "changes": lambda names: _indented(", ".join(names)),
