@@ -19,6 +19,7 @@ import io, resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 import tracegraph as tg
+from tracegraph.history import checkpoint
 from rich.console import Console
 
 folder = Path(sys.argv[1])
@@ -48,6 +49,22 @@ with tg.run("large", store=folder) as run:
     run.step(value, score=1.0)
 kept = tg.History(folder).run("large")
 assert len(kept.graph(1)) == 5_000 and kept.graph(1).cut
+
+# A checkpoint holds parameters and not the graph that they are in, also when feedback came through it.
+value.backward("too small")
+assert len(start.feedback.outputs) == 1
+path = checkpoint.save(folder / "checkpoints", step=1, parameters=[start], data=[value.data])
+assert sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) < 100_000
+start.assign(2.0)
+assert checkpoint.load(folder / "checkpoints", parameters=[start]).step == 1
+assert start.data == 1.0
+try:
+    checkpoint.save(folder / "checkpoints", step=2, data=graph)
+except tg.TracegraphError as error:
+    assert "data is <Graph of 1,0" in str(error) and len(str(error)) < 1_000, str(error)[:2_000]
+else:
+    raise AssertionError("a graph is no data")
+assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000001"]
 print("shown")
 """
 

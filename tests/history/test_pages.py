@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -115,3 +116,44 @@ def test_a_run_with_nothing_to_show_says_so(tmp_path: Path) -> None:
         pass
     with pytest.raises(HistoryError, match="neither a step nor a candidate"):
         page(History(tmp_path).run())
+
+
+def test_the_way_of_feedback_is_marked_as_in_the_graph_itself(tmp_path: Path) -> None:
+    prompt = tg.node("Answer.", trainable=True, name="prompt")
+    other = tg.node("Calm.", trainable=True, name="other")
+    optimizer = OptoPrime([prompt], llm=lambda _: '{"suggestion": {}}')
+    first = ask(tg.node("Where? ", name="question"), prompt)
+    aside = ask(other, "not used")
+    last = ask(ask(first, other), first)
+    with tg.run("way", store=tmp_path):
+        optimizer.backward(last, "Too long.")
+        live = tg.Graph.of([last, aside]).picture()
+        optimizer.step()
+    (frame,) = page(History(tmp_path).run()).frames
+    wanted = {(box.title, box.lines[0]): box.on_path for box in live.boxes}
+    marked = {(box.title, box.lines[0]): box.on_path for box in frame.picture.boxes}
+    both = wanted.keys() & marked.keys()
+    assert len(both) >= 6
+    assert {True, False} == {marked[box] for box in both}
+    assert {box: marked[box] for box in both} == {box: wanted[box] for box in both}
+    assert [box.lines[0] for box in frame.picture.boxes if box.feedback == "Too long."] == [
+        repr(last.data)
+    ]
+    heads = {box.key: box.on_path for box in frame.picture.boxes}
+    assert all(
+        arrow.on_path == (heads[arrow.tail] and heads[arrow.head]) for arrow in frame.picture.arrows
+    )
+
+
+def test_a_run_that_ended_early_says_so_and_why(tmp_path: Path) -> None:
+    with suppress(OSError), tg.run("early", store=tmp_path) as run:
+        run.step(ask("Where? ", "Answer."), note="first")
+        run.step(ask("Where? ", "Again."), note="second")
+        raise OSError("the disk is full")
+    shown = page(History(tmp_path).run())
+    assert shown.title == "early (failed)"
+    assert shown.frames[0].note == "first"
+    assert shown.frames[1].note.splitlines() == [
+        "second",
+        "The run ended here: OSError: the disk is full",
+    ]

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 import tracegraph as tg
 from optimizers import OptoPrime
 from tracegraph.history import Facts
-from tracegraph.history.redact import Redactor
+from tracegraph.history.redact import _KNOWN, _NAMED, Redactor, _hidden
 from tracegraph.llm import Request, Scripted, as_language_model
 
 SECRET = "correct-horse-battery-staple-4711"
@@ -147,3 +147,17 @@ def test_other_variables_are_no_secrets(name: str) -> None:
 )
 def test_variables_that_say_secret_are(name: str) -> None:
     assert Redactor({name: "some-ordinary-value"}).clean("some-ordinary-value") == "[secret]"
+
+
+PIECES = (
+    "api", "_", "-", "x-api-key", "Proxy-Authorization", "aPı_ſey", "paſſword", "cookie", "client_secret",
+    ": ", "=", " ", '"', "\\", "bearer ", "abcdefgh", "sk-", "sk-" + "a" * 16, "hf_" + "B" * 20, "xoxb-",
+    "1234567890", "-----BEGIN A PRIVATE KEY-----", "-----END", "-", "eyJ", "eyJabcdefghijk.eyJabcdefghijk",
+    "AKIA" + "A" * 16, "İ", "K", "é", "\n", "[secret", "None",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
+def test_looking_for_words_first_hides_what_the_expressions_hide(text: str) -> None:
+    wanted = _NAMED.sub(_hidden, _KNOWN.sub("[secret]", text))
+    assert Redactor({}).clean(text) == wanted

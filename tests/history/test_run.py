@@ -431,3 +431,11 @@ def test_a_training_goes_on_from_its_state(tmp_path: Path) -> None:
     first = trained(1, replies[:1], State("halves", tmp_path))
     assert first != whole
     assert trained(2, replies[1:], State("halves", tmp_path))[0] == whole[0]
+
+
+def test_of_a_very_long_problem_the_beginning_is_kept(tmp_path: Path) -> None:
+    with tg.run("long", store=tmp_path) as run:
+        run.step(problem="x" * 3_000_000)
+    kept = tg.History(tmp_path).run("long").details(1)["problem"]
+    assert 1_000_000 < len(kept) < 1_000_100
+    assert kept.endswith("(+2,000,000 characters)")

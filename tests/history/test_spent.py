@@ -116,14 +116,18 @@ def test_tokens_and_dollars_of_a_call_are_kept(tmp_path: Path) -> None:
     assert node.spent.keys() == {"time", "tokens", "cost"}
 
 
-def test_a_page_says_what_a_call_took(tmp_path: Path) -> None:
+def test_a_page_says_what_a_call_took_and_that_an_operator_was_not_timed(tmp_path: Path) -> None:
     with tg.run("spent", store=tmp_path) as run:
-        run.step(slow("a"))
+        run.step(slow("a") + "!")
     kept = tg.History(tmp_path).run("spent")
     (frame,) = page(kept).frames
-    (said,) = [e.content for told in frame.details.values() for e in told if "time" in e.content]
-    assert said["operation"] == "slow"
-    assert said["time"].endswith(" ms")
+    told = [e.content for entries in frame.details.values() for e in entries if e.form == "facts"]
+    times = {facts.get("operation"): facts.get("time") for facts in told}
+    assert times["slow"].endswith(" ms")
+    assert times["add"] == "not timed"
+    assert times[None] is None  # an input takes no time
+    timed_spans = {s.name: s.attributes.get("tracegraph.timed") for s in spans_of(kept)}
+    assert (timed_spans["slow"], timed_spans["add"]) == (True, False)
 
 
 def test_spans_have_the_times_of_their_calls(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from tests.view.pictures import calm, graphs
 from tracegraph.errors import PictureError
 from tracegraph.view.layout import Layout, Size, layered
+from tracegraph.view.net import Net
+from tracegraph.view.order import _Table
 
 _NEAR = 1e-6
 sizes = st.builds(Size, st.floats(10, 300), st.floats(10, 120))
@@ -204,3 +206,23 @@ def test_rails_between_two_layers_do_not_lie_on_each_other() -> None:
     for on in spans.values():
         ranges = sorted((min(xs), max(xs)) for xs in on.values())
         assert all(one[1] < other[0] for one, other in pairwise(ranges))
+
+
+@given(st.integers(2, 24), st.floats(0.1, 1.0), st.integers(0, 10_000))
+def test_what_swaps_gain_is_what_is_counted_also_between_fans(
+    wide: int, dense: float, seed: int
+) -> None:
+    draw = Random(seed)
+    net = Net([], [[] for _ in range(3)])
+    rows = [[net.add(layer, 10.0) for _ in range(wide)] for layer in range(3)]
+    for above, below in pairwise(rows):
+        for one in above:
+            for other in below:
+                if draw.random() < dense:
+                    net.join(one, other)
+    net.rows[:] = [draw.sample(row, len(row)) for row in rows]
+    table = _Table(net)
+    before = table.crossings(net.rows)
+    left = table.transpose(net.rows, rounds=4)
+    assert left == table.crossings(net.rows) <= before
+    assert [sorted(row) for row in net.rows] == rows

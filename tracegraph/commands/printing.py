@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,13 @@ import typer
 
 from tracegraph.errors import HistoryError
 from tracegraph.kinds import show
-from tracegraph.view.plain import width
+from tracegraph.view.plain import fit, width
 from tracegraph.writing import write_whole
 
 __all__ = ["as_json", "difference_facts", "shown", "table", "write", "write_file"]
+
+_BETWEEN = "  "
+_LEAST = 12  # cells that an elastic column keeps
 
 
 def as_json(value: Any) -> None:
@@ -21,12 +27,33 @@ def as_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1, default=str))
 
 
-def table(titles: list[str], rows: list[list[str]]) -> None:
-    """Print columns as wide as their widest cell; the last one is not padded."""
+def table(titles: list[str], rows: list[list[str]], *, elastic: Collection[int] = ()) -> None:
+    """Print columns as wide as their widest cell; the last one is not padded.
+
+    Where a terminal is too narrow, the `elastic` columns are cut, the widest first; what goes
+    into a file or to another program is whole.
+    """
     widths = [max(map(width, column)) for column in zip(titles, *rows, strict=True)]
+    over = sum(widths) + len(_BETWEEN) * (len(widths) - 1) - _room()
+    while over > 0 and (wide := max((widths[at] for at in elastic), default=0)) > _LEAST:
+        widest = [at for at in elastic if widths[at] == wide]
+        # Down to the next in width, or as far as is needed.
+        below = max((widths[at] for at in elastic if widths[at] < wide), default=0)
+        step = min(-(-over // len(widest)), wide - max(below, _LEAST))
+        for at in widest:
+            widths[at] -= step
+        over -= step * len(widest)
     for row in [titles, *rows]:
-        cells = [cell + " " * (wide - width(cell)) for cell, wide in zip(row, widths, strict=True)]
-        typer.echo("  ".join(cells).rstrip())
+        cells = [fit(cell, wide) for cell, wide in zip(row, widths, strict=True)]
+        padded = [
+            cell + " " * (wide - width(cell)) for cell, wide in zip(cells, widths, strict=True)
+        ]
+        typer.echo(_BETWEEN.join(padded).rstrip())
+
+
+def _room() -> int:
+    """The cells of a line of the terminal; as good as endless where there is none."""
+    return shutil.get_terminal_size((0, 0)).columns or sys.maxsize
 
 
 def write(text: str, output: str | None) -> None:

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from tracegraph.commands.export import export
+from tracegraph.commands.one_step import step_lines
 from tracegraph.commands.options import AsJson, RunName, Store, history
 from tracegraph.commands.printing import as_json, difference_facts, shown, table
 from tracegraph.commands.waiting import waiting
 from tracegraph.history import KeptRun, differences
-from tracegraph.history.display import runs_rows, steps_rows, when
+from tracegraph.history.display import fact, runs_rows, steps_rows, when
 from tracegraph.history.export import run_facts, value_facts
 from tracegraph.view.plain import one_line, plain
 
@@ -39,7 +40,7 @@ def list_runs(
     if in_json:
         as_json([_listed(run) for run in found])
         return
-    table(*runs_rows(found))
+    table(*runs_rows(found), elastic=[1])
 
 
 @app.command("show", epilog="Example: tracegraph runs show first-try --step 3")
@@ -68,7 +69,7 @@ def show_run(
         if value:
             typer.echo(f"{name}: {one_line(json.dumps(value))}")
     typer.echo("")
-    table(*steps_rows(steps))
+    table(*steps_rows(steps), elastic=[6])
     for name, value in values.items():
         typer.echo(f"\n{one_line(name)} ({value.kind}, version {value.version}, {value.origin}):")
         typer.echo(plain(shown(value.value)))
@@ -80,12 +81,8 @@ def _show_step(kept: KeptRun, wanted: int, in_json: bool) -> None:
     if in_json:
         as_json({**asdict(step), **details})
         return
-    for name, value in asdict(step).items():
-        if value not in (None, "", 0):
-            typer.echo(f"{name}: {one_line(str(value))}")
-    for name, value in details.items():
-        typer.echo(f"\n{name}:")
-        typer.echo(plain(value if isinstance(value, str) else json.dumps(value, indent=1)))
+    for line in step_lines(step, details):
+        typer.echo(line)
     if step.nodes:
         typer.echo(f"\ngraph:\n{plain(kept.graph(wanted).to_text())}")
 
@@ -103,7 +100,8 @@ def compare(one: RunName, other: RunName, store: Store = None, in_json: AsJson =
     names = [k for k in facts[0] if facts[0][k] != facts[1].get(k) or k in ("best_score", "steps")]
     table(
         ["", f"run {left.id}", f"run {right.id}"],
-        [[name, *(one_line(shown(f.get(name)))[:60] for f in facts)] for name in names],
+        [[name, *(one_line(fact(name, f.get(name))) for f in facts)] for name in names],
+        elastic=[1, 2],
     )
     for difference in changed:
         typer.echo(f"\n{plain(difference.text)}")

@@ -6,10 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from tracegraph.kinds import show
 from tracegraph.view.plain import fit, one_line
 
 __all__ = [
     "duration",
+    "fact",
     "money",
     "number",
     "runs_rows",
@@ -20,7 +22,7 @@ __all__ = [
 ]
 
 Rows = tuple[list[str], list[list[str]]]
-_NAME, _NOTE = 28, 60  # cells of a terminal
+_CELLS = 1_000  # of a terminal, for a name or a note: no terminal is wider
 
 
 def runs_rows(runs: Sequence[Any]) -> Rows:
@@ -29,7 +31,7 @@ def runs_rows(runs: Sequence[Any]) -> Rows:
     for run in runs:
         facts = run.summary
         rows.append([
-            str(run.id), fit(one_line(run.name), _NAME), run.status, when(run.created), str(facts["steps"]),
+            str(run.id), fit(one_line(run.name), _CELLS), run.status, when(run.created), str(facts["steps"]),
             number(facts["best_score"]), money(facts["cost"]),
         ])  # fmt: skip
     return ["run", "name", "status", "began", "steps", "best", "cost"], rows
@@ -41,7 +43,7 @@ def steps_rows(steps: Sequence[Any]) -> Rows:
         ["step", "score", "changes", "rejected", "seconds", "cost", "note"],
         [
             [str(s.number), number(s.score), str(s.changes), str(s.rejections), number(s.seconds),
-             money(s.cost), fit(one_line(s.note), _NOTE)]
+             money(s.cost), fit(one_line(s.note), _CELLS)]
             for s in steps
         ],
     )  # fmt: skip
@@ -78,6 +80,23 @@ def duration(seconds: float) -> str:
     if seconds < 0.9995:
         return f"{seconds * 1_000:.3g} ms"
     return f"{seconds:.3g} s" if seconds < 999.5 else f"{seconds:,.0f} s"
+
+
+def fact(name: str, value: Any) -> str:
+    """A fact of a run or a step in words, by its name: times, money, else as text.
+
+    >>> fact("seconds", 2.5), fact("cost", 0.25), fact("status", "done"), fact("error", None)
+    ('2.5 s', '$0.2500', 'done', '')
+    """
+    if value is None:
+        return ""
+    if name in ("created", "started", "ended"):
+        return when(value)
+    if name == "seconds":
+        return duration(value)
+    return (
+        money(value) if name == "cost" else value if isinstance(value, str) else show(value, 2_000)
+    )
 
 
 def tokens(asked: int | None, answered: int | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -20,6 +20,7 @@ class KeptNode:
 
     Of a call it is known when it `began` (seconds since 1970) and how many `seconds` it took, the
     calls inside it included; and the tokens and dollars of the questions to models in it, if any.
+    Operators, as in ``x + y``, are not timed.
     """
 
     number: int
@@ -38,9 +39,10 @@ class KeptNode:
 
     @property
     def spent(self) -> dict[str, str]:
-        """What it took, in words."""
+        """What it took, in words; of operators, which are not timed, it says so."""
+        untimed = "" if self.op is None else "not timed"
         facts = {
-            "time": "" if self.seconds is None else duration(self.seconds),
+            "time": untimed if self.seconds is None else duration(self.seconds),
             "tokens": tokens(self.tokens_in, self.tokens_out),
             "cost": "" if self.cost is None else f"${self.cost:.6g}",
         }
@@ -89,14 +91,25 @@ class KeptGraph:
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def picture(self) -> view.Picture:
-        """The graph as boxes and arrows, to be drawn."""
+    def picture(self, feedback: Mapping[int, str] | None = None) -> view.Picture:
+        """The graph as boxes and arrows, to be drawn.
+
+        `feedback` says by number what was given at a node: the way from there to the parameters is marked.
+        """
         from tracegraph import view  # drawing is loaded when something is drawn
 
+        given = feedback or {}
+        path = self._path(given)
         return view.Picture(
-            tuple(self._box(node) for node in self.nodes),
+            tuple(self._box(node, given.get(node.number, ""), path) for node in self.nodes),
             tuple(
-                view.Arrow(tail=source, head=node.number, label=name, captured=captured)
+                view.Arrow(
+                    tail=source,
+                    head=node.number,
+                    label=name,
+                    captured=captured,
+                    on_path=source in path and node.number in path,
+                )
                 for node in self.nodes
                 for source, name, captured in node.inputs
             ),
@@ -139,7 +152,19 @@ class KeptGraph:
     def _repr_svg_(self) -> str:
         return self.to_svg()
 
-    def _box(self, node: KeptNode) -> view.Box:
+    def _path(self, given: Iterable[int]) -> set[int]:
+        """The nodes between the parameters and those that feedback was given at."""
+        behind = set(given)
+        for node in reversed(self.nodes):
+            if node.number in behind:
+                behind.update(source for source, _, _ in node.inputs)
+        reached: set[int] = set()
+        for node in self.nodes:
+            if node.kind is not None or any(source in reached for source, _, _ in node.inputs):
+                reached.add(node.number)
+        return behind & reached
+
+    def _box(self, node: KeptNode, feedback: str, path: Collection[int]) -> view.Box:
         from tracegraph import view
 
         role: view.Role = "operation"
@@ -158,6 +183,8 @@ class KeptGraph:
             lines=(node.failure or node.value,),
             role=role,
             kind=node.kind or "",
+            feedback=feedback,
+            on_path=node.number in path,
             tooltip="\n".join(filter(None, (node.label, said, node.failure or node.value))),
         )
 

@@ -41,7 +41,7 @@ from tracegraph.recorder import timed
 
 __all__ = ["Run", "automatic_run", "run"]
 
-_LONGEST = 1_000_000  # characters of one prompt or reply
+_LONGEST = 1_000_000  # characters of one problem, prompt or reply
 _EVENT = 10_000  # characters of one event's facts
 
 
@@ -190,7 +190,8 @@ class Run:
         draft.score = None if score is None else float(score)
         draft.details["feedback"] = _said(feedback)
         if problem is not None:
-            draft.details["problem"] = problem.text() if hasattr(problem, "text") else str(problem)
+            text = problem.text() if hasattr(problem, "text") else str(problem)
+            draft.details["problem"] = cut(text, _LONGEST)
         known = self._last if update is not None else None
         if known is not None and known[0] is update:
             self._amend(known[1], draft, note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def page(run: KeptRun, step: int | None = None) -> Page:
             raise HistoryError(
                 f"run {run.id} ({run.name!r}) has no step {step}; it has {len(every)} steps"
             )
-        return Page(run.name, tuple(_frame(run, kept) for kept in chosen))
+        return Page(_title(run), tuple(_frame(run, kept) for kept in chosen))
     candidates = run.candidates
     if not every and not candidates:
         raise HistoryError(
@@ -67,12 +68,19 @@ def page(run: KeptRun, step: int | None = None) -> Page:
             "to show"
         )
     frames = tuple(_frame(run, kept) for kept in _evenly(every))
+    if run.error and frames:
+        note = "\n".join(filter(None, (frames[-1].note, f"The run ended here: {run.error}")))
+        frames = (*frames[:-1], replace(frames[-1], note=note))
     if not candidates:
-        return Page(run.name, frames)
+        return Page(_title(run), frames)
     made = [_candidate(kept) for kept in _best(candidates)]
     return Page(
-        run.name, frames, lineage(made), tuple(_curves(every, candidates)), tuple(fronts(made))
+        _title(run), frames, lineage(made), tuple(_curves(every, candidates)), tuple(fronts(made))
     )
+
+
+def _title(run: KeptRun) -> str:
+    return run.name if run.status == "done" else f"{run.name} ({run.status})"
 
 
 def _evenly(steps: Sequence[KeptStep]) -> list[KeptStep]:
@@ -152,7 +160,7 @@ def _frame(run: KeptRun, step: KeptStep) -> Frame:
     }
     graph = run.graph(step.number) if step.nodes else None
     return Frame(
-        picture=Picture(()) if graph is None else fold(graph.picture()),
+        picture=Picture(()) if graph is None else fold(graph.picture(_given(said))),
         details={} if graph is None else _details(graph, said),
         title=f"step {step.number}",
         note="\n".join(filter(None, (step.note, said.get("reasoning"), said.get("error")))),
@@ -167,7 +175,7 @@ def _frame(run: KeptRun, step: KeptStep) -> Frame:
             for name, kept in run.parameters(step.number).items()
         },
         rejections=tuple(
-            Rejection(parameter=r["name"], reason=r["reason"], proposal=str(r.get("value", "")))
+            Rejection(parameter=r["name"], reason=r["reason"], proposal=_proposal(r))
             for r in said.get("rejections", ())
         ),
         exchanges=tuple(_exchange(e) for e in said.get("exchanges", ())),
@@ -180,13 +188,24 @@ def _frame(run: KeptRun, step: KeptStep) -> Frame:
 def _details(graph: KeptGraph, said: Mapping[str, Any]) -> dict[int, tuple[Entry, ...]]:
     """What there is to say of each node, and the feedback that was given at it."""
     told = graph.details()
+    for number, text in _given(said).items():
+        if number in told:
+            told[number] += (Entry("Feedback given here", "text", text),)
+    return told
+
+
+def _given(said: Mapping[str, Any]) -> dict[int, str]:
+    """By the number of a node the feedback that was given at it, each text once."""
     given: dict[int, dict[str, None]] = {}
     for entry in said.get("feedback") or ():
-        if isinstance(entry, Mapping) and entry.get("output") in told:
+        if isinstance(entry, Mapping) and isinstance(entry.get("output"), int):
             given.setdefault(entry["output"], {})[str(entry.get("text", ""))] = None
-    for number, texts in given.items():
-        told[number] += (Entry("Feedback given here", "text", "\n".join(texts)),)
-    return told
+    return {number: "\n".join(texts) for number, texts in given.items()}
+
+
+def _proposal(rejection: Mapping[str, Any]) -> str:
+    value = rejection.get("value")
+    return "" if value in (None, "None") else str(value)  # a reply that could not be read
 
 
 def _exchange(kept: dict[str, Any]) -> Exchange:

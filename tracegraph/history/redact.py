@@ -11,7 +11,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import takewhile
 from typing import Any
 
@@ -36,12 +36,14 @@ _KNOWN = re.compile(
 _MARKS = ("sk-", "pk-", "rk-", "AKIA", "ASIA", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_",
           "hf_", "gsk_", "xox", "AIza", "eyJ", "-----BEGIN")  # fmt: skip
 _NAMED = re.compile(
-    r"""(?i)(?P<name>api[_-]?key|x-api-key|authorization|proxy-authorization|cookie|"""
+    r"""(?i)(?P<name>api[_-]?key|authorization|cookie|"""
     r"""access[_-]?token|client[_-]?secret|password|passwd)(?P<quote>\\*["'])?(?P<is>\s*[:=]\s*)"""
     r"""(?P<open>\\*["'])?(?P<scheme>(?:bearer|basic)\s+)?"""
     r"""(?!None\b|null\b|\[secret|[\[{(])[^\s"'\\,})\]]{6,}"""
 )
-_NAMES_IN_TEXT = ("key", "authorization", "cookie", "token", "secret", "passw")
+_NAMES_BEGIN = ("api", "authorization", "cookie", "access", "client", "passw")
+"""One of these stands where `_NAMED` matches; what may stand before, as in ``x-api-key``, is no part
+of what is hidden."""
 
 
 class Redactor:
@@ -67,12 +69,11 @@ class Redactor:
         """`text` with every secret replaced by ``[secret]``."""
         if self._heads is not None:
             text = self._replaced(text, self._heads)
-        if any(mark in text for mark in _MARKS):  # far faster than the expression itself
-            text = _KNOWN.sub("[secret]", text)
-        lower = text.lower()
-        if any(name in lower for name in _NAMES_IN_TEXT):
-            text = _NAMED.sub(_hidden, text)
-        return text
+        text = _replaced_at(_places(text, _MARKS), _KNOWN, lambda _: "[secret]", text)
+        lower = text.lower().replace("ı", "i").replace("ſ", "s")  # as the expression takes them
+        if len(lower) != len(text):  # a letter became two: places in one are not those in the other
+            return _NAMED.sub(_hidden, text)
+        return _replaced_at(_places(lower, _NAMES_BEGIN), _NAMED, _hidden, text)
 
     def clean_name(self, text: str) -> str:
         """`text` as `clean` gives it, in characters that every file can hold: no lone surrogates."""
@@ -111,6 +112,37 @@ class Redactor:
                 self._secrets = self._secrets | new
                 starts = sorted({re.escape(secret[:_SHORTEST]) for secret in self._secrets})
                 self._heads = re.compile("|".join(starts))
+
+
+def _places(text: str, words: Iterable[str]) -> list[int]:
+    """Where one of `words` stands in `text`, in order."""
+    found = set()
+    for word in words:
+        at = text.find(word)
+        while at >= 0:
+            found.add(at)
+            at = text.find(word, at + 1)
+    return sorted(found)
+
+
+def _replaced_at(
+    places: Iterable[int],
+    expression: re.Pattern[str],
+    put: Callable[[re.Match[str]], str],
+    text: str,
+) -> str:
+    """What ``expression.sub(put, text)`` gives, where every match begins at one of `places`.
+
+    Looking for words first is twenty times as fast as trying the expression everywhere.
+    """
+    parts: list[str] = []
+    done = 0
+    for at in places:
+        found = expression.match(text, at) if at >= done else None
+        if found is not None:
+            parts += (text[done:at], put(found))
+            done = found.end()
+    return "".join((*parts, text[done:])) if parts else text
 
 
 def _hidden(found: re.Match[str]) -> str:

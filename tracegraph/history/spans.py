@@ -110,6 +110,7 @@ def _node_facts(node: KeptNode, nodes: tuple[KeptNode, ...]) -> dict[str, Any]:
         "input.value": json.dumps(inputs) if inputs else None,
         "input.mime_type": "application/json" if inputs else None, "output.value": node.value,
         "tracegraph.operation": node.op, "tracegraph.kind": node.kind,
+        "tracegraph.timed": None if node.op is None else node.seconds is not None,
         "tracegraph.version": node.version, "llm.token_count.prompt": node.tokens_in,
         "llm.token_count.completion": node.tokens_out, "llm.cost.total": node.cost,
     }  # fmt: skip

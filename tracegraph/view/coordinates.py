@@ -67,7 +67,11 @@ def _pulls(net: Net, near: Sequence[Sequence[int]]) -> _Pulls:
         for v, ends in enumerate(near[:first_bend])
     ]
     for ends in near[first_bend:]:
-        pulls.append(tuple([(u, 2.0 if u < first_bend else STIFF) for u in ends]))
+        if len(ends) == 1:
+            u = ends[0]
+            pulls.append(((u, 2.0 if u < first_bend else STIFF),))
+        else:
+            pulls.append(tuple([(u, 2.0 if u < first_bend else STIFF) for u in ends]))
     return pulls
 
 

@@ -33,6 +33,7 @@ from tracegraph.writing import write_whole
 
 __all__ = ["html", "write_html"]
 
+_SCRIPTS = ("elements.js", "charts.js", "texts.js", "overview.js", "viewer.js")
 _END = re.compile(r"<(?=/?script|!)", re.IGNORECASE)
 _TITLE, _WORDS, _LONGEST = 200, 8_000, 100_000
 
@@ -66,18 +67,19 @@ def html(page: Page, *, words: int = _WORDS) -> str:
     """
     if not 1 <= words <= _LONGEST:
         raise PictureError(f"words must lie between 1 and {_LONGEST:,} characters, got {words}")
-    script, style = _part("viewer.js"), STYLE + _part("viewer.css")
+    script, style = "".join(map(_part, _SCRIPTS)), STYLE + _part("viewer.css")
     frames = page.frames if page.candidates is None else (*page.frames, page.candidates)
-    roots = dict.fromkeys(frame.picture for frame in frames)
+    roots: dict[Picture, int] = {}  # a picture is looked up once in a frame: that goes through it
+    shown = [roots.setdefault(frame.picture, len(roots)) for frame in frames]
     pictures = [picture for root in roots for picture in root.whole()]
     numbers = {id(picture): number for number, picture in enumerate(pictures)}
     outer = {id(root) for root in roots}
-    places = {root: numbers[id(root)] for root in roots}
+    places = [numbers[id(root)] for root in roots]
     told = _Told(words)
     data = {
         "title": plain(shorten(page.title, _TITLE)),
         "pictures": [_words_of(picture, numbers) for picture in pictures],
-        "frames": [told.frame(frame, places[frame.picture]) for frame in frames],
+        "frames": [told.frame(frame, places[at]) for frame, at in zip(frames, shown, strict=True)],
         "candidates": int(page.candidates is not None),
         "curves": [
             [plain(shorten(c.name, _TITLE)), plain(shorten(c.unit, 20)), _points(c.points)]

@@ -20,6 +20,7 @@ from tracegraph.view.net import Net
 __all__ = ["order"]
 
 _WORK = 60_000  # vertices and segments that all sweeps together look at
+_FEW = 64  # pairs of ends that are compared one by one
 _STALE = 4  # sweeps without gain before it is given up
 
 
@@ -54,7 +55,7 @@ def _first_order(net: Net) -> None:
                 continue
             seen[v] = True
             net.rows[net.layer[v]].append(v)
-            stack.extend(u for u in reversed(net.up[v]) if not seen[u])
+            stack += [u for u in net.up[v][::-1] if not seen[u]]
 
 
 def _median_sweep(net: Net, *, downward: bool) -> None:
@@ -67,6 +68,8 @@ def _median_sweep(net: Net, *, downward: bool) -> None:
                 ends = near[v]
                 if len(ends) == 1:
                     keys[v] = place[ends[0]]
+                elif len(ends) == 2:
+                    keys[v] = (place[ends[0]] + place[ends[1]]) / 2
                 elif ends:
                     keys[v] = _median(sorted([place[u] for u in ends]))
                 else:
@@ -81,8 +84,6 @@ def _median(at: list[int]) -> float:
     half = len(at) // 2
     if len(at) % 2:
         return at[half]
-    if len(at) == 2:
-        return (at[0] + at[1]) / 2
     left, right = at[half - 1] - at[0], at[-1] - at[half]
     if not left + right:
         return (at[half - 1] + at[half]) / 2
@@ -103,10 +104,11 @@ class _Table:
         self.owner = np.repeat(np.arange(2 * count), sizes)
         self.end = np.fromiter(chain.from_iterable(chain(net.up, net.down)), np.int64, sum(sizes))
         self.first = np.concatenate(([0], np.cumsum(sizes)))
+        self.degree = np.array(sizes, np.int64)
         self.layer = np.array(net.layer, np.int64)
         widths = [len(row) for row in net.rows]
         starts = np.concatenate(([0], np.cumsum(widths)[:-1])).astype(np.int64)
-        self.starts, self.span = starts, max(widths) + 1
+        self.starts = starts
         row_at = np.repeat(np.arange(len(widths)), widths)
         place_at = np.arange(count) - starts[row_at]
         pairs = np.flatnonzero(row_at[1:] == row_at[:-1])
@@ -145,11 +147,10 @@ class _Table:
 
     def _swap(self, flat: Any, place: Any, sides: Sequence[Any]) -> int:
         """Swap every pair of two turns where that helps; rows of the other parity stay."""
-        keys = np.sort(self.owner * self.span + place[self.end])
         gained = 0
         for lefts in sides:
             left, right = flat[lefts], flat[lefts + 1]
-            gain = self._inverted(keys, left, right) - self._inverted(keys, right, left)
+            gain = self._gain(place, left, right)
             better = gain > 0
             at = lefts[better]
             flat[at], flat[at + 1] = right[better], left[better]
@@ -158,19 +159,32 @@ class _Table:
             gained += int(gain[better].sum())
         return gained
 
-    def _inverted(self, keys: Any, one: Any, other: Any) -> Any:
-        """For each pair, how often an end of `one` lies right of an end of `other`."""
-        total = np.zeros(len(one), np.int64)
-        for shift in (0, self.count):
-            mine, its = one + shift, other + shift
-            sizes = self.first[mine + 1] - self.first[mine]
-            pair = np.repeat(np.arange(len(one)), sizes)
-            begins = np.concatenate(([0], np.cumsum(sizes)[:-1])) if len(one) else sizes
-            spot = np.arange(len(pair)) - begins[pair] + self.first[mine][pair]
-            at = keys[spot] - mine[pair] * self.span
-            smaller = np.searchsorted(keys, its[pair] * self.span + at) - self.first[its][pair]
-            total += np.bincount(pair, smaller, len(one)).astype(np.int64)
-        return total
+    def _gain(self, place: Any, left: Any, right: Any) -> Any:
+        """For each pair, how many crossings go when the two change places."""
+        one = np.concatenate((left, left + self.count))
+        other = np.concatenate((right, right + self.count))
+        ours, its = self.degree[one], self.degree[other]
+        many = ours * its
+        gain = np.zeros(len(one), np.int64)
+        few = np.flatnonzero((many > 0) & (many <= _FEW))
+        if len(few):
+            # Every end of one beside every end of the other: it is crossed where it lies right of it.
+            many, its = many[few], its[few]
+            starts = np.cumsum(many) - many
+            spot = np.arange(int(many.sum())) - np.repeat(starts, many)
+            mine, theirs = np.divmod(spot, np.repeat(its, many))
+            mine += np.repeat(self.first[one[few]], many)
+            theirs += np.repeat(self.first[other[few]], many)
+            side = np.sign(place[self.end[mine]] - place[self.end[theirs]])
+            gain[few] = np.add.reduceat(side, starts)
+        for at in np.flatnonzero(ours * self.degree[other] > _FEW):  # two fans
+            a, b = (
+                np.sort(place[self.end[self.first[v] : self.first[v + 1]]])
+                for v in (one[at], other[at])
+            )
+            right_of, left_of = np.searchsorted(b, a), len(b) - np.searchsorted(b, a, "right")
+            gain[at] = int(right_of.sum()) - int(left_of.sum())
+        return gain[: len(left)] + gain[len(left) :]
 
 
 def _inversions(values: Any) -> int:

@@ -7,28 +7,9 @@
   const frames = page.frames;
   const steps = frames.length - page.candidates; // the candidates, if any, are the last frame
   const root = document.getElementById("graph");
-  const FAR = 0.42, FARTHER = 0.09, LEAST = 0.01, MOST = 4, EDGE = 24, MANY = 400, CHUNK = 1500, TINY = 0.1;
+  const FAR = 0.42, FARTHER = 0.09, LEAST = 0.01, MOST = 4, EDGE = 24, MANY = 400, CROWD = 1000, READ = 0.3, CHUNK = 1500, TINY = 0.1;
   const ROLES = { parameter: "◆ parameter", input: "▷ input", operation: "● operation", output: "◎ output", failure: "✗ failure" };
 
-  function el(tag, given, ...inside) {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(given || {})) {
-      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-      else if (value === true) made.setAttribute(name, "");
-      else if (value !== false && value != null) made.setAttribute(name, value);
-    }
-    made.append(...inside.flat(Infinity).filter((part) => part != null && part !== ""));
-    return made;
-  }
-  function drawn(tag, given, ...inside) {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(given || {})) {
-      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-      else made.setAttribute(name, value);
-    }
-    made.append(...inside);
-    return made;
-  }
 
   // The bar above
 
@@ -67,7 +48,7 @@
 
   const stage = el("div", { class: "stage" });
   const stages = new Map();
-  let x = 0, y = 0, scale = 1, settle = 0, pending = 0;
+  let x = 0, y = 0, scale = 1, settle = 0, pending = 0, sharp = 0;
   let fitted = true; // the whole is shown, and shall be when the window changes
   let now = -1, graph = null, picked = null;
   let path = []; // the keys of the boxes that were opened, from the outside in
@@ -75,13 +56,10 @@
   page.pictures.forEach((told, number) => told.boxes.forEach((box) => { if (box[6] >= 0) parents.set(box[6], [number, box[0]]); }));
 
   const crumbs = el("nav", { class: "crumbs", "aria-label": "Opened boxes", hidden: true });
-  root.append(stage, crumbs);
+  const far = overview();
+  let afar = false; // it is drawn on a canvas
+  root.append(far.probe, far.canvas, stage, crumbs);
 
-  function parsed(markup) {
-    const holder = document.createElement("template");
-    holder.innerHTML = markup;
-    return holder.content.firstElementChild;
-  }
   function load(number) {
     if (stages.has(number)) return stages.get(number);
     const [frame, numbers, ...parts] = document.getElementById("svg-" + number).textContent.split("\n");
@@ -109,7 +87,7 @@
       made.rects.set(key, { x: left, y: top, width: right - left, height: bottom - top });
     });
     stages.set(number, made);
-    if (made.parts.length < MANY) build(made, made.parts.keys());
+    build(made, made.parts.length < MANY ? made.parts.keys() : [made.at.get(made.order[0])]); // the Tab key must find one
     return made;
   }
 
@@ -144,41 +122,67 @@
     return graph.elements[graph.at.get(key)];
   }
   function cull() {
-    if (graph.parts.length < MANY) return;
+    if (graph.parts.length < MANY) { far.hide(); return; }
     const l = -x / scale, t = -y / scale, w = root.clientWidth / scale, h = root.clientHeight / scale, was = graph.covered;
-    if (was && l >= was[0] && t >= was[1] && l + w <= was[2] && t + h <= was[3] && was[2] - was[0] < 6 * w) return;
+    if (was && l >= was[0] && t >= was[1] && l + w <= was[2] && t + h <= was[3] && was[2] - was[0] < 6 * w) { far.hide(); return; }
     const now = [l - w * 0.7, t - h * 0.7, l + w * 1.7, t + h * 1.7], edges = graph.edges, todo = [];
     graph.covered = now;
     for (let index = 0; index < graph.parts.length; index++) {
       const at = index * 4, part = graph.elements[index];
       const out = +(edges[at] > now[2] || edges[at + 2] < now[0] || edges[at + 1] > now[3] || edges[at + 3] < now[1]);
       if (!part) { if (!out) todo.push(index); continue; }
-      if (out !== graph.unseen[index]) { graph.unseen[index] = out; part.style.display = out ? "none" : ""; }
+      if (out !== graph.unseen[index] && !(out && part.getAttribute("tabindex") === "0")) { graph.unseen[index] = out; part.style.display = out ? "none" : ""; }
     }
     build(graph, todo.slice(0, CHUNK));
     if (todo.length > CHUNK) { graph.covered = null; move(); } // the rest with the next frames
+    else far.hide();
   }
-  window.addEventListener("beforeprint", () => build(graph, graph.parts.keys()));
+  window.addEventListener("beforeprint", () => { near(); far.hide(); build(graph, graph.parts.keys()); });
+  window.addEventListener("afterprint", () => move());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => repaint());
+
+  // A large picture at a scale at which no word can be read is drawn on a canvas
+
+  function view() { return [-x / scale, -y / scale, (root.clientWidth - x) / scale, (root.clientHeight - y) / scale]; }
+  function crowded() { return scale < READ && graph.parts.length > CROWD; }
+  function lookFar(exact) {
+    const marks = { near: new Set(picked == null ? [] : graph.touching.get(picked)), picked, hits: hitKeys, searching: search.value.trim() !== "" };
+    far.show(graph, view(), [x, y, scale], marks, exact);
+  }
+  function near() { // elements are shown again; the image stays until they are made
+    afar = false;
+    stage.classList.remove("afar");
+    graph.covered = null;
+  }
+  function repaint() { far.stale(); if (afar) move(); }
 
   function place() {
     pending = 0;
-    cull();
+    if (!afar && crowded()) { afar = true; stage.classList.add("afar"); }
+    if (afar) lookFar(false); else cull();
     stage.style.transform = `translate(${x}px,${y}px) scale(${scale})`;
-    if (!stage.classList.contains("moving")) stage.classList.add("moving");
     clearTimeout(settle);
     settle = setTimeout(() => {
-      stage.classList.remove("moving", "gliding"); // drawn sharp again at the new scale
+      if (afar && crowded()) lookFar(true);
+      else if (afar) { near(); cull(); }
+      stage.classList.remove("gliding");
+      if (scale !== sharp) sharpen();
       stage.classList.toggle("far", scale < FAR);
       stage.classList.toggle("farther", scale < FARTHER);
     }, 140);
   }
+  function sharpen() { // a layer of its own is moved without being drawn; for a new scale it is drawn once
+    sharp = scale;
+    stage.classList.add("sharpening");
+    requestAnimationFrame(() => requestAnimationFrame(() => stage.classList.remove("sharpening")));
+  }
   function move() { if (!pending) pending = requestAnimationFrame(place); }
   function glide() { // a large drawing jumps: drawing it at every scale between would take long
-    stage.classList.toggle("gliding", graph.order.length < MANY);
+    stage.classList.toggle("gliding", graph.parts.length <= CROWD);
     move();
   }
   function zoomAt(px, py, factor) {
-    const next = Math.min(MOST, Math.max(LEAST, scale * factor));
+    const next = Math.min(MOST, Math.max(Math.min(LEAST, whole()), scale * factor));
     x = px - (px - x) * (next / scale);
     y = py - (py - y) * (next / scale);
     scale = next;
@@ -186,9 +190,10 @@
     move();
   }
   function zoomBy(factor) { zoomAt(root.clientWidth / 2, root.clientHeight / 2, factor); glide(); }
+  function whole() { return Math.max(1e-4, Math.min((root.clientWidth - EDGE) / graph.width, (root.clientHeight - EDGE) / graph.height)); }
   function fit(most = 1.25) {
     const wide = root.clientWidth, high = root.clientHeight;
-    scale = Math.max(LEAST, Math.min(most, (wide - EDGE) / graph.width, (high - EDGE) / graph.height));
+    scale = Math.min(most, whole());
     x = (wide - graph.width * scale) / 2;
     y = (high - graph.height * scale) / 2;
     fitted = true;
@@ -257,6 +262,20 @@
     const box = event.target.closest(".tg-box");
     if (event.detail === 2 && picked != null) enterBox(picked); // the first click may have moved it
     else if (box) pick(box.dataset.key);
+    else if (afar) { const key = under(event); if (key != null) pick(key); }
+  });
+  function under(event) { // the box on the canvas that is nearest to the pointer, if one is near
+    const area = root.getBoundingClientRect(), px = (event.clientX - area.left - x) / scale, py = (event.clientY - area.top - y) / scale;
+    let best = null, least = (5 / scale) ** 2;
+    for (const [key, its] of graph.rects) {
+      const dx = Math.max(its.x - px, 0, px - its.x - its.width), dy = Math.max(its.y - py, 0, py - its.y - its.height);
+      if (dx * dx + dy * dy < least) { least = dx * dx + dy * dy; best = key; }
+    }
+    return best;
+  }
+  root.addEventListener("pointermove", (event) => { // says what a spot is, as boxes do
+    const key = afar && !fingers.size ? under(event) : null;
+    root.title = key == null ? "" : graph.boxes.get(key)[0];
   });
 
   // Picking a box
@@ -271,6 +290,7 @@
   function mark(key) {
     for (const old of stage.querySelectorAll(".picked,.near")) old.classList.remove("picked", "near");
     picked = key;
+    repaint();
     if (key == null || !graph.boxes.has(key)) return;
     element(key).classList.add("picked");
     for (const index of graph.touching.get(key) || []) if (graph.elements[index]) graph.elements[index].classList.add("near");
@@ -389,6 +409,7 @@
     found.textContent = wanted ? (hits.length ? `${hits.length} found` : "none") : "";
   }
   function markHits() {
+    repaint();
     for (const key of graph.order) if (hitKeys.has(graph.number + ":" + key) && graph.elements[graph.at.get(key)]) graph.elements[graph.at.get(key)].classList.add("hit");
   }
   function nextHit(by) {
@@ -523,55 +544,6 @@
     } }, "copy");
     return made;
   }
-  const PYTHON = /(#[^\n]*)|((?:\b[rbfuRBFU]{1,2})?(?:"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$)|"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?))|\b(and|as|assert|async|await|break|class|continue|def|del|elif|else|except|finally|for|from|global|if|import|in|is|lambda|match|case|nonlocal|not|or|pass|raise|return|try|while|with|yield|None|True|False)\b|\b(\d[\w.]*)/g;
-  function coloured(words) {
-    const parts = [];
-    let end = 0;
-    for (const match of words.matchAll(PYTHON)) {
-      if (match.index > end) parts.push(words.slice(end, match.index));
-      parts.push(el("span", { class: match[1] ? "c" : match[2] ? "s" : match[3] ? "k" : "n" }, match[0]));
-      end = match.index + match[0].length;
-    }
-    parts.push(words.slice(end));
-    return parts;
-  }
-  function grown(data, name, depth) {
-    const label = name === "" ? [] : [el("span", { class: "k" }, name), ": "];
-    if (data !== null && typeof data === "object") {
-      if ("o" in data) return el("div", {}, ...label, el("span", { class: "c" }, data.o));
-      const pairs = "m" in data, parts = pairs ? data.m : data.l;
-      const ends = pairs ? ["{", "}"] : ["[", "]"];
-      if (!data.n) return el("div", {}, ...label, ends.join(""));
-      const made = el("details", {}, el("summary", {}, ...label, `${ends[0]} ${data.n} ${ends[1]}`));
-      let filled = false;
-      const unfold = () => {
-        if (filled) return;
-        filled = true;
-        parts.forEach((part, index) => made.append(grown(pairs ? part[1] : part, pairs ? part[0] : String(index), depth + 1)));
-        if (parts.length < data.n) made.append(el("div", { class: "c" }, `… ${data.n - parts.length} more`));
-      };
-      made.addEventListener("toggle", unfold);
-      if (depth < 3) { unfold(); made.open = true; }
-      return made;
-    }
-    const kind = typeof data === "string" ? "s" : typeof data === "number" ? "n" : "k";
-    const words = data === null ? "None" : data === true ? "True" : data === false ? "False" : typeof data === "string" ? JSON.stringify(data) : String(data);
-    return el("div", {}, ...label, el("span", { class: kind }, words));
-  }
-  const short = (number) => (Number.isInteger(number) && Math.abs(number) < 1e6 ? String(number) : Number(number.toPrecision(4)).toString());
-  function histogram([low, high, counts]) {
-    const most = Math.max(...counts, 1), wide = 380 / counts.length;
-    const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 120", role: "img", "aria-label": `histogram from ${short(low)} to ${short(high)}: ${counts.join(", ")}` });
-    counts.forEach((count, index) => chart.append(drawn("rect", { class: "bin", x: 10 + index * wide + 0.5, y: 96 - (86 * count) / most, width: Math.max(1, wide - 1), height: (86 * count) / most },
-      (() => { const told = drawn("title", {}); told.textContent = `${short(low + ((high - low) * index) / counts.length)} … ${short(low + ((high - low) * (index + 1)) / counts.length)}: ${count}`; return told; })())));
-    chart.append(drawn("path", { class: "axis", d: "M10 96.5H390" }), words(10, 112, short(low)), words(390, 112, short(high), "end"));
-    return chart;
-  }
-  function words(px, py, said, anchor) {
-    const made = drawn("text", { x: px, y: py, "text-anchor": anchor || "start" });
-    made.textContent = said;
-    return made;
-  }
 
   // The panel of a step
 
@@ -579,7 +551,8 @@
     const parts = [el("h2", {}, "Run")];
     said.textContent = "Candidates and curves of the run";
     for (const [name, unit, points] of page.curves) parts.push(...line(name, unit, points, name.endsWith("candidate") ? "candidate" : "step"));
-    for (const front of page.fronts) parts.push(...scatter(front));
+    const point = (name) => { const key = graph.order.find((other) => graph.boxes.get(other)[0] === name.slice(0, 12)); if (key) pick(key); };
+    for (const front of page.fronts) parts.push(...scatter(front, point));
     const names = graph.order.filter((key) => graph.boxes.get(key)[5] < 0);
     parts.push(el("h3", {}, `Candidates (${names.length})`), el("div", { class: "links" }, names.slice(0, 200).map((key) => {
       const [name, role, , words] = graph.boxes.get(key);
@@ -631,76 +604,10 @@
       ...section("Value", kind === "code" ? "code" : "text", text)], old);
     return made;
   }
-  function diff(before, after) {
-    const made = el("pre", { class: "diff" });
-    for (const [sign, line] of lineDiff(before.split("\n"), after.split("\n")))
-      made.append(el("span", { class: sign === "+" ? "add" : sign === "-" ? "cut" : "same" }, `${sign} ${line}`));
-    return made;
-  }
-  function lineDiff(a, b) {
-    // Longest common subsequence of lines between what is equal at both ends.
-    let start = 0, enda = a.length, endb = b.length;
-    while (start < enda && start < endb && a[start] === b[start]) start++;
-    while (enda > start && endb > start && a[enda - 1] === b[endb - 1]) { enda--; endb--; }
-    const rows = enda - start, cols = endb - start, out = a.slice(0, start).map((line) => [" ", line]);
-    if (rows * cols > 4e6) {
-      for (let i = start; i < enda; i++) out.push(["-", a[i]]);
-      for (let j = start; j < endb; j++) out.push(["+", b[j]]);
-    } else {
-      const best = new Uint32Array((rows + 1) * (cols + 1)), w = cols + 1;
-      for (let i = rows - 1; i >= 0; i--) for (let j = cols - 1; j >= 0; j--)
-        best[i * w + j] = a[start + i] === b[start + j] ? best[(i + 1) * w + j + 1] + 1 : Math.max(best[(i + 1) * w + j], best[i * w + j + 1]);
-      let i = 0, j = 0;
-      while (i < rows || j < cols) {
-        if (i < rows && j < cols && a[start + i] === b[start + j]) { out.push([" ", a[start + i]]); i++; j++; }
-        else if (j >= cols || (i < rows && best[(i + 1) * w + j] >= best[i * w + j + 1])) out.push(["-", a[start + i++]]);
-        else out.push(["+", b[start + j++]]);
-      }
-    }
-    return out.concat(a.slice(enda).map((line) => [" ", line]));
-  }
   function curve(heading, values, unit) {
     const points = values.map((value, index) => [index, value]).filter(([, value]) => value != null);
     const name = (index) => frames[index].title || `step ${index + 1}`;
     return line(heading, unit, points, "step", { low: 0, high: steps - 1, name, act: (index) => show(index), at: now });
-  }
-  function line(heading, unit, points, axis, { low = null, high = null, name = (at) => `${axis} ${short(at)}`, act = null, at = null } = {}) {
-    if (points.length < 2) return [];
-    const ys = points.map((p) => p[1]), least = Math.min(...ys), most = Math.max(...ys);
-    const from = low == null ? points[0][0] : low, to = high == null ? points[points.length - 1][0] : high;
-    const px = (value) => 12 + (376 * (value - from)) / (to - from || 1), py = (value) => 96 - (80 * (value - least)) / (most - least || 1);
-    const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 124", role: "img", "aria-label": `${heading} by ${axis}: ${ys.map(short).join(", ").slice(0, 2000)}` });
-    chart.append(drawn("path", { class: "axis", d: "M12 102.5H388" }), drawn("path", { class: "curve", d: "M" + points.map(([a, b]) => `${px(a).toFixed(1)} ${py(b).toFixed(1)}`).join("L") }));
-    for (const [where, value] of points) {
-      if (points.length > 80 && where !== at) continue;
-      const dot = drawn("circle", { class: where === at ? "dot now" : "dot", cx: px(where), cy: py(value), r: where === at ? 5 : 3, ...(act ? { onclick: () => act(where) } : {}) });
-      dot.append(titled(`${name(where)}: ${unit}${short(value)}`));
-      chart.append(dot);
-    }
-    chart.append(words(12, 117, `${unit}${short(least)} … ${unit}${short(most)}`), words(388, 117, `${name(from)} to ${name(to)}`, "end"));
-    return [el("h3", {}, heading), chart];
-  }
-  function titled(said) {
-    const made = drawn("title", {});
-    made.textContent = said;
-    return made;
-  }
-  function scatter({ x: across, y: up, points }) {
-    if (!points.length) return [];
-    const range = (at) => { const all = points.map((p) => p[at]); return [Math.min(...all), Math.max(...all)]; };
-    const [x0, x1] = range(1), [y0, y1] = range(2), best = points.filter((p) => p[3]).sort((a, b) => a[1] - b[1] || b[2] - a[2]);
-    const px = (value) => 16 + (368 * (value - x0)) / (x1 - x0 || 1), py = (value) => 196 - (176 * (value - y0)) / (y1 - y0 || 1);
-    const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 226", role: "img", "aria-label": `Pareto front of ${across} and ${up}: ${best.map((p) => `${p[0]} (${short(p[1])}, ${short(p[2])})`).join("; ").slice(0, 2000)}` });
-    chart.append(drawn("path", { class: "axis", d: "M12 204.5H388M12.5 12V204" }));
-    if (best.length > 1) chart.append(drawn("path", { class: "line", d: "M" + best.map((p) => `${px(p[1]).toFixed(1)} ${py(p[2]).toFixed(1)}`).join("L") }));
-    for (const [name, a, b, ahead] of points) { // squares are on the front, circles are not
-      const act = () => { const key = graph.order.find((other) => graph.boxes.get(other)[0] === name.slice(0, 12)); if (key) pick(key); };
-      const dot = ahead ? drawn("rect", { class: "dot front", x: px(a) - 4.5, y: py(b) - 4.5, width: 9, height: 9, onclick: act }) : drawn("circle", { class: "dot", cx: px(a), cy: py(b), r: 3, onclick: act });
-      dot.append(titled(`${name}: ${across} ${short(a)}, ${up} ${short(b)}${ahead ? ", on the front" : ""}`));
-      chart.append(dot);
-    }
-    chart.append(words(16, 219, `${across}: ${short(x0)} … ${short(x1)}`), words(20, 20, `${up}: ${short(y0)} … ${short(y1)}`), words(388, 219, "■ on the front", "end"));
-    return [el("h3", {}, `Pareto front: ${across}, ${up}`), chart];
   }
 
   // Steps
@@ -721,7 +628,7 @@
     lineageButton.setAttribute("aria-pressed", String(number >= steps));
     before.disabled = number === 0 || number >= steps;
     after.disabled = number >= steps - 1;
-    if (fresh && aboutSteps && frames.length > 1 && root.clientWidth > 1000) side.hidden = false;
+    if (fresh && aboutSteps && (frames.length > 1 || frames[number].note) && root.clientWidth > 1000) side.hidden = false;
     const deep = path.length, next = load(current());
     if (fresh || path.length !== deep || next.width !== was.width || next.height !== was.height) turn();
     else if (next !== was) { graph = next; stage.replaceChildren(next.svg); place(); }
