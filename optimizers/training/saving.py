@@ -1,8 +1,8 @@
 """Keep a training on disk so that it goes on exactly, whenever it was stopped or killed.
 
 The state is kept after each step; tensors that move by themselves, beside it in a checkpoint. What is
-paid for in between is kept at once, in journals: every evaluation, every reply of a model, every verdict. So
-the step that was cut off is done again with what it had paid for already.
+paid for in between is kept at once, in journals: every run and evaluation, every reply of a model, every
+verdict. So the step that was cut off is done again with what it had paid for already.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Journals:
 
     @property
     def receipts(self) -> MutableMapping[str, Any] | None:
-        """What models replied, and verdicts, since the state was saved last."""
+        """What models replied, runs and verdicts, since the state was saved last."""
         return self._kept.get("receipts")
 
     def held(self) -> AbstractContextManager[Any]:
