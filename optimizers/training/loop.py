@@ -17,6 +17,7 @@ from typing import Any, Final, final
 from optimizers.candidate import Candidate
 from optimizers.training.acceptance import Paired
 from optimizers.training.account import Account
+from optimizers.training.allowances import Allowances
 from optimizers.training.budget import as_budget
 from optimizers.training.contest import Contest
 from optimizers.training.diary import Diary
@@ -37,6 +38,7 @@ from optimizers.training.snapshot import restore, snapshot
 from optimizers.training.standings import Standings
 from optimizers.training.values import Values
 from tracegraph.errors import BudgetExceeded, OptimizerError, TracegraphError
+from tracegraph.history.at_hand import AtHand
 from tracegraph.recorder import Policy, current, under
 
 __all__ = ["Training", "TrainingStopped", "afit", "fit"]
@@ -76,6 +78,13 @@ class Training:
             constraints=o.constraints, weights=o.weights, journal=self.journals.evaluations,
             receipts=self.journals.receipts,
         )  # fmt: skip
+        held = {
+            "workflow": workflow,
+            "call": o.call,
+            "guide": guide,
+            "optimizers": self.members.all,
+        }
+        self.allowances = Allowances(AtHand(held), self.journals.allowances)
         self.evaluator.apart = bool(self.members.movers)
         compared = self.validation or (self.train if self.policy.scored else [])
         if self.evaluator.relative and compared:
@@ -167,6 +176,7 @@ class Training:
         stored = self.store.load() if self.store is not None and self.options.resume else None
         if stored is None:
             self.journals.clear()
+            self.allowances.go_on({}, stored=True)
         going = self.options.state if stored is None else stored
         if going is not None:
             restore(self, going, stored=stored is not None)
@@ -185,6 +195,7 @@ class Training:
             self.members.movers.save()
             self.store.save(self.state_dict())
             self.journals.saved()
+            self.allowances.saved()
         self._entered()
 
     def _entered(self) -> None:

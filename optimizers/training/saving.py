@@ -20,7 +20,7 @@ from tracegraph.llm.passing import Foreign
 
 __all__ = ["Journals", "Store", "as_store"]
 
-_JOURNALS: Final = ("evaluations", "receipts")
+_JOURNALS: Final = ("evaluations", "receipts", "allowances")
 
 
 class Store(Protocol):
@@ -74,6 +74,11 @@ class Journals:
     def receipts(self) -> MutableMapping[str, Any] | None:
         """What models replied, runs and verdicts, since the state was saved last."""
         return self._kept.get("receipts")
+
+    @property
+    def allowances(self) -> MutableMapping[str, Any] | None:
+        """What calls under `Budgeted` cost since the state was saved last."""
+        return self._kept.get("allowances")
 
     def held(self) -> AbstractContextManager[Any]:
         """A block in which no other training may use the store.

@@ -11,7 +11,7 @@ import functools
 import re
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 from tracegraph.bundle import Bundle
 from tracegraph.kinds import ATOMS
@@ -19,6 +19,7 @@ from tracegraph.node import Node
 
 __all__ = ["AtHand"]
 
+T = TypeVar("T")
 _MOST: Final = 5_000
 _DEEPEST: Final = 12
 _WIDEST: Final = 200
@@ -60,6 +61,10 @@ class AtHand:
             KeyError: there is none.
         """
         return self._found[way]
+
+    def all_of(self, kind: type[T]) -> dict[str, T]:
+        """The objects of a class, by the way to each."""
+        return {way: value for way, value in self._found.items() if isinstance(value, kind)}
 
     def _taken(self, way: str, value: Any) -> Iterator[tuple[str, Any]]:
         """What is inside an object that was not met before."""

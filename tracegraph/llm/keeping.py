@@ -17,7 +17,7 @@ from tracegraph.llm.messages import Reply, Request
 if TYPE_CHECKING:
     from tracegraph.llm.model import LanguageModel
 
-__all__ = ["Keeper", "akept", "keeping", "kept"]
+__all__ = ["Keeper", "akept", "keeping", "kept", "recalled"]
 
 
 class Keeper(Protocol):
@@ -70,6 +70,15 @@ async def akept(
             reply = await ask(request)
     for keeper in lacking:
         keeper.keep(request, model.name, reply)
+    return reply
+
+
+def recalled(model: LanguageModel, request: Request) -> Reply | None:
+    """The reply that a keeper has, if one does; nobody else is asked."""
+    reply, lacking = _found(model, request)
+    if reply is not None:
+        for keeper in lacking:
+            keeper.keep(request, model.name, reply)
     return reply
 
 
