@@ -15,7 +15,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, final
 
@@ -177,11 +177,6 @@ class Evaluator:
         self.workflow, self.parameters = workflow, dict(parameters)
         self.referee = Referee(guide, constraints, weights)
         self.relative = bool(getattr(guide, "relative", False))
-        if self.relative and remote is not None:
-            raise OptimizerError(
-                "this guide compares with the present values' outputs, which are not at hand for what "
-                "remote= runs elsewhere; leave out remote="
-            )
         self.call = call or call_with_input
         self._elsewhere = None
         if executor is not None and remote is not None:
@@ -222,7 +217,10 @@ class Evaluator:
     def _score_all(self, jobs: Sequence[_Job], candidate: Candidate) -> None:
         if self._elsewhere is not None:
             values = dict(candidate.values)
-            self._all(jobs, self._score_elsewhere, (values,), limit=None)
+            seen = (
+                self._overlay(candidate) if self.relative else None
+            )  # by who compares with others
+            self._all(jobs, self._score_elsewhere, (values, seen), limit=None)
         else:
             score = self._score_awaited if self._awaits else self._score
             self._all(jobs, score, (self._overlay(candidate),), limit=self.timeout)
@@ -329,19 +327,23 @@ class Evaluator:
             if before is not None:
                 set_random_state(before)
 
-    def _score_elsewhere(self, job: _Job, values: dict[str, Any]) -> Traced:
+    def _score_elsewhere(self, job: _Job, values: dict[str, Any], seen: Overlay | None) -> Traced:
+        with seen or nullcontext(), stop_tracing():
+            return self._run_before(job) or self._run_elsewhere(job, values)
+
+    def _run_elsewhere(self, job: _Job, values: dict[str, Any]) -> Traced:
         assert self._elsewhere is not None
         future = self._elsewhere.submit(values, job.example)
         if not self._elsewhere.in_time(future):
             future.cancel()
-            return self._late()
+            return self._kept(job, self._late())
         try:
             output = future.result()
         except BudgetExceeded:
             raise
         except Exception as error:
-            return self._failed(error)
-        return self._judged(job, output)
+            return self._kept(job, self._failed(error))
+        return self._judged(job, self._ended(job, output))
 
     def _trace(self, job: _Job) -> Traced:
         if (known := self._run_before(job)) is not None:

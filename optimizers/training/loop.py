@@ -87,13 +87,9 @@ class Training:
         self.allowances = Allowances(AtHand(held), self.journals.allowances)
         self.evaluator.apart = bool(self.members.movers)
         compared = self.validation or (self.train if self.policy.scored else [])
-        if self.evaluator.relative and compared:
-            raise OptimizerError(
-                "this guide compares a candidate with the present values only, so its scores cannot rank "
-                "several: leave out validation= and search=, or compare with fixed outputs (Pairwise)"
-            )
+        self._check_relative(guide)
         self.account = Account(
-            budget, self.evaluator, reserve=len(compared),
+            budget, self.evaluator, reserve=len(compared) * (2 if self.evaluator.relative else 1),
             step=self.batch_size * (1 + o.proposals * len(self.members.proposers))
             + 2 * len(anchors), receipts=self.journals.receipts,
         )  # fmt: skip
@@ -124,6 +120,22 @@ class Training:
     def course(self) -> Course:
         """Where the training is."""
         return self.round.course
+
+    def _check_relative(self, guide: Guide) -> None:
+        """Refuse what scores cannot say that only hold between two candidates."""
+        if not self.evaluator.relative:
+            return
+        if self.policy.scored:
+            raise OptimizerError(
+                "this guide compares two candidates, so its scores cannot rank several, as search= needs: "
+                "who beats whom may go round in a circle. Leave out search=, or compare with fixed "
+                "outputs (Pairwise)"
+            )
+        if self.validation and not hasattr(guide, "against"):
+            raise OptimizerError(
+                "this guide compares with the present values only; to compare the best so far on "
+                "validation= it needs against(), see optimizers.duels.Duels"
+            )
 
     # Running
 
@@ -242,7 +254,7 @@ class Training:
             best,
             self.course.last_score if known is None else known.score,
             self._first_score() if start is None else start.score,
-            tuple(front(list(entries.values()), over)) or (Entry(best),),
+            self._front(best, over),
             tuple(self.diary.events),
             self.account.spend,
             reason,
@@ -252,6 +264,12 @@ class Training:
         )
 
     # The best
+
+    def _front(self, best: Candidate, over: Over) -> tuple[Entry, ...]:
+        entries = self.standings.entries
+        if self.evaluator.relative:  # scores of duels with different opponents cannot be compared
+            return (entries.get(best.id) or Entry(best),)
+        return tuple(front(list(entries.values()), over)) or (Entry(best),)
 
     def _validate(self, *, final: bool = False) -> None:
         """Score the present values on the validation set, if that was not done and can be paid."""
