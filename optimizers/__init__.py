@@ -264,9 +264,7 @@ _FORMER = {
 def __getattr__(name: str) -> Any:
     if name in _FORMER:
         said = f"optimizers has no {name!r}: {_FORMER[name]}"
-        if _imports(
-            sys._getframe(1)
-        ):  # of an AttributeError, ``from ... import`` would say its own words
+        if _imports(sys._getframe(1)):  # which would hide the words of an AttributeError
             raise ImportError(said, name=__name__)
         raise AttributeError(said, name=name)
     if name not in _HOME:

@@ -70,6 +70,31 @@ def test_what_was_under_way_counts_and_what_was_settled_is_counted_once(tmp_path
     assert second.spent.calls == 4
 
 
+def test_a_reply_that_was_paid_is_given_though_nothing_is_left(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def go(kill: bool, store: Path | None) -> tuple[Any, int]:
+        word = tg.node("a", trainable=True, name="word")
+        llm = Scripted([] if store and not kill else ['{"suggestion": {"word": "better"}}'])
+
+        def workflow(case: str) -> Any:
+            if kill and word.data == "better":  # it was proposed, and is tried
+                raise Killed
+            return word + case
+
+        model = Budgeted(llm, calls=1)
+        fit(
+            workflow, CASES, lambda case, said: float("better" in said), store=store, tries=1,
+            optimizer=OptoPrime([word], llm=model), budget=Budget(steps=1), workers=1,
+        )  # fmt: skip
+        return word.data, model.spent.calls
+
+    with pytest.raises(Killed):
+        go(True, tmp_path)
+    assert go(False, tmp_path) == go(False, None) == ("better", 1)
+
+
 def test_a_process_that_ended_in_a_call_leaves_what_the_call_could_take(tmp_path: Path) -> None:
     def say(request: Request) -> str:
         raise ModelFailed("it timed out")
