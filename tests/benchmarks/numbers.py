@@ -27,7 +27,7 @@ SEEDS = range(11_000, 11_030)
 FUNCTIONS = (("sphere", 2), ("sphere", 5), ("rosenbrock", 2), ("rastrigin", 2))
 SIGMA = 0.2
 
-Score = Callable[[Mapping[str, Any]], float]
+Score = Callable[[Mapping[str, float]], float]
 Search = Callable[[Any, int, Score, int], float]
 
 
@@ -40,7 +40,7 @@ def task(name: str, size: int, seed: int) -> tuple[dict[str, Any], Score]:
         f"x{n}": tg.node(0.0, trainable=True, name=f"x{n}", constraint=unit) for n in range(size)
     }
 
-    def score(values: Mapping[str, Any]) -> float:
+    def score(values: Mapping[str, float]) -> float:
         away = [values[f"x{n}"] - best[n] for n in range(size)]
         if name == "sphere":
             return -sum(z * z for z in away)
