@@ -7,7 +7,8 @@ were present when they were given: a training forgets them with every step (`rel
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, final
 
 from optimizers.candidate import identity
@@ -40,7 +41,8 @@ def preferred(judge: Judge, example: Any, first: Any, second: Any) -> float:
 class Duels:
     """A guide for `fit` that gives 1, 0.5, 0, -0.5 or -1 for a duel with the present values' output.
 
-    What is recorded comes from the present values, and is a draw; all else comes from a candidate.
+    What is recorded comes from the present values, and is a draw; all else comes from a candidate. On
+    validation examples the opponents are the best values so far.
 
     Args:
         parameters: of the workflow, by name.
@@ -52,7 +54,7 @@ class Duels:
 
     def __init__(self, parameters: Mapping[str, Parameter[Any]], judge: Judge) -> None:
         self._parameters, self._judge = dict(parameters), judge
-        self._present = ""
+        self._present: str | None = ""
         self._outputs: dict[int, tuple[Any, Any]] = {}
         self._recorded: list[tuple[Any, Any]] = []
         self._lock = threading.Lock()
@@ -69,6 +71,8 @@ class Duels:
         with self._lock:
             if recorded and whose != self._present:
                 self._present, self._outputs, self._recorded = whose, {}, []
+            if self._present is None:
+                self._present = whose
             if whose == self._present:
                 self._outputs[id(example)] = (example, output)  # which keeps the id its own
                 if recorded:
@@ -79,6 +83,18 @@ class Duels:
             return [Score(1.0), Remark("with the present values the run gave no output")]
         score = preferred(self._judge, example, output, known[1])
         return [Score(score), Preference(known[1], better=score > 0)] if score else [Score(0.0)]
+
+    @contextmanager
+    def against(self, run: Callable[[], Any]) -> Iterator[None]:
+        """A block in which outputs are compared with those of what `run` runs first, unrecorded."""
+        present = self._present, self._outputs
+        self._present, self._outputs = None, {}
+        try:
+            run()
+            self._present = self._present or ""  # whoever failed on every example is nobody
+            yield
+        finally:
+            self._present, self._outputs = present
 
     def take(self) -> list[tuple[Any, Any]]:
         """The examples that were recorded since the last call, with their outputs, in a fixed order."""

@@ -55,6 +55,12 @@ class Place:
         """Count what was paid here by an earlier process, whose questions need not be asked again."""
         self._recalled = usage
 
+    def part(self, name: str) -> Place:
+        """A place for a part of the work, done beside others; what is paid there is paid here."""
+        made = Place(f"{self.name}/{name}", self._journal)
+        made._lock, made._replies = self._lock, self._replies
+        return made
+
     def find(self, request: Request, model: str) -> Reply | None:
         """The reply that this question got at this turn, by an earlier process."""
         if self._journal is None:

@@ -72,6 +72,15 @@ def test_what_has_another_name_says_so_and_that_is_there(home: str, name: str) -
             found = getattr(found, part)
 
 
+@pytest.mark.parametrize("name", MOVED["optimizers"])
+def test_a_name_that_moved_is_not_there_and_asking_says_where_it_went(name: str) -> None:
+    assert not hasattr(optimizers, name)
+    assert getattr(optimizers, name, None) is None
+    with pytest.raises(AttributeError, match=f"has no '{name}': .") as caught:
+        getattr(optimizers, name)
+    assert caught.value.name == name
+
+
 @pytest.mark.parametrize("home", MOVED)
 def test_the_table_is_whole(home: str) -> None:
     """What the package explains is what is tested here."""

@@ -36,7 +36,8 @@ class EvoLLM(ModelSearch):
         parameters: see `ModelSearch`, as for the other options.
         population: how many points a generation has; each needs a run, and one call serves all.
         sigma: how far points lie from the mean, relative to the bounds; a choice is another one with
-            this probability.
+            this probability. In the first generation, before the model has seen anything, each option
+            has its turn.
         decay: what `sigma` is multiplied by whenever the model has given a mean.
         generations: how many of the best generations are shown (K in the paper).
         members: how many of the best members of each (M in the paper).
@@ -136,10 +137,21 @@ class EvoLLM(ModelSearch):
             places = {
                 name: self._near(name, place, sigma, random) for name, place in self.mean.items()
             }
+            if len(self.broods) == 1 and not attempt:
+                places |= self._options_in_turn()
             values = self.space.at(places)
             if values is not None and identity(values) not in self._trials:
                 return values
         return None
+
+    def _options_in_turn(self) -> dict[str, float]:
+        """Of each choice the next option, before a model has seen any: one is as good as another."""
+        turn = {}
+        for name, options in self.space.choices.items():
+            order = list(range(len(options)))
+            Random(f"{self.seed}/{name}").shuffle(order)
+            turn[name] = (order[self._made % len(order)] + 0.5) / len(order)
+        return turn
 
     def _near(self, name: str, place: float, sigma: float, random: Random) -> float:
         if name in self.space.choices:

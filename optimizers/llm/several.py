@@ -18,12 +18,12 @@ from optimizers.candidate import identity
 from optimizers.llm.asking import ModelOptimizer
 from optimizers.llm.group import Group
 from optimizers.llm.questions import Questions, usage_of
-from optimizers.llm.turns import in_turns
+from optimizers.llm.turns import aside, at_once, in_turns
 from optimizers.places import Place
 from tracegraph.errors import BudgetExceeded, ModelError, OptimizerError, Rejected
 from tracegraph.kinds import show
 from tracegraph.llm import LanguageModelLike, Message, Reply
-from tracegraph.llm.keeping import keeping
+from tracegraph.llm.keeping import keeping, part
 from tracegraph.node import unwrap
 from tracegraph.overlay import Overlay
 from tracegraph.recorder import stop_tracing
@@ -49,7 +49,8 @@ class Several(Group):
     """Asks for several proposals at once and takes one of them.
 
     Only the model is asked side by side: what the optimizers read and remember comes in the same order every
-    time, and so do the proposals. Members that are groups themselves, such as `Mix`, are asked in turn.
+    time, and so do the proposals. Members that are groups themselves, such as `Mix`, are asked beside the
+    others if they share no optimizer with them; one that is asked twice is asked in turn.
 
     Proposals that were refused, that a parameter does not take, or that change nothing are left out; where
     none is left, the last one is given with its reasons. Which one is taken is decided by `select`. When the
@@ -136,9 +137,8 @@ class Several(Group):
             if isinstance(owner, ModelOptimizer) and owner not in owners[: len(jobs)]:
                 usage += owner.prepare(**own)
             jobs.append(partial(owner.propose, **own))
-        single = all(isinstance(owner, ModelOptimizer) for owner in owners)
-        at_once = single and self.workers > 1
-        made = in_turns(jobs, workers=self.workers) if at_once else _until_one_fails(jobs)
+        beside = self.workers > 1 and _independent(owners)
+        made = in_turns(jobs, workers=self.workers) if beside else _until_one_fails(jobs)
         return usage, list(zip(owners, made, strict=False))
 
     def _usable(self, proposal: Proposal) -> bool:
@@ -155,6 +155,20 @@ class Several(Group):
 
 
 _OF_THE_MODEL = (BudgetExceeded, ModelError)
+
+
+def _independent(owners: Sequence[Optimizer]) -> bool:
+    """Whether none of them needs to know what another one came to: only one that is single may be twice."""
+    single = {id(owner) for owner in owners if isinstance(owner, ModelOptimizer)}
+    others = [owner for owner in owners if id(owner) not in single]
+    inside = [id(member) for owner in others for member in _members(owner)]
+    return len(set(inside)) == len(inside) and single.isdisjoint(inside)
+
+
+def _members(owner: Optimizer) -> list[Optimizer]:
+    """An optimizer, with all that are in it if it is a group."""
+    held = owner.optimizers if isinstance(owner, Group) else []
+    return [owner, *{id(m): m for inner in held for m in _members(inner)}.values()]
 
 
 def _until_one_fails(jobs: Iterable[Callable[[], Proposal]]) -> list[Proposal | Exception]:
@@ -234,44 +248,62 @@ def by_evaluation(
     workflow: Callable[[Any], Any],
     examples: Sequence[Any],
     guide: Callable[[Any, Any], Any],
+    *,
+    workers: int = 8,
 ) -> Select:
     """The proposal that scores best when the workflow is run on examples; equal ones are run once.
+
+    Runs go side by side, in threads; which one is ready first changes nothing.
 
     Args:
         workflow: called with each example, with the proposed values in the parameters.
         examples: at least one.
         guide: ``guide(example, output)`` gives a score or (score, text); larger is better. A run that fails
             counts less than every score. What its models cost counts; of the workflow's the money.
+        workers: how many runs are under way at once, at least 1.
     """
     if not examples:
         raise OptimizerError("examples is empty: there is nothing to run the proposals on")
 
-    def scores(proposal: Proposal, runs: Place, judged: Place) -> tuple[int, float]:
-        failures, total = 0, 0.0
-        with Overlay(dict(proposal.values)), stop_tracing():
-            for example in examples:
-                try:
-                    with keeping(runs):
-                        output = unwrap(workflow(example))
-                except Exception:  # whatever the workflow does with these values
-                    failures += 1
-                    continue
-                with keeping(judged):
-                    verdict = guide(example, output)
-                score = verdict[0] if isinstance(verdict, tuple) else verdict
-                if isinstance(score, bool | int | float) and score == score:
-                    total += float(score)
-                else:
-                    raise OptimizerError(f"the guide gave no score: {show(verdict, 80)}")
-        return -failures, total / len(examples)
+    if not isinstance(workers, int) or workers < 1:
+        raise OptimizerError(f"workers must be a whole number from 1, got {show(workers, 40)}")
+
+    def score(values: Overlay, example: Any, runs: Place, judged: Place) -> float | None:
+        """The score of one run; ``None`` where it failed."""
+        with values, stop_tracing():
+            try:
+                with keeping(runs):
+                    output = unwrap(workflow(example))
+            except Exception:  # whatever the workflow does with these values
+                return None
+            with keeping(judged):
+                verdict = guide(example, output)
+        found = verdict[0] if isinstance(verdict, tuple) else verdict
+        if isinstance(found, bool | int | float) and found == found:
+            return float(found)
+        raise OptimizerError(f"the guide gave no score: {show(verdict, 80)}")
 
     def select(proposals: Sequence[Proposal]) -> Choice:
-        known: dict[str, tuple[int, float]] = {}
         runs, judged = Place("runs"), Place("judged")
-        for proposal in proposals:
-            key = _key(proposal)
-            if key not in known:
-                known[key] = scores(proposal, runs, judged)
+        distinct = {_key(proposal): Overlay(dict(proposal.values)) for proposal in proposals}
+
+        def job(number: int, values: Overlay, at: int) -> float | None:
+            with part(f"{number}/{at}"):
+                name = f"{number}/{at}"
+                return score(values, examples[at], runs.part(name), judged.part(name))
+
+        jobs = [
+            partial(job, number, values, at)
+            for number, values in enumerate(distinct.values())
+            for at in range(len(examples))
+        ]
+        with aside():  # other proposals need not wait for these runs
+            done = at_once(jobs, workers=workers)
+        known: dict[str, tuple[int, float]] = {}
+        for number, key in enumerate(distinct):
+            found = done[number * len(examples) : (number + 1) * len(examples)]
+            total = sum(one for one in found if one is not None)
+            known[key] = -found.count(None), total / len(examples)
         best = max(range(len(proposals)), key=lambda i: known[_key(proposals[i])])
         note = f"it scored {known[_key(proposals[best])][1]:.3g}, best of {len(known)}"
         return Choice(best, note, judged.usage + Usage(cost=runs.usage.cost))

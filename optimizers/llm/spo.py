@@ -61,7 +61,8 @@ class SPO(ModelOptimizer):
     """Proposes values and keeps them if their outputs win against the present ones.
 
     `improve` makes one round. In a training `guide` compares: ``fit(workflow, examples, spo.guide,
-    optimizer=spo)``, with ``acceptance=Paired(alpha=1)`` for the source's plain majority.
+    optimizer=spo)``, with ``acceptance=Paired(alpha=1)`` for the source's plain majority. With
+    ``validation=`` the best is who beats the best until then on examples that nobody learned from.
 
     Attributes:
         guide: compares each output with the present values' one for the same example, see `Duels`.

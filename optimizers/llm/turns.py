@@ -2,7 +2,8 @@
 
 Each job has a thread. One of them has the turn and runs; when it asks a model it passes the turn on, and
 goes on when the turn is its own again. So what the jobs read and change they read and change in the
-same order every time, however long the replies take.
+same order every time, however long the replies take. A job may start jobs of its own: in one turn of its,
+each of them has one.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, final, overload
 
-__all__ = ["OfThread", "aside", "in_turns"]
+__all__ = ["OfThread", "aside", "at_once", "in_turns"]
 
 T = TypeVar("T")
 
@@ -22,7 +25,47 @@ class _Abandoned(BaseException):
     """Whoever started the jobs has gone."""
 
 
-_seat: contextvars.ContextVar[tuple[_Table, int] | None] = contextvars.ContextVar(
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """A job's place at a table, and the seat of the job that set the table up.
+
+    The turn further out is held by the whole table, until each place has had a turn here.
+    """
+
+    table: _Table
+    place: int
+    outer: _Seat | None
+
+    def take(self) -> None:
+        """Wait for the turn, here and then further out."""
+        self.table.wait(self.place)
+        if self.outer is not None and not self.table.holds:
+            self.outer.take()
+            self.table.holds = True
+
+    def leave(self) -> None:
+        """Pass the turn on here, and further out before it comes to the first place again."""
+        self._leave_outer()
+        self.table.leave(self.place)
+
+    def end(self) -> None:
+        """Pass the turn on, for good."""
+        self._leave_outer()
+        self.table.finish(self.place)
+
+    def _leave_outer(self) -> None:
+        if self.outer is not None and self.table.is_last(self.place):
+            self.table.holds = False
+            self.outer.leave()
+
+    def rooms(self) -> Iterator[threading.Semaphore]:
+        """What bounds how many may be aside, here and further out."""
+        yield self.table.room
+        if self.outer is not None:
+            yield from self.outer.rooms()
+
+
+_seat: contextvars.ContextVar[_Seat | None] = contextvars.ContextVar(
     "optimizers_turns", default=None
 )
 
@@ -34,13 +77,40 @@ def aside() -> Iterator[None]:
     if seat is None:
         yield
         return
-    table, place = seat
-    table.leave(place)
+    seat.leave()
     try:
-        with table.room:
+        with ExitStack() as rooms:
+            for room in seat.rooms():
+                rooms.enter_context(room)
             yield
     finally:
-        table.wait(place)
+        seat.take()
+
+
+def at_once(jobs: Sequence[Callable[[], T]], *, workers: int) -> list[T]:
+    """What each job gives, in their order; they share nothing, and run when they like.
+
+    Args:
+        jobs: each runs in a copy of this context.
+        workers: how many run at once.
+
+    Raises:
+        Exception: what the first of them that failed raised, in their order.
+
+    >>> at_once([lambda: 1, lambda: 2], workers=2)
+    [1, 2]
+    """
+
+    def run(job: Callable[[], T], context: contextvars.Context) -> T:
+        context.run(_seat.set, None)
+        return context.run(job)
+
+    with ThreadPoolExecutor(workers, "tracegraph-job") as pool:
+        futures = [pool.submit(run, job, contextvars.copy_context()) for job in jobs]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def in_turns(jobs: Sequence[Callable[[], T]], *, workers: int) -> list[T | Exception]:
@@ -53,14 +123,15 @@ def in_turns(jobs: Sequence[Callable[[], T]], *, workers: int) -> list[T | Excep
     >>> in_turns([lambda: 1, lambda: 1 // 0], workers=2)
     [1, ZeroDivisionError('integer division or modulo by zero')]
     """
-    table = _Table(len(jobs), workers)
+    table, outer = _Table(len(jobs), workers), _seat.get()
     found: dict[int, T | Exception] = {}
     ended: list[BaseException] = []
 
     def run(place: int) -> None:
-        _seat.set((table, place))
+        seat = _Seat(table, place, outer)
+        _seat.set(seat)
         try:
-            table.wait(place)
+            seat.take()
             found[place] = jobs[place]()
         except Exception as error:
             found[place] = error
@@ -70,7 +141,7 @@ def in_turns(jobs: Sequence[Callable[[], T]], *, workers: int) -> list[T | Excep
             ended.append(error)
             table.abandon()
         finally:
-            table.finish(place)
+            seat.end()
 
     threads = [
         threading.Thread(
@@ -87,6 +158,8 @@ def in_turns(jobs: Sequence[Callable[[], T]], *, workers: int) -> list[T | Excep
     except BaseException:
         table.abandon()
         raise
+    if outer is not None and not table.holds:
+        outer.take()
     if ended:
         raise ended[0]
     return [found[place] for place in range(len(jobs))]
@@ -98,6 +171,7 @@ class _Table:
 
     def __init__(self, places: int, workers: int) -> None:
         self.room = threading.Semaphore(workers)
+        self.holds = True  # the turn further out; told by whoever has the turn here
         self._changed = threading.Condition()
         self._present = list(range(places))
         self._turn = 0
@@ -118,6 +192,11 @@ class _Table:
             if self._turn == place:
                 self._pass_on(place)
             self._present.remove(place)
+
+    def is_last(self, place: int) -> bool:
+        """Whether a place has the turn, and nobody after it."""
+        with self._changed:
+            return self._turn == place == self._present[-1] and not self._abandoned
 
     def abandon(self) -> None:
         with self._changed:

@@ -106,7 +106,8 @@ class Evolve(Search):
         crossed = False
         others = [parent for parent in parents if parent is not mother]
         if others and len(parents) > 1 and random.random() < self.crossover:
-            father = _parent(others, by_case, random)
+            apart = [trial for trial in by_case if trial.candidate is not mother]
+            father = _parent(others, apart, random)
             parentage = (mother.id, father.id)
             step = math.sqrt(step * (father.step or self.first_step))
             crossed = self._cross(values, father, random)

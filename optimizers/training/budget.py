@@ -55,9 +55,9 @@ class Budget:
 
     `runs` (of the workflow) is never exceeded. The others, see `Spend`, are looked at before each step
     and each proposal, so the last one may go beyond them by its own cost. For a limit on calls, tokens
-    or dollars that no call exceeds, wrap the model: ``tracegraph.llm.Budgeted``. A training that goes
-    on from a store goes on with what it had spent. What was under way when it was killed is done again
-    and counts once, because nobody can know whether it was paid.
+    or dollars that no call exceeds, also over kills, wrap the model: ``tracegraph.llm.Budgeted``. A
+    training that goes on from a store goes on with what it had spent. What was under way when it was
+    killed is done again and counts once, because nobody can know whether it was paid.
 
     Raises:
         OptimizerError: a limit is no positive number; nothing could be done with it.

@@ -13,24 +13,26 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from concurrent.futures import Executor, Future, wait
-from contextlib import closing, contextmanager
+from concurrent.futures import Executor, Future
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, astuple, dataclass, field, replace
-from typing import Any, cast, final
+from typing import Any, final
 
 from optimizers.base import Usage
 from optimizers.candidate import Candidate
 from optimizers.places import Place
+from optimizers.training.elsewhere import Elsewhere
 from optimizers.training.guide import Guide, Referee, Verdict, waited_for
+from optimizers.training.kept_runs import KeptRun, KeptRuns
 from optimizers.training.side_by_side import SideBySide
 from optimizers.training.threads import DaemonThreads
 from optimizers.training.verdicts import digest, packed, unpacked
-from tracegraph.errors import BudgetExceeded, ExecutionError, OptimizerError
+from tracegraph.errors import BudgetExceeded, ExecutionError, ModelError, OptimizerError
 from tracegraph.failure import failed_node
 from tracegraph.feedback import Feedback, Remark, Score
 from tracegraph.graph import renumber
+from tracegraph.history.at_hand import AtHand
 from tracegraph.history.checkpoint import random_state_now, set_random_state
 from tracegraph.kinds import show
 from tracegraph.llm.keeping import keeping
@@ -79,7 +81,8 @@ def call_with_input(workflow: Any, example: Any) -> Any:
 @dataclass(frozen=True, slots=True)
 class _Job:
     """A run that is to be made: of which example, under which key its evaluation is kept, and where
-    the workflow and the judge ask models.
+    the workflow and the judge ask models. Where it `keeps` the run, and `recalls` a verdict on it, neither is
+    made again when the step is.
     """
 
     example: Any
@@ -87,6 +90,7 @@ class _Job:
     runs: Place
     judged: Place
     recalls: bool
+    keeps: bool
 
     @property
     def paid(self) -> Usage:
@@ -117,8 +121,8 @@ class Evaluator:
         constraints: what must hold whatever the score, by name, see `Referee`.
         weights: how much each objective counts where the guide gives several.
         journal: keeps every evaluation as soon as it is there; a dict on disk.
-        receipts: keeps what models reply, to the workflow and to the judge, and verdicts on runs whose
-            graph is needed; a dict on disk, which may be cleared between two steps.
+        receipts: keeps what models reply, to the workflow and to the judge, and, where a graph is needed,
+            runs and verdicts on them; a dict on disk, which may be cleared between two steps.
 
     Attributes:
         runs: how often the workflow was run.
@@ -173,19 +177,18 @@ class Evaluator:
         self.workflow, self.parameters = workflow, dict(parameters)
         self.referee = Referee(guide, constraints, weights)
         self.relative = bool(getattr(guide, "relative", False))
-        if self.relative and remote is not None:
-            raise OptimizerError(
-                "this guide compares with the present values' outputs, which are not at hand for what "
-                "remote= runs elsewhere; leave out remote="
-            )
         self.call = call or call_with_input
-        self.remote, self._elsewhere = remote, executor if remote is not None else None
+        self._elsewhere = None
+        if executor is not None and remote is not None:
+            self._elsewhere = Elsewhere(executor, remote, timeout, workers)
         self.executor = executor if executor is not None and remote is None else DaemonThreads()
         self.workers, self.timeout = workers, timeout
         self.failure_score = min(failure_score, -1.0) if self.relative else failure_score
         self.runs = 0
         self.cache: dict[tuple[str, str, int], Evaluation] = {}
         self.journal, self.receipts, self.moment = journal, receipts, ""
+        hand = {"parameters": self.parameters, "workflow": workflow, "call": self.call}
+        self._kept_runs = None if receipts is None else KeptRuns(receipts, AtHand(hand))
         self.edition, self.apart = 0, False
         self.stop: Future[None] = Future()
         self._overlays: dict[str, Overlay] = {}
@@ -212,9 +215,12 @@ class Evaluator:
         return [self.cache[key] for key in keys.values()]
 
     def _score_all(self, jobs: Sequence[_Job], candidate: Candidate) -> None:
-        if self.remote is not None:
+        if self._elsewhere is not None:
             values = dict(candidate.values)
-            self._all(jobs, self._score_elsewhere, (values,), limit=None)
+            seen = (
+                self._overlay(candidate) if self.relative else None
+            )  # by who compares with others
+            self._all(jobs, self._score_elsewhere, (values, seen), limit=None)
         else:
             score = self._score_awaited if self._awaits else self._score
             self._all(jobs, score, (self._overlay(candidate),), limit=self.timeout)
@@ -242,6 +248,8 @@ class Evaluator:
         """
         leaves = [p._leaf() for p in self.parameters.values()]  # one for all threads
         first = next_id()
+        if self._kept_runs is not None:
+            self._kept_runs.begin()
         trace = self._trace_awaited if self._awaits else self._trace
         jobs = [
             self._job(self._key(split, candidate, n), e, traced=True) for n, e in examples.items()
@@ -282,8 +290,11 @@ class Evaluator:
     def _job(self, key: tuple[str, str, int], example: Any, *, traced: bool = False) -> _Job:
         where = f"{self.moment}/{'traced' if traced else 'scored'}/{_name(key)}"
         runs, judged = (Place(f"{where}/{what}", self.receipts) for what in ("run", "judged"))
-        recalls = traced and self.receipts is not None and not self.relative
-        return _Job(example, key, runs, judged, recalls)
+        kept = self.receipts is not None
+        recalls = kept and traced and not self.relative
+        # where tensors move by themselves, what a run draws by chance goes on in the next
+        keeps = kept and (traced or self.relative) and not self.apart
+        return _Job(example, key, runs, judged, recalls, keeps)
 
     def _keep(self, job: _Job, evaluation: Evaluation) -> None:
         paid = job.paid
@@ -316,54 +327,39 @@ class Evaluator:
             if before is not None:
                 set_random_state(before)
 
-    def _score_elsewhere(self, job: _Job, values: dict[str, Any]) -> Traced:
+    def _score_elsewhere(self, job: _Job, values: dict[str, Any], seen: Overlay | None) -> Traced:
+        with seen or nullcontext(), stop_tracing():
+            return self._run_before(job) or self._run_elsewhere(job, values)
+
+    def _run_elsewhere(self, job: _Job, values: dict[str, Any]) -> Traced:
         assert self._elsewhere is not None
-        try:
-            future = self._elsewhere.submit(cast(Any, self.remote), values, job.example)
-        except Exception as error:  # a process pool that broke, a function that cannot travel
-            raise OptimizerError(
-                f"the executor {show(self._elsewhere, 80)} took no call: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        if not self._in_time(future):
+        future = self._elsewhere.submit(values, job.example)
+        if not self._elsewhere.in_time(future):
             future.cancel()
-            return self._late()
+            return self._kept(job, self._late())
         try:
             output = future.result()
         except BudgetExceeded:
             raise
         except Exception as error:
-            return self._failed(error)
-        return self._judged(job, output)
-
-    def _in_time(self, future: Future[Any]) -> bool:
-        """Wait for a call; false where it is not done `timeout` seconds after it was seen to run.
-
-        An executor may let a call wait for room; that time is not the call's. Nobody waits longer for
-        room than all the others run; some executors (Dask's) never say that a call runs.
-        """
-        if self.timeout is None:
-            wait([future])
-            return True
-        began = time.monotonic() + self.timeout * (self.workers - 1)
-        while not wait([future], self.timeout / 10).done:
-            if future.running():
-                began = min(began, time.monotonic())
-            if time.monotonic() - began >= self.timeout:
-                return False
-        return True
+            return self._kept(job, self._failed(error))
+        return self._judged(job, self._ended(job, output))
 
     def _trace(self, job: _Job) -> Traced:
+        if (known := self._run_before(job)) is not None:
+            return known
         try:
             with keeping(job.runs):
                 output = waited_for(self.call(self.workflow, job.example))
         except BudgetExceeded:
             raise
         except Exception as error:
-            return self._failed(error)
-        return self._judged(job, output)
+            return self._kept(job, self._failed(error))
+        return self._judged(job, self._ended(job, output))
 
     async def _trace_awaited(self, job: _Job) -> Traced:
+        if (known := self._run_before(job)) is not None:
+            return known
         try:
             with keeping(job.runs):
                 output = self.call(self.workflow, job.example)
@@ -372,8 +368,36 @@ class Evaluator:
         except BudgetExceeded:
             raise
         except Exception as error:
-            return self._failed(error)
+            return self._kept(job, self._failed(error))
+        output = self._ended(job, output)
         return await asyncio.to_thread(self._judged, job, output)  # a judge may block
+
+    # Runs whose graph is needed, kept while their step is not in the saved state
+
+    def _run_before(self, job: _Job) -> Traced | None:
+        """What a run came to that ended before this step was cut off."""
+        if not job.keeps or self._kept_runs is None:
+            return None
+        run = self._kept_runs.find(job.runs, job.example)
+        if run is None:
+            return None
+        if run.evaluation is None:
+            return self._judged(job, run.output)
+        return _unjudged(Evaluation.restored(run.evaluation), run.output)
+
+    def _ended(self, job: _Job, output: Any) -> Any:
+        """Keep what a run gave, before anybody judges it."""
+        if job.keeps and self._kept_runs is not None:
+            self._kept_runs.keep(job.runs, job.example, KeptRun(output))
+        return output
+
+    def _kept(self, job: _Job, run: Traced) -> Traced:
+        """Keep a run that nobody judges, unless only its model was down."""
+        down = isinstance(run.raised, ModelError)
+        if job.keeps and self._kept_runs is not None and not down:
+            told = asdict(run.evaluation)
+            self._kept_runs.keep(job.runs, job.example, KeptRun(run.output, told))
+        return run
 
     def _judged(self, job: _Job, output: Any) -> Traced:
         with keeping(job.judged):
@@ -409,9 +433,8 @@ class Evaluator:
         )
         cause = error.__cause__ if isinstance(error, ExecutionError) else error
         name = type(cause or error).__name__
-        verdict = Verdict(self.failure_score, text, (Score(self.failure_score), Remark(text)))
-        evaluation = Evaluation(verdict.score, text, f"{name}: {error}")
-        return Traced(evaluation, node, verdict.messages, error)
+        evaluation = Evaluation(self.failure_score, text, f"{name}: {error}")
+        return _unjudged(evaluation, node, error)
 
     def _late(self) -> Traced:
         text = f"the run took longer than {self.timeout:g} seconds and was given up"
@@ -433,7 +456,11 @@ class Evaluator:
         try:
             with closing(beside.done()) as ready:
                 for number, future in ready:
-                    results[number] = self._late() if future is None else future.result()
+                    results[number] = (
+                        self._kept(jobs[number], self._late())
+                        if future is None
+                        else future.result()
+                    )
                     self._keep(jobs[number], results[number].evaluation)
         finally:
             for job in jobs:  # what was paid before something went wrong is paid
@@ -452,6 +479,14 @@ class Evaluator:
         while len(self._overlays) > 16:
             self._overlays.pop(next(iter(self._overlays)))
         return found
+
+
+def _unjudged(
+    evaluation: Evaluation, output: Node[Any] | None, raised: Exception | None = None
+) -> Traced:
+    """A run that failed: its score and what happened are the feedback."""
+    messages = (Score(evaluation.score), Remark(evaluation.text)) if output is not None else ()
+    return Traced(evaluation, output, messages, raised)
 
 
 def _name(key: tuple[str, str, int]) -> str:

@@ -89,9 +89,9 @@ class Pairwise:
 
     A win counts 1, a draw 0, a loss -1; a win in one order alone counts as its half. One comparison
     per example with a fixed reference orders any number of candidates. Against the present values there
-    is no order, only who of two is better: a training then forgets scores with every comparison, and
-    takes neither ``validation=`` nor a ``search=`` that compares several. Then
-    ``acceptance=Paired(alpha=1)`` is a plain majority of the examples.
+    is no order, only who of two is better: a training then forgets scores with every comparison, takes
+    no ``search=`` that compares several, and finds the best on ``validation=`` by duels with the best
+    until then. ``acceptance=Paired(alpha=1)`` is a plain majority of the examples.
 
     Args:
         compare: see `Compare`; `ModelCompares` asks a model, `PersonCompares` a person.
@@ -123,6 +123,8 @@ class Pairwise:
         self.compare, self.reference = compare, reference or _expected
         self.relative = present is not None
         self._duels = None if present is None else Duels(collect(present), compare)
+        if self._duels is not None:
+            self.against = self._duels.against
 
     def __call__(self, example: Any, output: Any) -> list[Feedback]:
         """A score, and the preference in words."""

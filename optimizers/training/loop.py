@@ -17,6 +17,7 @@ from typing import Any, Final, final
 from optimizers.candidate import Candidate
 from optimizers.training.acceptance import Paired
 from optimizers.training.account import Account
+from optimizers.training.allowances import Allowances
 from optimizers.training.budget import as_budget
 from optimizers.training.contest import Contest
 from optimizers.training.diary import Diary
@@ -37,6 +38,7 @@ from optimizers.training.snapshot import restore, snapshot
 from optimizers.training.standings import Standings
 from optimizers.training.values import Values
 from tracegraph.errors import BudgetExceeded, OptimizerError, TracegraphError
+from tracegraph.history.at_hand import AtHand
 from tracegraph.recorder import Policy, current, under
 
 __all__ = ["Training", "TrainingStopped", "afit", "fit"]
@@ -76,15 +78,18 @@ class Training:
             constraints=o.constraints, weights=o.weights, journal=self.journals.evaluations,
             receipts=self.journals.receipts,
         )  # fmt: skip
+        held = {
+            "workflow": workflow,
+            "call": o.call,
+            "guide": guide,
+            "optimizers": self.members.all,
+        }
+        self.allowances = Allowances(AtHand(held), self.journals.allowances)
         self.evaluator.apart = bool(self.members.movers)
         compared = self.validation or (self.train if self.policy.scored else [])
-        if self.evaluator.relative and compared:
-            raise OptimizerError(
-                "this guide compares a candidate with the present values only, so its scores cannot rank "
-                "several: leave out validation= and search=, or compare with fixed outputs (Pairwise)"
-            )
+        self._check_relative(guide)
         self.account = Account(
-            budget, self.evaluator, reserve=len(compared),
+            budget, self.evaluator, reserve=len(compared) * (2 if self.evaluator.relative else 1),
             step=self.batch_size * (1 + o.proposals * len(self.members.proposers))
             + 2 * len(anchors), receipts=self.journals.receipts,
         )  # fmt: skip
@@ -115,6 +120,22 @@ class Training:
     def course(self) -> Course:
         """Where the training is."""
         return self.round.course
+
+    def _check_relative(self, guide: Guide) -> None:
+        """Refuse what scores cannot say that only hold between two candidates."""
+        if not self.evaluator.relative:
+            return
+        if self.policy.scored:
+            raise OptimizerError(
+                "this guide compares two candidates, so its scores cannot rank several, as search= needs: "
+                "who beats whom may go round in a circle. Leave out search=, or compare with fixed "
+                "outputs (Pairwise)"
+            )
+        if self.validation and not hasattr(guide, "against"):
+            raise OptimizerError(
+                "this guide compares with the present values only; to compare the best so far on "
+                "validation= it needs against(), see optimizers.duels.Duels"
+            )
 
     # Running
 
@@ -167,6 +188,7 @@ class Training:
         stored = self.store.load() if self.store is not None and self.options.resume else None
         if stored is None:
             self.journals.clear()
+            self.allowances.go_on({}, stored=True)
         going = self.options.state if stored is None else stored
         if going is not None:
             restore(self, going, stored=stored is not None)
@@ -185,6 +207,7 @@ class Training:
             self.members.movers.save()
             self.store.save(self.state_dict())
             self.journals.saved()
+            self.allowances.saved()
         self._entered()
 
     def _entered(self) -> None:
@@ -231,7 +254,7 @@ class Training:
             best,
             self.course.last_score if known is None else known.score,
             self._first_score() if start is None else start.score,
-            tuple(front(list(entries.values()), over)) or (Entry(best),),
+            self._front(best, over),
             tuple(self.diary.events),
             self.account.spend,
             reason,
@@ -241,6 +264,12 @@ class Training:
         )
 
     # The best
+
+    def _front(self, best: Candidate, over: Over) -> tuple[Entry, ...]:
+        entries = self.standings.entries
+        if self.evaluator.relative:  # scores of duels with different opponents cannot be compared
+            return (entries.get(best.id) or Entry(best),)
+        return tuple(front(list(entries.values()), over)) or (Entry(best),)
 
     def _validate(self, *, final: bool = False) -> None:
         """Score the present values on the validation set, if that was not done and can be paid."""

@@ -1,8 +1,8 @@
 """Keep a training on disk so that it goes on exactly, whenever it was stopped or killed.
 
 The state is kept after each step; tensors that move by themselves, beside it in a checkpoint. What is
-paid for in between is kept at once, in journals: every evaluation, every reply of a model, every verdict. So
-the step that was cut off is done again with what it had paid for already.
+paid for in between is kept at once, in journals: every run and evaluation, every reply of a model, every
+verdict. So the step that was cut off is done again with what it had paid for already.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tracegraph.llm.passing import Foreign
 
 __all__ = ["Journals", "Store", "as_store"]
 
-_JOURNALS: Final = ("evaluations", "receipts")
+_JOURNALS: Final = ("evaluations", "receipts", "allowances")
 
 
 class Store(Protocol):
@@ -72,8 +72,13 @@ class Journals:
 
     @property
     def receipts(self) -> MutableMapping[str, Any] | None:
-        """What models replied, and verdicts, since the state was saved last."""
+        """What models replied, runs and verdicts, since the state was saved last."""
         return self._kept.get("receipts")
+
+    @property
+    def allowances(self) -> MutableMapping[str, Any] | None:
+        """What calls under `Budgeted` cost since the state was saved last."""
+        return self._kept.get("allowances")
 
     def held(self) -> AbstractContextManager[Any]:
         """A block in which no other training may use the store.

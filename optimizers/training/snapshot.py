@@ -53,6 +53,7 @@ def snapshot(training: Training) -> dict[str, Any]:
             course.idle, training.proposers.failures, course.since, course.last_score,
         ],
         "spend": asdict(training.account.spend),
+        "allowances": training.allowances.spent(),
         "moved": [training.members.movers.checkpoint, training.evaluator.edition],
         "history": [
             {**asdict(event), "parents": list(event.parents)} for event in training.diary.events
@@ -118,6 +119,7 @@ def restore(training: Training, state: Mapping[str, Any], *, stored: bool) -> No
         course = Course(
             first, present, int(state["position"]), idle, since, last, [*state["search"]]
         )
+        allowed = {way: {**spent} for way, spent in state.get("allowances", {}).items()}
         tried, (moved, edition) = set(state["tried"]), state["moved"]
         members = [m for m in training.members.proposers if hasattr(m, "state_dict")]
         pairs = list(zip(members, state["optimizers"], strict=True))
@@ -133,6 +135,7 @@ def restore(training: Training, state: Mapping[str, Any], *, stored: bool) -> No
     training.diary.events, training.evaluator.cache = events, cache
     training.evaluator.edition, training.proposers.failures = int(edition), failures
     training.account.restore(spend)
+    training.allowances.go_on(allowed, stored=stored)
     training.tried.clear()
     training.tried.update(tried)
     _replay(training, state["search"], dict(told))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, Literal, final
 
 from optimizers.candidate import Candidate
 from optimizers.training.account import Account
 from optimizers.training.diary import Diary
-from optimizers.training.evaluator import Evaluator
+from optimizers.training.evaluator import Evaluation, Evaluator
 from optimizers.training.policies.policy import Entry
 from optimizers.training.tally import Tally
 
@@ -18,6 +19,9 @@ __all__ = ["Standings"]
 @final
 class Standings:
     """Scores candidates on one set of examples, once each, and knows the best.
+
+    Where the guide only compares, each one fights a duel with the best so far, which is run again beside
+    it, and takes its place by winning more than it loses.
 
     Args:
         examples: what they are compared on; none where nobody needs that.
@@ -48,10 +52,11 @@ class Standings:
         """A candidate's entry, scored now if it was not and can be paid."""
         if candidate.id in self.entries or not self.examples:
             return self.entries.get(candidate.id)
+        best = self.best() if self._evaluator.relative else None
         cost = self._evaluator.missing(candidate, list(self.examples), self.split)
-        if cost > self._account.room(final=final):
+        if (cost if best is None else 2 * cost) > self._account.room(final=final):
             return None
-        done = self._evaluator.scores(candidate, self.examples, self.split)
+        done = self._scores(candidate, best.candidate if best else candidate)
         self._account.count()
         tally = Tally(self._evaluator, done)
         entry = Entry(candidate, tuple(tally.scores), tally.objectives, tally.violations)
@@ -59,9 +64,30 @@ class Standings:
         self._diary.tell("validated", candidate=candidate, after=tally)
         return entry
 
+    def _scores(self, candidate: Candidate, best: Candidate) -> list[Evaluation]:
+        """How a candidate does by itself or, where the guide only compares, against the best."""
+
+        def run(who: Candidate) -> list[Evaluation]:
+            return self._evaluator.scores(who, self.examples, self.split)
+
+        if not self._evaluator.relative:
+            return run(candidate)
+        own: list[Evaluation] = []
+        guide: Any = self._evaluator.referee.guide
+        with guide.against(lambda: own.extend(run(best))):
+            return own if candidate.id == best.id else run(candidate)
+
     def best(self) -> Entry | None:
         """The entry of the best rank, of equals the last; ``None`` where none was scored."""
+        if self._evaluator.relative:
+            return reduce(_winner, self.entries.values()) if self.entries else None
         ranked = max(
             enumerate(self.entries.values()), key=lambda item: (item[1].rank, item[0]), default=None
         )
         return None if ranked is None else ranked[1]
+
+
+def _winner(best: Entry, entry: Entry) -> Entry:
+    """Who is best after a duel of `entry` with the best until then."""
+    won = (-entry.violations, sum(entry.scores)) > (-best.violations, 0.0)
+    return entry if won else best

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from optimizers.training.acceptance import p_value
+from tests.benchmarks import numbers
 from tests.benchmarks.world_peers import in_our_notation, installed
 from tests.benchmarks.worlds import (
     OURS,
@@ -90,3 +92,10 @@ def test_the_command_prints_a_table(
     monkeypatch.setattr("tests.benchmarks.worlds.ROWS", OURS[:1])
     assert main(["--seeds", "1"]) == 0
     assert "flow of information" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "size"), [("sphere", 5), ("rosenbrock", 2)])
+def test_on_smooth_functions_evollm_is_nearer_than_chance_by_30_evaluations(
+    name: str, size: int
+) -> None:
+    assert p_value(numbers.gains(name, size, numbers.chance, 30)) < 0.01

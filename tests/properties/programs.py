@@ -79,11 +79,15 @@ class Program:
 
     def recorded(self) -> list[Any]:
         """The program on nodes and parameters."""
-        return self.run([
+        return self.run(self.starting())
+
+    def starting(self) -> list[Any]:
+        """The values that it starts at, as nodes and parameters."""
+        return [
             node(value, trainable=True, name=f"p{i}") if kind == "parameter"
             else node(value, name=f"n{i}") if kind == "node" else value
             for i, (value, kind) in enumerate(self.starts)
-        ])  # fmt: skip
+        ]  # fmt: skip
 
 
 def programs(*, longest: int = 25) -> st.SearchStrategy[Program]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Callable, MutableMapping
+from dataclasses import astuple, dataclass, fields
+from typing import Any, final
+from uuid import uuid4
 
 from tracegraph.errors import BudgetExceeded, ModelError, ModelFailed, WrongModel
+from tracegraph.llm.keeping import recalled
 from tracegraph.llm.messages import Price, Reply, Request, Usage
 from tracegraph.llm.model import Ask, LanguageModel, Pause, Steps, Wrapper
 from tracegraph.llm.retrying import status_of
@@ -53,7 +55,8 @@ class Budgeted(Wrapper):
     else it raises BudgetExceeded, and no request is made. A reply that was paid for is always
     returned. A failed call gives its tokens and dollars back when the provider refused it, and
     not when it may have worked on it (a timeout). Where nobody reports usage, it is estimated by
-    `count_tokens`. `seconds` run from the first call and also bound each call's timeout.
+    `count_tokens`. `seconds` run from the first call and also bound each call's timeout. In a
+    training with a store (`fit`) the allowance holds over kills.
 
     >>> from tracegraph.llm import Scripted
     >>> model = Budgeted(Scripted(["one", "two"]), calls=1)
@@ -88,6 +91,9 @@ class Budgeted(Wrapper):
         self._started: float | None = None
         self._settled, self._reserved = Spent(), Spent()
         self._lock = threading.Lock()
+        self._journal: MutableMapping[str, Any] | None = None
+        self._prefix = ""
+        self._ended: list[str] = []  # notes in the journal of what is settled
 
     @property
     def spent(self) -> Spent:
@@ -96,13 +102,48 @@ class Budgeted(Wrapper):
             calls = Spent(calls=self._reserved.calls)
             return self._settled + calls + Spent(seconds=self._elapsed())
 
+    def account(self) -> tuple[Spent, list[str]]:
+        """What was used by calls that have ended, and which notes in the journal say no more than that."""
+        with self._lock:
+            ended, self._ended = self._ended, []
+            return self._settled + Spent(seconds=self._elapsed()), ended
+
+    def go_on(
+        self, before: Spent, journal: MutableMapping[str, Any] | None = None, prefix: str = ""
+    ) -> None:
+        """Count what was spent before, by an earlier process or by this one: the larger of the two.
+
+        Args:
+            before: what had been spent when it was last written down.
+            journal: a dict on disk, where each call is noted before it is made, with the most that it can
+                cost, and then with what it did. What an earlier process left there counts, and what
+                a keeper has of its replies (see `tracegraph.llm.keeping`) is free.
+            prefix: what the keys of this model begin with.
+        """
+        notes = {n: Spent(*row) for n, row in (journal or {}).items() if n.startswith(prefix)}
+        with self._lock:
+            now = self._settled + Spent(seconds=self._elapsed())
+            known = {
+                f.name: max(getattr(now, f.name), getattr(before, f.name)) for f in fields(now)
+            }
+            seconds = max([known.pop("seconds"), *(note.seconds for note in notes.values())])
+            self._settled = Spent(**known)
+            for note in notes.values():
+                self._settled += Spent(note.calls, note.tokens, note.dollars)
+            if seconds:
+                self._started = self._clock() - seconds
+            self._journal, self._prefix, self._ended = journal, prefix, list(notes)
+
     def steps(self, request: Request) -> Steps:
         """Set aside, ask, settle."""
         request = self._bounded(request)
+        if self._journal is not None and (known := recalled(self._inner, request)) is not None:
+            return known  # an earlier process paid for it, and that is counted
         most = self._most(request)
         while not self._reserve(most):
             yield Pause(_POLL)
         taken = most
+        note = self._note(most)
         try:
             reply: Reply = yield Ask(self._inner, self._timed(request))
             taken = self._taken(request, reply, most)
@@ -114,7 +155,15 @@ class Budgeted(Wrapper):
                 taken = Spent(calls=1)
             raise
         finally:
-            self._settle(most, taken)
+            self._note(taken, note)
+            self._settle(most, taken, note)
+
+    def _note(self, cost: Spent, note: str | None = None) -> str:
+        """Note in the journal what a call costs: all that it could before it is made, then what it did."""
+        name = note or f"{self._prefix}{uuid4().hex}"
+        if self._journal is not None:
+            self._journal[name] = list(astuple(cost + Spent(seconds=self._elapsed())))
+        return name
 
     def _bounded(self, request: Request) -> Request:
         if not self._limits.keys() & {"tokens", "dollars"}:
@@ -194,11 +243,13 @@ class Budgeted(Wrapper):
         dollars = self._price_known().of(usage) if "dollars" in self._limits else 0.0
         return Spent(1, usage.total, dollars)
 
-    def _settle(self, most: Spent, taken: Spent) -> None:
+    def _settle(self, most: Spent, taken: Spent, note: str) -> None:
         with self._lock:
             left = self._reserved - most
             self._reserved = left if left.calls else Spent()  # no dust of floating point
             self._settled += taken
+            if self._journal is not None:
+                self._ended.append(note)
 
     def _elapsed(self) -> float:
         return 0.0 if self._started is None else self._clock() - self._started

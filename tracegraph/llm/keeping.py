@@ -17,7 +17,7 @@ from tracegraph.llm.messages import Reply, Request
 if TYPE_CHECKING:
     from tracegraph.llm.model import LanguageModel
 
-__all__ = ["Keeper", "akept", "keeping", "kept"]
+__all__ = ["Keeper", "akept", "keeping", "kept", "part", "recalled"]
 
 
 class Keeper(Protocol):
@@ -29,6 +29,10 @@ class Keeper(Protocol):
 
     def keep(self, request: Request, model: str, reply: Reply) -> None:
         """Take in a reply."""
+        ...
+
+    def part(self, name: str) -> Keeper:
+        """A keeper of a part of the same work: the same question in another part is another one."""
         ...
 
 
@@ -43,6 +47,16 @@ def keeping(*keepers: Keeper) -> Iterator[None]:
     Without keepers nothing is kept in the block.
     """
     token = _keepers.set((*keepers, *_keepers.get()) if keepers else ())
+    try:
+        yield
+    finally:
+        _keepers.reset(token)
+
+
+@contextmanager
+def part(name: str) -> Iterator[None]:
+    """A block that is a part of the work, and may be done beside others; named as in every process."""
+    token = _keepers.set(tuple(keeper.part(name) for keeper in _keepers.get()))
     try:
         yield
     finally:
@@ -70,6 +84,15 @@ async def akept(
             reply = await ask(request)
     for keeper in lacking:
         keeper.keep(request, model.name, reply)
+    return reply
+
+
+def recalled(model: LanguageModel, request: Request) -> Reply | None:
+    """The reply that a keeper has, if one does; nobody else is asked."""
+    reply, lacking = _found(model, request)
+    if reply is not None:
+        for keeper in lacking:
+            keeper.keep(request, model.name, reply)
     return reply
 
 

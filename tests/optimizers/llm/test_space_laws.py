@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
 from statistics import NormalDist
@@ -64,14 +65,17 @@ def test_what_evollm_draws_is_normal_around_the_mean_and_a_choice_is_another_as_
 ):
     sigma = 0.1  # so that the bounds, five of it away, cut off next to nothing
     tried: list[dict[str, Any]] = []
+    later: list[dict[str, Any]] = []
     for seed in SEEDS:
         llm = Scripted(lambda request: "I cannot tell.")
-        tried += played(
-            EvoLLM(space(), llm, population=40, sigma=sigma, seed=seed), 80, lambda v: 0.0
-        )
+        search = EvoLLM(space(), llm, population=40, sigma=sigma, seed=seed)
+        both = played(search, 80, lambda v: 0.0)
+        tried, later = tried + both, later + both[39:]
+        first = Counter(v["c"] for v in both[:39])
+        assert max(first.values()) - min(first.values()) <= 1  # each option has its turn
     follows([v["x"] for v in tried], NormalDist(0.5, sigma).cdf)
-    away = sum(v["c"] != "a" for v in tried) / len(tried)
-    assert abs(away - sigma * 3 / 4) <= bound(len(tried))
+    away = sum(v["c"] != "a" for v in later) / len(later)
+    assert abs(away - sigma * 3 / 4) <= bound(len(later))
 
 
 def test_where_the_model_knows_the_best_evollm_closes_in_at_the_rate_of_its_decay() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import tracegraph as tg
 from optimizers import SPO, Budget, Paired, Pareto, Processes, afit, fit
 from optimizers.duels import Duels
+from tests.optimizers.training.elsewhere import greeted
 from tests.worlds.intransitive import Intransitive
 from tracegraph.errors import OptimizerError
 from tracegraph.llm import Reply, Scripted, Usage
@@ -186,15 +187,135 @@ def test_awaited_it_is_the_same() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"validation": ["d"]}, {"search": Pareto()}, {"remote": print, "executor": Processes(1)}],
-    ids=lambda options: next(iter(options)),
+    [{"search": Pareto()}, {"search": Pareto(), "validation": ["d"]}],
+    ids=lambda options: " ".join(options),
 )
 def test_what_would_rank_several_by_duels_is_refused_before_anything_runs(options: Any) -> None:
     ran: list[str] = []
     _, spo, _ = made()
-    with pytest.raises(OptimizerError, match="present values"):
+    with pytest.raises(OptimizerError, match="go round in a circle"):
         trained(ran.append, spo, 1, **options)
     assert ran == []
+
+
+class OnlyThePresent:
+    """A guide of a person's own that compares with the present values."""
+
+    relative = True
+
+    def __call__(self, example: str, output: str) -> float:
+        return 0.0
+
+
+def test_a_guide_that_cannot_compare_with_the_best_refuses_validation() -> None:
+    _, spo, workflow = made(suggest("x"))
+    with pytest.raises(OptimizerError, match="against"):
+        fit(workflow, EXAMPLES, OnlyThePresent(), optimizer=spo, validation=["d"])
+
+
+# Validation: duels with the best so far
+
+
+def picky(example: str, first: str, second: str) -> float:
+    """On validation examples the shorter one wins."""
+    return (len(first) - len(second)) * (-1 if example.startswith("v") else 1)
+
+
+def test_the_best_is_who_wins_on_examples_that_nobody_learned_from() -> None:
+    """What wins on the examples that it was written for can lose on others."""
+    word, spo, workflow = made(suggest("longer"), suggest("the longest"), judge=picky)
+    result = trained(workflow, spo, 2, validation=["v1", "v2"])
+    assert [e.kind for e in result.history].count("accepted") == 2
+    assert (word.data, result.best.values["word"]) == ("plain", "plain")
+    assert [entry.candidate.id for entry in result.front] == [result.best.id]
+
+
+@given(st.lists(st.sampled_from(["x", "plain", "other", "longer", "the longest"]), max_size=4))
+def test_each_accepted_one_fights_the_best_until_then(words: list[str]) -> None:
+    def judge(example: str, first: str, second: str) -> float:
+        if example.startswith("v"):  # longest is best, but for the very longest
+            first, second = (said if len(said) < 9 else "" for said in (first, second))
+        return len(first) - len(second)
+
+    word, spo, workflow = made(*map(suggest, words), suggest(""), judge=judge)
+    result = trained(workflow, spo, len(words) + 1, validation=["v", "vv"])
+    present, best = "plain", "plain"
+    for said in words:
+        if len(said) > len(present):
+            present = said
+            best = said if len(said) + 2 < 9 and len(said) > len(best) else best
+    assert word.data == best
+    told = [event for event in result.history if event.kind == "validated"]
+    assert told[0].score == 0.0
+    assert all(event.score in (-1.0, 0.0, 1.0) for event in told)
+
+
+def test_validation_by_duels_costs_both_and_holds_the_budget() -> None:
+    word, spo, workflow = made(suggest("longer"), suggest("the longest"))
+    result = trained(workflow, spo, 2, validation=["v", "vv"])
+    assert result.spend.runs == 2 + 2 * (3 + 3) + 2 * (2 + 2)
+    word, spo, workflow = made(suggest("longer"), suggest("the longest"))
+    tight = fit(
+        workflow, EXAMPLES, spo.guide, optimizer=spo, budget=Budget(runs=15), tries=1, workers=1,
+        validation=["v", "vv"], acceptance=Paired(alpha=1),
+    )  # fmt: skip
+    assert tight.spend.runs <= 15
+    assert word.data == "longer"
+
+
+def test_a_best_that_fails_everywhere_loses_to_whoever_runs() -> None:
+    word = tg.node("plain", trainable=True, name="word")
+
+    @tg.bundle
+    def run(word: str, example: str) -> str:
+        if word == "plain" and example.startswith("v"):
+            raise ValueError("it cannot be")
+        return word + example
+
+    spo = SPO([word], llm=Scripted([suggest("longer")]), requirements="x", judge=longer)
+    trained(lambda example: run(word, example), spo, 1, validation=["v", "vv"])
+    assert word.data == "longer"
+
+
+def test_a_constraint_that_the_best_holds_must_hold() -> None:
+    word, spo, workflow = made(suggest("longer"))
+    short = {"short": lambda example, output: not example.startswith("v") or len(output) < 7}
+    result = trained(workflow, spo, 1, validation=["v"], constraints=short)
+    assert [e.kind for e in result.history].count("accepted") == 1
+    assert word.data == "plain"
+
+
+def test_with_validation_a_training_goes_on_to_the_same(tmp_path: Path) -> None:
+    words = ["longer", "x", "the longest", "w" * 20]
+
+    def go(steps: int, store: Path | None, said: list[str]) -> Any:
+        word, spo, workflow = made(*map(suggest, said), judge=picky)
+        result = trained(workflow, spo, steps, validation=["v", "w"], store=store)
+        return word.data, [str(e) for e in result.history], result.spend.runs
+
+    whole = go(4, None, words)
+    go(2, tmp_path, words[:2])
+    again = go(4, tmp_path, words[2:])
+    assert (again[0], again[2]) == (whole[0], whole[2])
+
+
+# Elsewhere
+
+
+@pytest.mark.parametrize("more", [{}, {"validation": ["v", "vv"]}], ids=str)
+def test_candidates_may_run_elsewhere(more: Any) -> None:
+    """Who is present is told by the values, not by where they ran."""
+
+    def go(**options: Any) -> Any:
+        word, spo, _ = made(
+            suggest("x"), suggest("longer"), suggest("plain"), suggest("the longest")
+        )
+        workflow = lambda example: tg.bundle(lambda w, e: f"{w} {e}")(word, example)  # noqa: E731
+        result = trained(workflow, spo, 4, **more, **options)
+        return word.data, [str(e) for e in result.history], result.spend.runs
+
+    with Processes(2) as executor:
+        assert go(remote=greeted, executor=executor, workers=2) == go()
 
 
 @pytest.mark.parametrize("said", ["better", None, float("nan")])

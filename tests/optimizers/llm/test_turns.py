@@ -7,17 +7,22 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
 import tracegraph as tg
-from optimizers import OptoPrime, Reflect, Rules, Several, TextGrad, by_judge
+from optimizers import Mix, OptoPrime, Reflect, Rules, Several, TextGrad, by_evaluation, by_judge
 from optimizers.base import Proposal
+from optimizers.llm.several import _independent
 from optimizers.llm.turns import OfThread, aside, in_turns
-from tracegraph.errors import BudgetExceeded, ModelFailed
+from optimizers.places import Place
+from tracegraph.errors import BudgetExceeded, ModelFailed, OptimizerError
+from tracegraph.history import Facts
 from tracegraph.llm import Budgeted, Reply, Request, Scripted, Usage
+from tracegraph.llm.keeping import keeping
 
 
 def suggest(**values: Any) -> str:
@@ -292,3 +297,133 @@ def test_an_attribute_of_a_thread_is_of_its_instance_too() -> None:
     one.mark = "one"
     assert (one.mark, two.mark) == ("one", "none")
     assert in_turns([lambda: one.mark, lambda: two.mark], workers=2) == ["none", "none"]
+
+
+# Groups in groups, and runs that choose
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_jobs_within_jobs_have_turns_of_their_own(seed: int) -> None:
+    def told(random: Random | None) -> list[tuple[int, ...]]:
+        said: list[tuple[int, ...]] = []
+
+        def job(*number: int) -> int:
+            for question in range(2):
+                said.append((*number, question))
+                with aside():
+                    time.sleep(0.0 if random is None else random.uniform(0, 0.004))
+            said.append((*number, -1))
+            return number[-1]
+
+        def many(number: int) -> list[int | Exception]:
+            said.append((number,))
+            inner = in_turns([lambda n=n: job(number, n) for n in range(3)], workers=3)
+            said.append((number,))
+            return inner
+
+        jobs = [lambda: many(0), lambda: job(1), lambda: many(2)]
+        assert in_turns(jobs, workers=9) == [[0, 1, 2], 1, [0, 1, 2]]
+        return said
+
+    assert told(Random(seed)) == told(Random(seed + 1)) == told(None)
+
+
+def group(word: Any, llm: Scripted, workers: int) -> Several:
+    inner = Several([OptoPrime([word], llm=llm), Reflect([word], llm=llm)], n=4, workers=workers)
+    mix = Mix([OptoPrime([word], llm=llm), OptoPrime([word], llm=llm)])
+    return Several([inner, OptoPrime([word], llm=llm), mix], workers=workers)
+
+
+def test_groups_in_a_group_are_asked_beside_each_other(word: Any) -> None:
+    barrier = threading.Barrier(6, timeout=60)
+
+    def together(request: Request) -> str:
+        barrier.wait()
+        return suggest(word="b")
+
+    several = group(word, Scripted(together), 8)
+    several.backward(word + "!", [0.0, "Not a."])
+    assert several.step().usage.calls == 6
+
+
+def test_groups_in_a_group_come_to_the_same_with_any_number_of_workers(word: Any) -> None:
+    def answer(request: Request) -> str:
+        return suggest(word=f"{len(request.messages[-1].text) % 7} {request.attempt}")
+
+    def run(workers: int, seed: int) -> Any:
+        word = tg.node("a", trainable=True, name="word")
+        several = group(word, delayed(answer, Random(seed)), workers)
+        ended = []
+        for turn in range(3):
+            several.backward([(word + x, [turn / 3, f"no {x}"]) for x in "ab"])
+            ended.append(str(several.step()))
+        return ended, word.data, several.state_dict()
+
+    assert run(8, 1) == run(8, 2) == run(2, 3) == run(1, 4)
+
+
+def test_a_group_that_is_asked_twice_knows_what_it_came_to_the_first_time(word: Any) -> None:
+    """Its bandit chooses by the account of the proposal before."""
+
+    def run(workers: int) -> list[int]:
+        llm = Scripted(lambda request: suggest(word="b"))
+        mix = Mix([OptoPrime([word], llm=llm), OptoPrime([word], llm=llm)])
+        several = Several(mix, n=4, workers=workers)
+        several.backward(word + "!", [0.5, "Not a."])
+        several.propose()
+        return mix.bandit.pulls
+
+    assert run(8) == run(1)
+    one = OptoPrime([word], llm=Scripted([]))
+    assert not _independent([Mix([one]), one])
+    assert _independent([Mix([one]), OptoPrime([word], llm=Scripted([]))])
+
+
+def test_runs_that_choose_are_under_way_together_and_the_choice_is_the_same(word: Any) -> None:
+    barrier = threading.Barrier(6, timeout=60)
+    asked = Scripted(lambda request: Reply("yes", usage=Usage(1, 1), cost=0.1))
+
+    def workflow(wait: bool, random: Random) -> Any:
+        def run(example: str) -> Any:
+            barrier.wait() if wait else time.sleep(random.uniform(0, 0.01))
+            if (word.data, example) == ("d", "x"):
+                raise ValueError("it cannot be")
+            asked("Go")
+            return word + example
+
+        return run
+
+    def chosen(workers: int, seed: int) -> Any:
+        run = workflow(workers == 6, Random(seed))
+        score = {"b": 0.1, "c": 0.3, "d": 0.7}
+        select = by_evaluation(
+            run, ["x", "y"], lambda example, said: score[said[0]] / 3, workers=workers
+        )
+        return select([Proposal({word: w}) for w in "bcdc"])
+
+    assert chosen(6, 0) == chosen(1, 1) == chosen(2, 2)
+    assert chosen(6, 0).index == 1
+    with pytest.raises(OptimizerError, match="workers"):
+        chosen(0, 0)
+
+
+def test_runs_that_choose_are_each_a_place_of_their_own(word: Any, tmp_path: Path) -> None:
+    """So each gets again what it had got, whoever asks first."""
+
+    def run(random: Random, llm: Any) -> list[str]:
+        got: dict[str, str] = {}
+
+        def workflow(example: str) -> Any:
+            time.sleep(random.uniform(0, 0.01))
+            got[f"{word.data} {example}"] = llm("the same question").text
+            return word + example
+
+        with Facts("replies", tmp_path) as facts, keeping(Place("here", facts)):
+            by_evaluation(workflow, ["x", "y", "z"], lambda example, said: 0.5)(
+                [Proposal({word: w}) for w in "bc"]
+            )
+        return [got[name] for name in sorted(got)]
+
+    first = run(Random(1), Scripted(list("abcdef")))
+    assert sorted(first) == list("abcdef")
+    assert run(Random(2), Scripted([])) == first

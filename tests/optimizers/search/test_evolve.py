@@ -475,6 +475,21 @@ def test_cases_are_kept_and_checked() -> None:
     assert [c.values for c in one.ask(4)] == [c.values for c in two.ask(4)]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_nobody_is_bred_with_itself(seed: int) -> None:
+    """Where cases choose the father, too."""
+    variables = [tg.node(float(n), trainable=True, name=f"x{n}") for n in range(3)]
+    optimizer = Evolve(variables, mu=4, lambda_=4, crossover=1.0, seed=seed)
+    crossed = 0
+    for _ in range(30):
+        (candidate,) = optimizer.ask()
+        assert len(set(candidate.parents)) == len(candidate.parents)
+        crossed += len(candidate.parents) == 2
+        cases = [-abs(value) for value in candidate.values.values()]
+        optimizer.tell(candidate, sum(cases), cases=cases)
+    assert crossed > 5
+
+
 def test_what_is_best_on_one_case_becomes_a_parent() -> None:
     """Of two halves of a solution the weaker one would never be among the best."""
     x = tg.node(1.0, trainable=True, name="x")

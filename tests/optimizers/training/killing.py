@@ -1,9 +1,10 @@
 """Kill trainings at random moments, go on, and compare: ``python -m tests.optimizers.training.killing 10``.
 
 Each seed is trained once in one piece. Then it is trained again in processes that are killed at random
-moments, each of which goes on from what the killed ones left. What models are asked is written to a
-file outside. Every third seed trains a prompt and a vector in one loop. Prints what was repeated, and ends
-with 1 if anything was wrong. Several numbers are the seeds themselves.
+moments, each of which goes on from what the killed ones left. What models are asked and which examples run
+is written to a file outside, and so is that the store has a reply or a run. Every third seed trains a prompt
+and a vector in one loop. Prints what was repeated, and ends with 1 if anything was wrong. Several numbers
+are the seeds themselves.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -19,7 +21,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,57 @@ class Paper:
 
     def write(self, line: str) -> None:
         os.write(self._file, f"{line}\n".encode())
+
+
+class Watched:
+    """A store that notes of a run that the training has it by now: its graph, or its evaluation."""
+
+    def __init__(self, state: State, paper: Paper) -> None:
+        self._state, self._paper = state, paper
+        self.under_way: set[tuple[str, str]] = set()  # examples that run, by split and number
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
+
+    def journal(self, about: str) -> Any:
+        return WatchedFacts(self._state.journal(about), self.kept)
+
+    def began(self, split: str, number: str) -> None:
+        self.under_way.add((split, number))
+        self._paper.write(f"run {split} {number}")
+
+    def kept(self, key: str) -> None:
+        """Something was kept: perhaps a run (``split/candidate/number``, with the way to it around)."""
+        for split, number in list(self.under_way):
+            if re.search(rf"(^|/traced/){split}/\w+/{number}($|/run/kept$)", key):
+                self.under_way.discard((split, number))
+                self._paper.write(f"kept run {split} {number}")
+
+
+class WatchedFacts(MutableMapping[str, Any]):
+    """A journal of `Watched`."""
+
+    def __init__(self, facts: Any, kept: Callable[[str], None]) -> None:
+        self._facts, self._kept = facts, kept
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._facts[key] = value
+        self._kept(key)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._facts[key]
+
+    def __delitem__(self, key: str) -> None:
+        del self._facts[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._facts)
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def clear(self) -> None:
+        self._facts.clear()
 
 
 class Kept(Wrapper):
@@ -112,11 +165,19 @@ def hidden(folder: Path, seed: int, paper: Paper) -> Any:
     world = HiddenRules(seed, sabotage=0.3)
     run, prompt = world.workflow(model(world, "task", paper))
     search = SEARCHES[seed % len(SEARCHES)]
+    store = Watched(State("it", folder), paper)
+    splits = {"train": world.train, "validation": world.validation}
+    names = {id(case): (s, str(n)) for s, cases in splits.items() for n, case in enumerate(cases)}
+
+    def noted(case: Any) -> Any:
+        store.began(*names[id(case)])
+        return run(case)
+
     result = fit(
-        noted(run, paper), world.train, judged(world, paper), validation=world.validation, seed=seed,
+        noted, world.train, judged(world, paper), validation=world.validation, seed=seed,
         optimizer=OptoPrime([prompt], llm=model(world, "optimizer", paper), budget=1_250),
         search=None if search is None else search(), budget=Budget(steps=6, runs=400),
-        batch_size=BATCH, workers=WORKERS, validate_every=2, tries=2, store=State("it", folder),
+        batch_size=BATCH, workers=WORKERS, validate_every=2, tries=2, store=store,
     )  # fmt: skip
     return result, prompt.data
 
@@ -128,24 +189,15 @@ def mixed(folder: Path, seed: int, paper: Paper) -> Any:
         AdamW([world.vector], lr=0.1) if seed % 2 else SGD([world.vector], lr=0.05, momentum=0.9)
     )
     optimizer = Partition(mover, OptoPrime([world.prompt], llm=model(world, "optimizer", paper)))
-    run = noted(world.workflow(model(world, "task", paper)), paper)
+    run = world.workflow(model(world, "task", paper))
 
     def shaken(case: Any) -> Any:
+        paper.write("run")
         return run(case) * (1 + 0.01 * torch.rand(()))  # chance that only torch's own state gives
 
     world.guide = judged(world, paper)  # type: ignore[method-assign]
     result = world.train_with(optimizer, shaken, budget=Budget(steps=12), store=State("it", folder))
     return result, [world.prompt.data, [n.hex() for n in world.vector.data.tolist()]]
-
-
-def noted(run: Any, paper: Paper) -> Any:
-    """A workflow that says that it runs."""
-
-    def workflow(case: Any) -> Any:
-        paper.write("run")
-        return run(case)
-
-    return workflow
 
 
 def judged(world: Any, paper: Paper) -> Any:
@@ -203,26 +255,35 @@ def compare(whole: Path, cut: Path, seed: int, kills: int) -> Counter[str]:
     }
     assert not different, f"seed {seed}: {different}"
     once, again = (Counter((f / "calls").read_text().splitlines()) for f in (whole, cut))
-    asked = {line: count for line, count in once.items() if line.startswith("asked ")}
-    more = {line for line in again if line.startswith("asked ")} - asked.keys()
-    assert not more, f"seed {seed}: other questions were asked"
-    under_way = repeated = 0
-    for line, count in asked.items():
-        lost = again[line] - again[line.replace("asked", "kept", 1)]
-        assert again[line] >= count, f"seed {seed}: a question was not asked"
-        under_way += again[line] - count
-        repeated += max(0, again[line] - count - lost)
-    assert not repeated, f"seed {seed}: {repeated} calls whose replies were kept were repeated"
-    workers = 1 if seed % 3 == 2 else WORKERS
-    assert under_way <= kills * workers, f"seed {seed}: {under_way} calls too many in {kills} kills"
-    runs, verdicts = (again[what] - once[what] for what in ("run", "judged"))
-    assert runs <= kills * (BATCH + workers), f"seed {seed}: {runs} runs too many"
-    if seed % 3 != 2:  # a verdict with a gradient is not kept
-        assert verdicts <= kills * workers, f"seed {seed}: {verdicts} verdicts too many"
+    tensors = seed % 3 == 2  # their graphs are not kept, nor verdicts with a gradient
+    workers, batch = (1, BATCH) if tensors else (WORKERS, 0)
+    asked, calls = repeated("asked", once, again)
+    ran, runs = repeated("run", once, again)
+    assert not asked, f"seed {seed}: {asked} calls whose replies were kept were repeated"
+    assert calls <= kills * workers, f"seed {seed}: {calls} calls too many in {kills} kills"
+    assert runs <= kills * (batch + workers), f"seed {seed}: {runs} runs too many in {kills} kills"
+    assert tensors or not ran, f"seed {seed}: {ran} runs that were kept were repeated"
+    verdicts = again["judged"] - once["judged"]
+    assert tensors or verdicts <= kills * workers, f"seed {seed}: {verdicts} verdicts too many"
+    under_way = "workflow runs of tensors" if tensors else "workflow runs under way"
     return Counter({
-        "kills": kills, "model calls that were complete": repeated,
-        "model calls under way": under_way, "workflow calls": runs, "verdicts": verdicts,
+        "kills": kills, "model calls that were complete": asked, "model calls under way": calls,
+        "workflow runs that were complete": 0 if tensors else ran, under_way: runs, "verdicts": verdicts,
     })  # fmt: skip
+
+
+def repeated(what: str, once: Counter[str], again: Counter[str]) -> tuple[int, int]:
+    """How often a thing that was kept was done again, and how often anything was."""
+    more = {line for line in again if line.startswith(what)} - once.keys()
+    assert not more, f"other things were done: {more}"
+    complete = whole = 0
+    for line, count in once.items():
+        if line.startswith(what):
+            lost = again[line] - again[f"kept {line.removeprefix('asked ')}"]
+            assert again[line] >= count, f"it was not done: {line}"
+            whole += again[line] - count
+            complete += max(0, again[line] - count - lost)
+    return complete, whole
 
 
 def main(seeds: Sequence[int]) -> str:

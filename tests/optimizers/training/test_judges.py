@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import math
 from collections.abc import Callable
 from random import Random
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tracegraph as tg
-from optimizers import Budget, OptoPrime, Paired, fit
+from optimizers import Budget, OptoPrime, Paired, Pareto, fit
 from optimizers.duels import preferred
 from optimizers.training.guide import BadVerdict, judge
 from optimizers.training.judges import Ensemble, Pairwise
@@ -289,19 +290,35 @@ def test_duels_go_the_same_way_with_any_number_of_workers() -> None:
     assert one[1].history == many[1].history
 
 
+def test_duels_of_any_guide_find_the_best_on_validation() -> None:
+    word = tg.node("a", trainable=True, name="word")
+
+    def compare(case: str, first: str, second: str) -> float:
+        return (len(first) - len(second)) * (-1 if case == "v" else 1)
+
+    llm = Scripted([json.dumps({"suggestion": {"word": "longer"}})])
+    result = fit(
+        lambda x: word + x, ["x", "y"], Pairwise(compare, present=[word]), validation=["v"],
+        optimizer=OptoPrime([word], llm=llm), acceptance=Paired(alpha=1), tries=1,
+        budget=Budget(steps=1),
+    )  # fmt: skip
+    assert [e.kind for e in result.history].count("accepted") == 1
+    assert word.data == "a"
+
+
 def test_duels_refuse_what_would_rank_several() -> None:
     word = tg.node("a", trainable=True, name="word")
     guide = Pairwise(lambda case, a, b: len(a) - len(b), present=[word])
-    for either in (guide, Ensemble([guide, guide])):
-        with pytest.raises(
-            OptimizerError, match="compares a candidate with the present values only"
-        ):
+    both = Ensemble([guide, guide])
+    refused: list[tuple[Any, dict[str, Any], str]] = [
+        (guide, {"search": Pareto()}, "in a circle"), (both, {"search": Pareto()}, "in a circle"),
+        (both, {"validation": ["v"]}, "against"),
+    ]  # fmt: skip
+    for either, options, why in refused:
+        with pytest.raises(OptimizerError, match=why):
             fit(
-                lambda x: word + x,
-                ["x"],
-                either,
-                validation=["v"],
+                lambda x: word + x, ["x"], either, **options,
                 optimizer=OptoPrime([word], llm=Scripted([])),
-            )
+            )  # fmt: skip
     with pytest.raises(OptimizerError, match="a reference or with the present values"):
         Pairwise(lambda case, a, b: 0, lambda case: "", present=[word])

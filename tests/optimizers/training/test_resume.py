@@ -237,11 +237,14 @@ def test_seconds_go_on_where_a_killed_process_stopped(
         )  # fmt: skip
 
     with pytest.raises(Killed):
-        go(kill=7)  # in the second step, after two of its runs, which are done again
+        go(kill=7)  # in the second step, after two of its runs, which are kept
     now += 1_000_000  # nothing ran meanwhile
     result = go()
     assert result.stopped == "the budget of 100 seconds is spent"
-    assert (result.spend.steps, result.spend.seconds) == (2, 100)
+    assert (result.spend.steps, result.spend.seconds) == (
+        3,
+        120,
+    )  # as of one that was not killed: four runs a step
 
 
 def test_what_a_proposal_cost_that_failed_is_in_the_spend() -> None:
