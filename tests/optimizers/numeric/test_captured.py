@@ -246,11 +246,13 @@ def test_executors_that_read_no_number_leave_skipped_tensors_to_the_bit(state: s
 @pytest.mark.parametrize("state", CODECS)
 def test_a_capturable_optimizer_stores_state_as_a_plain_one(state: str) -> None:
     options: dict[str, Any] = {"state": state, "clip_norm": 0.5, "maximize": True}
-    one, two = AdamW(parameters(), **options), AdamW(parameters(), capturable=True, **options)
-    assert together(one, two, one.step, two.step, 6) <= 1e-6
-    for p, q in zip(parameters_of(one), parameters_of(two), strict=True):
-        for name, held in one.state[p].items():
-            assert torch.equal(held, two.state[q][name]), name
+    for row in (named("AdamW"), named("SGD-momentum")):
+        one = row(parameters(), **options)
+        two = row(parameters(), capturable=True, **options)
+        assert together(one, two, one.step, two.step, 6) <= 1e-6
+        for p, q in zip(parameters_of(one), parameters_of(two), strict=True):
+            for name, held in one.state[p].items():
+                assert torch.equal(torch.as_tensor(held), two.state[q][name]), name
 
 
 def test_rates_that_are_tensors_are_read_at_each_step_and_never_by_the_host() -> None:
@@ -289,6 +291,24 @@ def test_state_moves_between_capturable_plain_and_torchs_optimizers() -> None:
     careful.load_state_dict(copy.deepcopy(ours.state_dict()))
     assert together(theirs, careful, lambda: None, careful.step, 1) < 10
     assert "capturable" not in careful.param_groups[0]
+
+
+def test_draws_go_on_where_a_state_moves_to_a_capturable_optimizer_and_back() -> None:
+    def make(capturable: bool) -> SGD:
+        options: dict[str, Any] = {"state": "bf16-stochastic", "rounding": "stochastic"}
+        ps = parameters(torch.bfloat16)
+        return SGD(ps, lr=0.01, momentum=0.9, capturable=capturable, **options)
+
+    one, two = make(False), make(False)
+    assert together(one, two, one.step, two.step, 3) == 0.0
+    for capturable in (True, False):
+        saved, values = copy.deepcopy(two.state_dict()), parameters_of(two)
+        two = make(capturable)
+        saved["param_groups"][0]["capturable"] = capturable
+        two.load_state_dict(saved)
+        with torch.no_grad():
+            torch._foreach_copy_(parameters_of(two), values)
+        assert together(one, two, one.step, two.step, 3) == 0.0
 
 
 def test_what_cannot_be_captured_is_refused() -> None:
