@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -218,6 +219,38 @@ def test_what_schedule_free_counts_is_on_the_device_too(
             p.copy_(q)
     rate.fill_(0.125)
     assert together(three, two, three.step, two.step, 2) <= last
+
+
+@pytest.mark.parametrize("unscaled", [False, True])
+def test_torchs_scaler_hands_a_captured_step_its_factor_and_what_it_found(unscaled: bool) -> None:
+    """As to torch's fused AdamW, beside which it steps: scales, skips and grows alike."""
+    ps, qs, rs = (parameters()[:2] for _ in range(3))
+    theirs = torch.optim.AdamW(ps, lr=0.1, fused=True)
+    ours = AdamW(qs, lr=0.1, capturable=True)
+    clipped = AdamW(rs, lr=0.1, capturable=True, clip_norm=1e9)
+    optimizers = (theirs, ours, clipped)
+    scalers = [torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=3) for _ in range(3)]
+    generator = torch.Generator().manual_seed(0)
+    for t in range(12):
+        at = [torch.randn(p.shape, generator=generator) for p in ps]
+        for optimizer, scaler in zip(optimizers, scalers, strict=True):
+            optimizer.zero_grad()
+            params = parameters_of(optimizer)
+            loss = sum((p * x).sum() for p, x in zip(params, at, strict=True))
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            if t in (0, 5):
+                params[1].grad[0] = torch.inf  # type: ignore[index]
+            if unscaled:
+                scaler.unscale_(optimizer)
+            with mock.patch.object(torch.Tensor, "item", side_effect=AssertionError("it waited")):
+                scaler.step(optimizer)
+            scaler.update()
+        assert len({scaler.get_scale() for scaler in scalers}) == 1
+    assert scalers[0].get_scale() != 1024.0
+    assert ours.skipped == clipped.skipped == 2
+    for p, q, r in zip(ps, qs, rs, strict=True):
+        assert torch.allclose(p, q, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(p, r, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("state", ["fp32", "8bit", "8bit-dynamic"])
