@@ -256,11 +256,8 @@ class RuleOptimizer(Capturable):
             drawn = int(plan.states[0][DRAWN]) + 1
             for state in plan.states:
                 state[DRAWN] = drawn
-        batch.scalars, batch.grads, batch.scale = (
-            rule.scalars(group, t),
-            grads,
-            self._scale(group, grads),
-        )
+        batch.scalars, batch.grads = rule.scalars(group, t), grads
+        batch.scale = self._scale(group, grads)
         batch.seed, batch.draw = seed_of(t if self.counts else drawn), seed_of(drawn)
         run(self.backend, batch)
 

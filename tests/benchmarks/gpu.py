@@ -173,7 +173,7 @@ class Line:
 
 def replay(step: Callable[[], object]) -> Callable[[], object]:
     """A replay of a CUDA graph of the step, warmed up on a stream of its own as torch asks."""
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
