@@ -61,6 +61,20 @@ class Capturable(NumericOptimizer):
             )
         return None
 
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether torch's GradScaler hands over its factor and what it found, and waits for nothing.
+
+        It sets `grad_scale` and `found_inf` then. As torch's fused steps do, a step divides by the
+        first as it reads gradients and is left out where the second is not 0; `.grad` stays.
+        """
+        return all(group.get("capturable") for group in self.param_groups)
+
+    def _scaler(self, name: str, device: torch.device) -> Tensor | None:
+        """What torch's GradScaler has set for this step."""
+        held = None if torch.compiler.is_compiling() else getattr(self, name, None)
+        return None if held is None else held.to(device, torch.float64).view(())
+
     @override
     def compiled(self, closure: Callable[[], Any] | None) -> Any:
         known = all(RULES.get(self.rule(g).name) is self.rule(g) for g in self.param_groups)
@@ -79,6 +93,10 @@ class Capturable(NumericOptimizer):
         go = None
         if self.nonfinite == "skip":
             go = all_finite([g for tensors in found for g in tensors.grads])
+        first = next((p.device for tensors in found for p in tensors.params), None)
+        found_inf = None if first is None else self._scaler("found_inf", first)
+        if found_inf is not None:
+            go = (found_inf == 0) if go is None else go & (found_inf == 0)
         if go is not None:
             self.skips += ~go.to(self.skips.device)
         for group, tensors in zip(groups, found, strict=True):
@@ -103,8 +121,11 @@ class Capturable(NumericOptimizer):
             drawn = torch.stack(tensors.drawn).double() + 1
             torch._foreach_add_(tensors.drawn, ones)
         scale: Any = -1.0 if group["maximize"] else 1.0
+        grad_scale = self._scaler("grad_scale", device)
         if self.clip_norm is not None:
-            scale = scale * clip_scale(grads, self.clip_norm)
+            scale = scale * clip_scale(grads, self.clip_norm, by=grad_scale)
+        if grad_scale is not None:
+            scale = scale / grad_scale
         count = t if self.counts else drawn
         rows = rows_of([*rule.scalars(hyper, t), scale, one, count, drawn], t)
         how = (self.codec, self.backend, self.rounding, go is not None)
@@ -144,7 +165,7 @@ class Capturable(NumericOptimizer):
                 f"device, and this one is on {sorted({str(p.device) for p in params})}; make one "
                 "group for each"
             )
-        if params and self.nonfinite == "skip" and not isinstance(self.skips, Tensor):
+        if params and not isinstance(self.skips, Tensor):
             self._check_warm(params[0])
             self.skips = torch.tensor(self.skips, device=params[0].device)
         rule = self.rule(group)

@@ -136,6 +136,8 @@ class NumericOptimizer(Traced):
         if self.nonfinite != "allow" and not self._decides_on_device() and not self._finite(work):
             self.skips += 1
             return loss
+        if on_device:
+            self.captured(on_device)
         for k, (group, (params, grads)) in enumerate(groups):
             if params and not group.get("capturable"):
                 self._check_capture(params)
@@ -148,8 +150,6 @@ class NumericOptimizer(Traced):
                     self._update(k, hyper, members)
                     if not self.elementwise():
                         self._round(members)
-        if on_device:
-            self.captured(on_device)
         self._tell(work)
         return loss
 
@@ -228,8 +228,11 @@ class NumericOptimizer(Traced):
         else:  # all that matters is whether this step is the first
             new = set(fresh)
             numbers = [1 if i in new else 2 for i in range(len(params))]
+        row = zip(params, grads, states, numbers, strict=True)
+        if self.rounding == NEAREST.name and not self.draws(params[0], group):  # so of all of them
+            return [Member(p, real(p), real(placed(g, p)), state, t) for p, g, state, t in row]
         members = []
-        for p, g, state, t in zip(params, grads, states, numbers, strict=True):
+        for p, g, state, t in row:
             self._prepare_rounding(p, state, group)
             held = real(p) if self.elementwise() else self._wide(p, state)
             members.append(Member(p, held, real(placed(g, p)), state, t))

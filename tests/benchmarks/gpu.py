@@ -1,8 +1,10 @@
 """How fast a step is on a GPU, beside torch and others: ``python -m tests.benchmarks.gpu``.
 
-For one large tensor and for 1000 small ones: milliseconds (median of CUDA events), GB/s, the share
-of the copy bandwidth measured in the same run, and the ratio to `torch.optim` with ``fused=True``.
-bitsandbytes and torchao are measured where they are installed. Without a GPU it says so and ends.
+Prints pages' tables, with date and device. For one large tensor and for 1000 small ones: milliseconds
+(median of CUDA events), GB/s, the share of the copy bandwidth measured in the same run, and the ratio
+to `torch.optim` with ``fused=True``. bitsandbytes and torchao are measured where they are installed. What
+fails is a row that says why. Without a GPU it says so and ends; ``--device cpu --elements 5000`` goes
+through all of it on the processor, to see that it would run.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import date
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,6 +43,8 @@ class Contestant:
     dtype: torch.dtype
     traffic: float
     make: Make
+    replayed: bool = False
+    """Whether a CUDA graph of the step is replayed."""
 
 
 def _peer(module: str, name: str, **options: Any) -> Make:
@@ -94,6 +99,17 @@ def contestants() -> list[Contestant]:
             lambda p: AdamW(p, state="8bit", rounding="24bit"),
         ),
     ]
+    if torch.cuda.is_available():
+        found += [
+            Contestant(
+                "torch AdamW fused, replayed",
+                FP32,
+                28,
+                lambda p: torch.optim.AdamW(p, fused=True, capturable=True),
+                replayed=True,
+            ),
+            Contestant("AdamW, replayed", FP32, 28, lambda p: AdamW(p, capturable=True), True),
+        ]
     if find_spec("bitsandbytes") is not None:
         eight = _peer("bitsandbytes.optim", "AdamW8bit")
         found.append(Contestant("bitsandbytes AdamW8bit", BF16, 10.06, eight))
@@ -103,12 +119,18 @@ def contestants() -> list[Contestant]:
     return found
 
 
-def milliseconds(act: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """The median time of a call on the GPU, and on the host (which goes on in between)."""
-    on_device, on_host = [], []
+def milliseconds(act: Callable[[], object], rounds: int, device: str) -> tuple[float, float]:
+    """The median time of a call on the device, and on the host (which goes on in between)."""
     for _ in range(3):
         act()
+    on_device, on_host = [], []
     for _ in range(rounds):
+        if device == "cpu":
+            start = time.perf_counter()
+            act()
+            on_host.append((time.perf_counter() - start) * 1e3)
+            on_device.append(on_host[-1])
+            continue
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
         start = time.perf_counter()
@@ -121,11 +143,11 @@ def milliseconds(act: Callable[[], object], rounds: int) -> tuple[float, float]:
     return median(on_device), median(on_host)
 
 
-def copy_bandwidth(rounds: int) -> float:
-    """GB/s of copying a gigabyte on the device, read and written."""
-    a = torch.empty(1 << 28, device="cuda")
+def copy_bandwidth(elements: int, rounds: int, device: str) -> float:
+    """GB/s of copying `elements` of float32 on the device, read and written."""
+    a = torch.empty(elements, device=device)
     b = torch.empty_like(a)
-    return 2 * a.nbytes / milliseconds(lambda: b.copy_(a), rounds)[0] / 1e6
+    return 2 * a.nbytes / milliseconds(lambda: b.copy_(a), rounds, device)[0] / 1e6
 
 
 @dataclass
@@ -141,20 +163,46 @@ class Line:
     of_copy: float
     to_fused: float | None
 
+    def __str__(self) -> str:
+        ratio = "" if self.to_fused is None else f"{self.to_fused:.2f}"
+        return (
+            f"| {self.name} ({self.dtype}) | {self.ms:.3f} | {self.host_ms:.3f} | {self.gb_s:.0f} "
+            f"| {self.of_copy:.0%} | {ratio} |"
+        )
+
+
+def replay(step: Callable[[], object]) -> Callable[[], object]:
+    """A replay of a CUDA graph of the step, warmed up on a stream of its own as torch asks."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
 
 def measured(
-    one: Contestant, count: int, size: int, roof: float, rounds: int, fused: dict[str, float]
+    one: Contestant,
+    count: int,
+    size: int,
+    roof: float,
+    rounds: int,
+    fused: dict[str, float],
+    device: str,
 ) -> Line:
-    """Step `one` on `count` tensors of `size`."""
-    params = [
-        torch.randn(size, device="cuda", dtype=one.dtype).requires_grad_() for _ in range(count)
-    ]
+    """Step `one` on `count` tensors of `size`; `fused` remembers the times of torch's."""
+    params = [torch.randn(size, device=device).to(one.dtype).requires_grad_() for _ in range(count)]
     for p in params:
         p.grad = torch.randn_like(p)
     optimizer = one.make(params)
-    ms, host = milliseconds(optimizer.step, rounds)
+    act = replay(optimizer.step) if one.replayed else optimizer.step
+    ms, host = milliseconds(act, rounds, device)
     dtype = str(one.dtype).removeprefix("torch.")
-    kind = f"{'SGD' if 'SGD' in one.name else 'AdamW'} {dtype}"
+    kind = f"{'SGD' if 'SGD' in one.name else 'AdamW'} {dtype} {one.replayed}"
     if "fused" in one.name:
         fused[kind] = ms
     rate = one.traffic * count * size / ms / 1e6
@@ -164,11 +212,11 @@ def measured(
     )
 
 
-def newton_schulz(rounds: int) -> None:
+def newton_schulz(shapes: tuple[tuple[int, int], ...], rounds: int, device: str) -> None:
     """Five iterations on square matrices, beside torch's own products."""
-    print(f"\n{'Newton-Schulz, 5 steps, bf16':34}{'ms':>9}{'TFLOP/s':>9}{'to torch':>9}")
-    for batch, n in ((1, 4096), (8, 1024), (64, 256)):
-        g = torch.randn(batch, n, n, device="cuda")
+    print("\n| Newton-Schulz, 5 steps, bfloat16 | ms | TFLOP/s | to torch |\n|---|---|---|---|")
+    for batch, n in shapes:
+        g = torch.randn(batch, n, n, device=device)
 
         def plain(g: Tensor = g) -> Any:
             x = g.bfloat16()
@@ -178,45 +226,48 @@ def newton_schulz(rounds: int) -> None:
                 x = 3.4445 * x + (-4.775 * gram + 2.0315 * (gram @ gram)) @ x
             return x
 
-        ours, _ = milliseconds(lambda g=g: orthogonal(g), rounds)  # type: ignore[misc]
-        torchs, _ = milliseconds(plain, rounds)
+        ours, _ = milliseconds(lambda g=g: orthogonal(g), rounds, device)  # type: ignore[misc]
+        torchs, _ = milliseconds(plain, rounds, device)
         flops = 5 * 3 * 2 * batch * n**3 / ours / 1e9
-        print(f"{f'{batch} x {n} x {n}':34}{ours:9.3f}{flops:9.1f}{ours / torchs:9.2f}")
+        print(f"| {batch} x {n} x {n} | {ours:.3f} | {flops:.1f} | {ours / torchs:.2f} |")
 
 
-def main() -> None:
-    """Print the table."""
+def main(arguments: list[str] | None = None) -> None:
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="contestants whose name contains this")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--elements", type=int, default=100_000_000, help="of the large tensor")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--json", type=Path, help="also write the lines to this file")
-    options = parser.parse_args()
-    if not torch.cuda.is_available():
+    options = parser.parse_args(arguments)
+    device, rounds = options.device, options.rounds
+    if device == "cuda" and not torch.cuda.is_available():
         print("There is no CUDA GPU here: nothing was measured.")
         return
-    roof = copy_bandwidth(options.rounds)
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, copy {roof:,.0f} GB/s")
+    name = torch.cuda.get_device_name() if device == "cuda" else "processor (a trial, no GPU)"
+    large = device == "cuda"
+    roof = copy_bandwidth(1 << 28 if large else options.elements, rounds, device)
+    print(f"{date.today()}, {name}, torch {torch.__version__}, copy {roof:,.0f} GB/s")
     lines = []
-    for count, size in ((1, options.elements), (1000, 10_000)):
+    for count, size in ((1, options.elements), (1000, 10_000) if large else (10, 100)):
         fused: dict[str, float] = {}
-        print(
-            f"\n{f'{count} x {size:,}':34}{'ms':>9}{'host ms':>9}{'GB/s':>8}{'of copy':>9}{'to fused':>9}"
-        )
+        print(f"\n| {count} x {size:,} | ms | host ms | GB/s | of copy | to torch fused |")
+        print("|---|---|---|---|---|---|")
         for one in contestants():
             if options.only not in one.name:
                 continue
-            line = measured(one, count, size, roof, options.rounds, fused)
+            try:
+                line = measured(one, count, size, roof, rounds, fused, device)
+            except Exception as error:  # another's package; the rest is still to be measured
+                print(f"| {one.name} | failed: {type(error).__name__}: {str(error)[:80]} | | | | |")
+                continue
             lines.append(line)
-            ratio = "-" if line.to_fused is None else f"{line.to_fused:.2f}"
-            print(
-                f"{f'{line.name} ({line.dtype})':34}{line.ms:9.3f}{line.host_ms:9.3f}"
-                f"{line.gb_s:8.0f}{line.of_copy:9.0%}{ratio:>9}"
-            )
+            print(line, flush=True)
             torch.cuda.empty_cache()
-    newton_schulz(options.rounds)
+    newton_schulz(((1, 4096), (8, 1024), (64, 256)) if large else ((2, 16),), rounds, device)
     if options.json:
-        facts = {"device": torch.cuda.get_device_name(), "copy_gb_s": roof}
+        facts = {"date": str(date.today()), "device": name, "copy_gb_s": roof}
         options.json.write_text(json.dumps({**facts, "lines": [asdict(line) for line in lines]}))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import __main__ as program
+from tests.benchmarks import gpu
 from tests.benchmarks.contenders import Contender
 from tests.benchmarks.harness import bytes_kept, seconds, seconds_per_operation
 from tests.benchmarks.workloads import ROWS, Row, Scale
@@ -96,3 +97,21 @@ def test_the_program_writes_its_table_as_json(tmp_path: Path) -> None:
     written = json.loads(target.read_text(encoding="utf-8"))
     assert written["rows"][0]["name"] == "a traced + on a node"
     assert written["machine"]["cores"] >= 1
+
+
+def test_the_benchmark_for_a_gpu_goes_through_on_a_processor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every contestant, in tables for the pages, with a date; the time is nobody's business."""
+    written = tmp_path / "lines.json"
+    arguments = ["--device", "cpu", "--elements", "5000", "--rounds", "1", "--json", str(written)]
+    gpu.main(arguments)
+    printed = capsys.readouterr().out
+    assert "failed" not in printed
+    assert "a trial, no GPU" in printed
+    found = json.loads(written.read_text())
+    names = {one.name for one in gpu.contestants()}
+    assert {line["name"] for line in found["lines"]} == names
+    assert len(found["lines"]) == 2 * len(gpu.contestants())
+    tables = [row for row in printed.splitlines() if row.startswith("|")]
+    assert {row.count("|") for row in tables} == {7, 5}

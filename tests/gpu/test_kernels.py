@@ -169,6 +169,63 @@ def test_a_captured_step_is_replayed_as_it_would_be_done(row: Row, state: str) -
         assert off.double().mean().nan_to_num() <= (0.01 if "Lion" in row.name else 1e-3)
 
 
+@pytest.mark.parametrize("rounding", ["stochastic", "24bit"])
+def test_a_replay_draws_anew_and_leaves_out_what_is_not_finite(rounding: str) -> None:
+    """Beside the same steps done one by one: equal draws, and the same steps skipped."""
+    ours = [torch.randn(s, device="cuda").bfloat16().requires_grad_() for s in SHAPES]
+    theirs = [p.detach().clone().requires_grad_() for p in ours]
+    options = {"rounding": rounding, "nonfinite": "skip", "backend": "triton"}
+    one = named("AdamW")(ours, lr=1e-3, capturable=True, **options)
+    two = named("AdamW")(theirs, lr=1e-3, **options)
+    held = [torch.zeros_like(p) for p in ours]
+
+    def follow(act: Callable[[], object], *, bad: bool = False) -> None:
+        for g, p, q in zip(held, ours, theirs, strict=True):
+            g.copy_(torch.randn(g.shape, device="cuda"))
+            p.grad, q.grad = g, g.clone()
+        if bad:
+            held[-1][-1] = torch.nan
+            theirs[-1].grad = held[-1].clone()
+        act()
+        two.step()
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            follow(one.step)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    for p, g in zip(ours, held, strict=True):
+        p.grad = g
+    with torch.cuda.graph(graph):
+        one.step()
+    for t in range(10):
+        follow(graph.replay, bad=t in (2, 7))
+    assert one.skipped == two.skipped == 2
+    assert int(one.state[ours[-1]]["step"]) == 11
+    for p, q in zip(ours, theirs, strict=True):
+        off = (p - q).abs() > 2.0**-6 * (1 + q.abs())
+        assert off.double().mean().nan_to_num() <= 1e-3
+
+
+def test_a_capturable_step_waits_for_nothing() -> None:
+    """Torch raises where the host would wait for the device."""
+    ps = [torch.randn(s, device="cuda").bfloat16().requires_grad_() for s in SHAPES]
+    options = {"rounding": "stochastic", "nonfinite": "skip", "clip_norm": 1.0}
+    optimizer = named("AdamW")(ps, lr=torch.tensor(1e-3, device="cuda"), capturable=True, **options)
+    for t in range(4):
+        for p in ps:
+            p.grad = torch.randn_like(p)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error" if t else "default")
+        try:
+            optimizer.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert optimizer.skipped == 0
+
+
 def test_a_step_that_cannot_be_captured_is_refused() -> None:
     p = torch.zeros(8, device="cuda", requires_grad=True)
     p.grad = torch.ones_like(p)

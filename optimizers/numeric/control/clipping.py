@@ -22,13 +22,16 @@ def clip_factor(grads: Sequence[Tensor], max_norm: float) -> float:
     return min(1.0, max_norm / (total**0.5 + 1e-6))
 
 
-def clip_scale(grads: Sequence[Tensor], max_norm: float) -> Tensor:
+def clip_scale(grads: Sequence[Tensor], max_norm: float, *, by: Tensor | None = None) -> Tensor:
     """The factor as a float64 number on the device of the gradients, which nothing waits for.
+
+    `by` is what the gradients were multiplied by, which their norm does not count.
 
     >>> clip_scale([torch.tensor([3.0]), torch.tensor([4.0])], 1.0)
     tensor(0.2000, dtype=torch.float64)
     """
     norm = torch.linalg.vector_norm(torch.stack([x.to(grads[0].device) for x in _norms(grads)]))
+    norm = norm if by is None else norm / by
     return (max_norm / (norm + 1e-6)).clamp(max=1.0)
 
 

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -220,6 +221,38 @@ def test_what_schedule_free_counts_is_on_the_device_too(
     assert together(three, two, three.step, two.step, 2) <= last
 
 
+@pytest.mark.parametrize("unscaled", [False, True])
+def test_torchs_scaler_hands_a_captured_step_its_factor_and_what_it_found(unscaled: bool) -> None:
+    """As to torch's fused AdamW, beside which it steps: scales, skips and grows alike."""
+    ps, qs, rs = (parameters()[:2] for _ in range(3))
+    theirs = torch.optim.AdamW(ps, lr=0.1, fused=True)
+    ours = AdamW(qs, lr=0.1, capturable=True)
+    clipped = AdamW(rs, lr=0.1, capturable=True, clip_norm=1e9)
+    optimizers = (theirs, ours, clipped)
+    scalers = [torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=3) for _ in range(3)]
+    generator = torch.Generator().manual_seed(0)
+    for t in range(12):
+        at = [torch.randn(p.shape, generator=generator) for p in ps]
+        for optimizer, scaler in zip(optimizers, scalers, strict=True):
+            optimizer.zero_grad()
+            params = parameters_of(optimizer)
+            loss = sum((p * x).sum() for p, x in zip(params, at, strict=True))
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            if t in (0, 5):
+                params[1].grad[0] = torch.inf  # type: ignore[index]
+            if unscaled:
+                scaler.unscale_(optimizer)
+            with mock.patch.object(torch.Tensor, "item", side_effect=AssertionError("it waited")):
+                scaler.step(optimizer)
+            scaler.update()
+        assert len({scaler.get_scale() for scaler in scalers}) == 1
+    assert scalers[0].get_scale() != 1024.0
+    assert ours.skipped == clipped.skipped == 2
+    for p, q, r in zip(ps, qs, rs, strict=True):
+        assert torch.allclose(p, q, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(p, r, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("state", ["fp32", "8bit", "8bit-dynamic"])
 def test_executors_that_read_no_number_leave_skipped_tensors_to_the_bit(state: str) -> None:
     """As on a GPU without Triton: numbers stay in `rows`, which no executor but Triton's heeds."""
@@ -246,11 +279,13 @@ def test_executors_that_read_no_number_leave_skipped_tensors_to_the_bit(state: s
 @pytest.mark.parametrize("state", CODECS)
 def test_a_capturable_optimizer_stores_state_as_a_plain_one(state: str) -> None:
     options: dict[str, Any] = {"state": state, "clip_norm": 0.5, "maximize": True}
-    one, two = AdamW(parameters(), **options), AdamW(parameters(), capturable=True, **options)
-    assert together(one, two, one.step, two.step, 6) <= 1e-6
-    for p, q in zip(parameters_of(one), parameters_of(two), strict=True):
-        for name, held in one.state[p].items():
-            assert torch.equal(held, two.state[q][name]), name
+    for row in (named("AdamW"), named("SGD-momentum")):
+        one = row(parameters(), **options)
+        two = row(parameters(), capturable=True, **options)
+        assert together(one, two, one.step, two.step, 6) <= 1e-6
+        for p, q in zip(parameters_of(one), parameters_of(two), strict=True):
+            for name, held in one.state[p].items():
+                assert torch.equal(torch.as_tensor(held), two.state[q][name]), name
 
 
 def test_rates_that_are_tensors_are_read_at_each_step_and_never_by_the_host() -> None:
@@ -289,6 +324,24 @@ def test_state_moves_between_capturable_plain_and_torchs_optimizers() -> None:
     careful.load_state_dict(copy.deepcopy(ours.state_dict()))
     assert together(theirs, careful, lambda: None, careful.step, 1) < 10
     assert "capturable" not in careful.param_groups[0]
+
+
+def test_draws_go_on_where_a_state_moves_to_a_capturable_optimizer_and_back() -> None:
+    def make(capturable: bool) -> SGD:
+        options: dict[str, Any] = {"state": "bf16-stochastic", "rounding": "stochastic"}
+        ps = parameters(torch.bfloat16)
+        return SGD(ps, lr=0.01, momentum=0.9, capturable=capturable, **options)
+
+    one, two = make(False), make(False)
+    assert together(one, two, one.step, two.step, 3) == 0.0
+    for capturable in (True, False):
+        saved, values = copy.deepcopy(two.state_dict()), parameters_of(two)
+        two = make(capturable)
+        saved["param_groups"][0]["capturable"] = capturable
+        two.load_state_dict(saved)
+        with torch.no_grad():
+            torch._foreach_copy_(parameters_of(two), values)
+        assert together(one, two, one.step, two.step, 3) == 0.0
 
 
 def test_what_cannot_be_captured_is_refused() -> None:

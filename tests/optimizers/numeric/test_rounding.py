@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from optimizers.numeric.codecs.rounding import REST, ROUNDINGS
 from optimizers.numeric.estimators.directions import direction_like
 from optimizers.numeric.estimators.mezo import MeZO
 from optimizers.numeric.lion import Lion
-from optimizers.numeric.projection import AdamP
+from optimizers.numeric.projection import SGDP, AdamP
 from optimizers.numeric.schedule_free import ScheduleFreeAdamW
 from optimizers.numeric.sgd import SGD
 
@@ -57,11 +58,11 @@ def test_parameter_and_rest_are_the_number_and_the_parameter_is_it_rounded(
     assert bool((gap <= (size + below) * (2.0**-8 + 2.0**-16)).all())
 
 
-def walk(rounding: str, steps: int, *, count: int = 4096) -> torch.Tensor:
+def walk(rounding: str, steps: int, *, count: int = 4096, make: Any = SGD) -> torch.Tensor:
     """How far, in units of the last place, steps of a tenth of one lead from 1.2."""
     p = torch.full((count,), 1.203125, dtype=torch.bfloat16, requires_grad=True)
     start = p.detach().double().clone()
-    optimizer = SGD([p], lr=ULP / 10, rounding=rounding)
+    optimizer = make([p], lr=ULP / 10, rounding=rounding)
     for _ in range(steps):
         p.grad = torch.ones_like(p)
         optimizer.step()
@@ -70,10 +71,11 @@ def walk(rounding: str, steps: int, *, count: int = 4096) -> torch.Tensor:
 
 def test_a_step_finer_than_half_a_unit_is_lost_to_nearest_and_not_on_average() -> None:
     assert torch.equal(walk("nearest", 20), torch.zeros(4096, dtype=torch.float64))
-    moved = walk("stochastic", 20)
-    # 20 steps of .1: the mean is 2, the variance of each at most 20 * .1 * .9
-    assert abs(moved.mean().item() - 2.0) < 5 * (20 * 0.09 / 4096) ** 0.5
-    assert moved.std() > 0.5
+    for make in (SGD, partial(SGDP, momentum=0.0)):  # by the rule, and around it
+        moved = walk("stochastic", 20, make=make)
+        # 20 steps of .1: the mean is 2, the variance of each 20 * .1 * .9 where steps are drawn apart
+        assert abs(moved.mean().item() - 2.0) < 5 * (20 * 0.09 / 4096) ** 0.5
+        assert 0.5 < moved.std() < 2.0
     assert torch.equal(walk("24bit", 20), torch.full((4096,), 2.0, dtype=torch.float64))
     assert torch.equal(walk("32bit", 20), torch.full((4096,), 2.0, dtype=torch.float64))
 

@@ -15,6 +15,7 @@ from optimizers.numeric.adam import AdamW
 from optimizers.numeric.control.batch_size import AdaptiveBatch, gradient_noise
 from optimizers.numeric.control.clipping import clip_factor
 from optimizers.numeric.control.merging import merge_gradients, min_norm_weights
+from optimizers.numeric.schedule_free import ScheduleFreeAdamW
 from optimizers.numeric.sgd import SGD
 from optimizers.numeric.spam import StableSPAM
 
@@ -23,13 +24,16 @@ from optimizers.numeric.spam import StableSPAM
 
 @pytest.mark.parametrize("backend", ["eager", "foreach", "native"])
 @pytest.mark.parametrize("maximize", [False, True])
-def test_clipping_in_the_step_is_clipping_before_it(backend: str, maximize: bool) -> None:
+@pytest.mark.parametrize("make", [AdamW, ScheduleFreeAdamW])
+def test_clipping_in_the_step_is_clipping_before_it(
+    make: type[AdamW | ScheduleFreeAdamW], backend: str, maximize: bool
+) -> None:
     generator = torch.Generator().manual_seed(0)
     ours = [torch.ones(s, dtype=torch.float64, requires_grad=True) for s in ((5, 3), (0,), (4,))]
     theirs = [p.detach().clone().requires_grad_() for p in ours]
     options: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.1, "maximize": maximize}
-    one = AdamW(ours, clip_norm=0.5, backend=backend, **options)
-    two = AdamW(theirs, backend=backend, **options)
+    one = make(ours, clip_norm=0.5, backend=backend, **options)
+    two = make(theirs, backend=backend, **options)
     for t in range(6):
         for p, q in zip(ours, theirs, strict=True):
             p.grad = torch.randn(p.shape, generator=generator, dtype=p.dtype) * 0.01 * 10 ** (t % 4)
