@@ -76,13 +76,13 @@ def test_long_lists_of_tuples_are_gone_through_by_the_names_of_their_parts() -> 
 
 
 def test_names_that_written_code_may_need_are_not_taken_from_the_function() -> None:
-    """``max`` and ``min`` of the text below would hide the functions of these names."""
-    text = "def f(ranges):\n    return [max for min, max in ranges]"
+    """``abs`` of the text below would hide the function of this name."""
+    text = "def f(pairs):\n    return [abs for abs, other in pairs]"
     many = [[(1, 7), (5, 2)], [(3, 4), (9, 9), (8, 0)]]
-    known = [({"ranges": one}, [max(low, high) for low, high in one]) for one in many]
+    known = [({"pairs": one}, [abs(x - y) for x, y in one]) for one in many]
     found = synthesized(text, known)
     assert found is not None
-    assert compiled(found)([(2, 8), (6, 1)]) == [8, 6]
+    assert compiled(found)([(2, 8), (6, 1)]) == [6, 5]
 
 
 def test_a_filter_over_pairs_keeps_pairs() -> None:
