@@ -99,6 +99,17 @@ def test_objects_are_found_again_where_the_program_holds_them() -> None:
     assert again.inputs["system_prompt"].inputs["x"].operation is ask.operation
 
 
+def test_an_object_that_answers_nothing_is_passed_by() -> None:
+    class Proxy:
+        def __getattribute__(self, name: str) -> Any:
+            raise RuntimeError("working outside of context")
+
+    word, key = tg.node("a", trainable=True, name="word"), object()
+    hand = AtHand({"held": {"proxy": Proxy(), "key": key, (1, 2): object(), "word": word}})
+    assert hand.way_to(key) == "held['key']"
+    assert hand.at("held['word']") is word
+
+
 def test_two_functions_that_were_written_at_one_place_are_told_apart() -> None:
     def made(prompt: str) -> Any:
         parameter = tg.node(prompt, trainable=True, name=prompt)

@@ -11,6 +11,7 @@ import functools
 import re
 import types
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeVar, final
 
 from tracegraph.bundle import Bundle
@@ -71,7 +72,8 @@ class AtHand:
         if type(value) in ATOMS or id(value) in self._ways or len(self._ways) >= _MOST:
             return
         self._ways[id(value)], self._found[way] = way, value
-        yield from _inside(way, value)
+        with suppress(Exception):  # a proxy without its context, or a lazy import that fails
+            yield from list(_inside(way, value))
 
 
 def _inside(way: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -94,7 +96,8 @@ def _inside(way: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _variables(way, value)
     elif isinstance(value, Mapping):
         for key, item in list(value.items())[:_WIDEST]:
-            yield f"{way}[{key!r}]", item
+            if isinstance(key, (str, int)):
+                yield f"{way}[{key!r}]", item
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value[:_WIDEST]):
             yield f"{way}[{index}]", item
