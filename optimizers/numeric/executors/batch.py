@@ -42,10 +42,14 @@ class Addresses:
     def watch(
         self, dicts: list[dict[str, Any]], names: list[str], columns: list[list[Tensor]]
     ) -> Callable[[], bool]:
-        """A question: whether `dicts` still hold, under each of `names`, the tensors of its column."""
+        """A question: whether `dicts` still hold, under each of `names`, the tensors of its column,
+        and these lie where they lay.
+        """
+        lies = [list(map(Tensor.data_ptr, column)) for column in columns]
         return lambda: all(
             all(map(is_, map(methodcaller("get", name), dicts), column))
-            for name, column in zip(names, columns, strict=True)
+            and list(map(Tensor.data_ptr, column)) == places
+            for name, column, places in zip(names, columns, lies, strict=True)
         )
 
 

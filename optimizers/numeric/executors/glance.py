@@ -55,13 +55,19 @@ extern "C" int64_t glance(Reader read, Item item, void* params, void* grads, int
   }
   return 1;
 }
-// Whether each dict still has, under each name, the object whose address is in the row of that name.
-extern "C" int64_t kept(Item item, Entry entry, void* dicts, void* names, const int64_t* held,
-                        int64_t count, int64_t tensors) {
+// Whether each dict still has, under each name, the tensor that is in the row of that name, and the
+// tensor lies where it lay.
+extern "C" int64_t kept(Reader read, Item item, Entry entry, void* dicts, void* names,
+                        const int64_t* held, const int64_t* lies, int64_t count, int64_t tensors) {
   for (int64_t i = 0; i < tensors; ++i) {
     if (i + AHEAD < tensors) __builtin_prefetch(item(dicts, i + AHEAD));
-    for (int64_t k = 0; k < count; ++k)
-      if (int64_t(entry(item(dicts, i), item(names, k))) != held[k * tensors + i]) return 0;
+    for (int64_t k = 0; k < count; ++k) {
+      void* found = entry(item(dicts, i), item(names, k));
+      if (int64_t(found) != held[k * tensors + i]) return 0;
+      Seen x;
+      if (read(found, &x)) return -1;
+      if (int64_t(x.data) != lies[k * tensors + i]) return 0;
+    }
   }
   return 1;
 }

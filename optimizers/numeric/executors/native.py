@@ -115,7 +115,7 @@ class _Kernel:
         locked, lists = ctypes.PyDLL(str(path)), [ctypes.py_object] * 2
         self.glance, self.kept = locked.glance, locked.kept
         self.glance.argtypes = [pointer, pointer, *lists, pointer, pointer, number]
-        self.kept.argtypes = [pointer, pointer, *lists, pointer, number, number]
+        self.kept.argtypes = [pointer, pointer, pointer, *lists, pointer, pointer, number, number]
         self.glance.restype = self.kept.restype = number
 
 
@@ -124,6 +124,14 @@ def _kernel(
     rule: Rule, scalars: int, p: torch.dtype, states: tuple[torch.dtype, ...], codec: str
 ) -> _Kernel:
     return _Kernel(_compiled(source(rule, scalars, p, states, codec)))
+
+
+def _answer(question: Any, *about: Any) -> bool:
+    """What `glance` or `kept` answers; a tensor without memory is none that was there."""
+    try:
+        return bool(question(*about) == 1)
+    except (RuntimeError, BufferError, TypeError, ValueError):
+        return False
 
 
 class Table(Addresses):
@@ -152,11 +160,7 @@ class Table(Addresses):
             self.pointers[count : 2 * count] = array("q", map(Tensor.data_ptr, grads))
             return True
         pointers, sizes = _address(self.pointers), _address(self.sizes)
-        try:
-            found: int = self.kernel.glance(read, item(), params, grads, pointers, sizes, count)
-        except (RuntimeError, BufferError, TypeError, ValueError):  # a tensor without memory
-            return False
-        return found == 1
+        return _answer(self.kernel.glance, read, item(), params, grads, pointers, sizes, count)
 
     @override
     def watch(
@@ -165,11 +169,12 @@ class Table(Addresses):
         if reader() is None:
             return super().watch(dicts, names, columns)
         held = array("q", [id(x) for column in columns for x in column])
+        lies = array("q", [x.data_ptr() for column in columns for x in column])
         numbers = len(names), len(dicts)
 
         def same() -> bool:
-            found: int = self.kernel.kept(item(), entry(), dicts, names, _address(held), *numbers)
-            return found == 1
+            ask = self.kernel.kept, reader(), item(), entry()
+            return _answer(*ask, dicts, names, _address(held), _address(lies), *numbers)
 
         return same
 

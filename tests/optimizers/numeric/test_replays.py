@@ -164,6 +164,24 @@ def test_a_changed_state_is_seen(optimizer: str) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["AdamW", "Lion", "AdamW by foreach"])
+@pytest.mark.parametrize("tensor", [0, 5])
+def test_a_state_that_was_given_other_memory_is_seen(optimizer: str, tensor: int) -> None:
+    pair = Pair(optimizer)
+
+    def moved(optimizer: RuleOptimizer, p: Tensor) -> Tensor:
+        state: Tensor = optimizer.state[p]["exp_avg"]
+        old = state.data
+        state.data = old * 2
+        return old
+
+    old = moved(pair.one, pair.both[0][tensor])
+    moved(pair.two, pair.both[1][tensor])
+    before = old.clone()
+    pair.step()
+    assert torch.equal(old, before)
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "Lion", "AdamW by foreach"])
 def test_a_changed_step_number_is_seen(optimizer: str) -> None:
     pair = Pair(optimizer)
     for change in (
