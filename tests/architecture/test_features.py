@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gc
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,16 +30,21 @@ def missing(tests: str, root: Path) -> list[str]:
     return [test for test in named if not exists(test, root)] if named else [tests or "(no test)"]
 
 
+@cache
+def parsed(file: Path) -> ast.Module:
+    gc.disable()  # a collection that parses spoils the parser before CPython 3.11.8 (gh-106905)
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"))
+    finally:
+        gc.enable()
+
+
 def exists(test: str, root: Path) -> bool:
     path, _, names = test.partition("::")
     file = root / path
     if not file.is_file() or not names:
         return False
-    gc.disable()  # a collection that parses spoils the parser before CPython 3.11.8 (gh-106905)
-    try:
-        scope: ast.AST = ast.parse(file.read_text(encoding="utf-8"))
-    finally:
-        gc.enable()
+    scope: ast.AST = parsed(file)
     for name in names.split("::"):
         inside = {
             child.name: child

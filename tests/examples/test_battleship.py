@@ -56,7 +56,7 @@ def test_without_a_model_the_player_learns(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    "seed", [0, 1, *(pytest.param(n, marks=pytest.mark.campaign) for n in range(2, 6))]
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.campaign) for n in range(1, 6))]
 )
 def test_without_a_model_new_code_is_written_from_what_games_show(seed: int) -> None:
     """A tenth of the fleet more, on boards never seen: what was asked of Evolve before this was written."""

@@ -113,7 +113,7 @@ def test_a_circle_of_styles_costs_no_right_answer_once_most_are_right(seed: int)
     assert {style for style, _ in world.kept} == set(STYLES)
 
 
-@pytest.mark.parametrize("seed", [11, 12])
+@pytest.mark.parametrize("seed", [11, pytest.param(12, marks=pytest.mark.campaign)])
 def test_rules_are_read_from_runs_that_chance_made_differ(seed: int) -> None:
     """More than half of what can be known, by scores alone; where all score the same nobody is asked."""
     world, masked = Chance(seed, sabotage=0.3), Chance(seed, masked=True)

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.timeout(300)  # compilers, on a machine that may be bus
 pytest.importorskip("triton", reason="Triton is not installed: pip install 'tracegraph[gpu]'")
 
 
-def python(module: str, tmp_path: Path, **environment: str) -> str:
+def python(module: str, tmp_path: Path, *options: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", f"tests.optimizers.numeric.{module}"],
+        [sys.executable, "-m", f"tests.optimizers.numeric.{module}", *options],
         capture_output=True,
         text=True,
         env={**os.environ, "TRITON_CACHE_DIR": str(tmp_path), **environment},
@@ -28,8 +28,14 @@ def python(module: str, tmp_path: Path, **environment: str) -> str:
     return done.stdout
 
 
-def test_kernels_agree_with_their_definitions_in_the_interpreter(tmp_path: Path) -> None:
-    assert python("triton_interpreted", tmp_path, TRITON_INTERPRET="1").strip() == "agreed"
+@pytest.mark.parametrize(
+    "options", [[], pytest.param(["--long"], marks=pytest.mark.campaign)], ids=["quick", "long"]
+)
+def test_kernels_agree_with_their_definitions_in_the_interpreter(
+    tmp_path: Path, options: list[str]
+) -> None:
+    said = python("triton_interpreted", tmp_path, *options, TRITON_INTERPRET="1")
+    assert said.strip() == "agreed"
 
 
 def test_the_kernel_rounds_parameters_as_their_definition_does(tmp_path: Path) -> None:

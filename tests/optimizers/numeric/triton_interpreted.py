@@ -1,9 +1,13 @@
 """Checks of the Triton kernels in Triton's interpreter: run with TRITON_INTERPRET=1, says "agreed".
 
+With ``--long`` the checks that take longest, else the others.
+
 A process of its own, for the interpreter is chosen when Triton is imported.
 """
 
 from __future__ import annotations
+
+import sys
 
 import numpy as np
 import torch
@@ -157,10 +161,10 @@ def newton_schulz_is_its_formula() -> None:
         assert (iterate(x, 5, coefficients) - gold).abs().max() < 1e-5, shape
 
 
+QUICK = (every_rule_is_its_definition, an_optimizer_keeps_its_tables, newton_schulz_is_its_formula)
+LONG = (every_codec_stores_what_eager_stores, numbers_on_the_device_step_as_those_of_the_host)
+
 if __name__ == "__main__":
-    every_rule_is_its_definition()
-    every_codec_stores_what_eager_stores()
-    an_optimizer_keeps_its_tables()
-    numbers_on_the_device_step_as_those_of_the_host()
-    newton_schulz_is_its_formula()
+    for check in LONG if "--long" in sys.argv else QUICK:
+        check()
     print("agreed")  # noqa: T201

@@ -43,7 +43,13 @@ HIDDEN: dict[str, tuple[Callable[..., Any], list[tuple[Any, ...]], list[tuple[An
 }
 
 
-@pytest.mark.parametrize("name", HIDDEN)
+LONG = ("grade", "evens")  # seconds each
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.campaign] if n in LONG else []) for n in HIDDEN],
+)
 def test_what_is_found_is_right_on_examples_that_were_kept_back(name: str) -> None:
     function, shown, kept_back = HIDDEN[name]
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
