@@ -27,6 +27,7 @@ __all__ = [
     "copied",
     "is_own",
     "named",
+    "own",
 ]
 
 
@@ -214,13 +215,21 @@ def changes(value: Any, name: str) -> bool:
 
 
 _named: dict[tuple[str, tuple[str, ...]], Operation] = {}
-_known = {id(o) for o in (*BINARY.values(), *UNARY.values(), *FUNCTIONS.values(), ITERATE, GETATTR)}
+_known = {
+    (o.name, o.parameters): o
+    for o in (*UNARY.values(), *BINARY.values(), *FUNCTIONS.values(), ROUND, GETATTR, CALL, ITERATE)
+}
 
 
 def is_own(operation: Operation) -> bool:
     """Whether `operation` is Python's or a library's of its name, and no bundle that is called so."""
-    known = _named.get((operation.name, operation.parameters))
-    return known is operation or id(operation) in _known
+    key = operation.name, operation.parameters
+    return operation is _known.get(key) or operation is _named.get(key)
+
+
+def own(name: str, parameters: tuple[str, ...]) -> Operation:
+    """Python's or a library's operation of that name and those arguments: `is_own` says so of it."""
+    return _known.get((name, parameters)) or named(name, parameters)
 
 
 def named(name: str, parameters: tuple[str, ...] = ("x",)) -> Operation:

@@ -128,6 +128,14 @@ def test_two_functions_that_were_written_at_one_place_are_told_apart() -> None:
         trace_data(made("three")[1](one), hand)
 
 
+def test_a_gradient_goes_back_through_arithmetic_that_was_read_back() -> None:
+    rate = tg.node(2.0, trainable=True, name="rate")
+    output = abs(-rate) * 3 - rate**2 / 4
+    again = there_and_back(output, AtHand({"rate": rate}))
+    for made in (output, again):
+        assert made.backward(tg.Gradient(1.0))[rate][tg.Gradient].value == 2.0
+
+
 def test_a_failed_call_keeps_what_it_said() -> None:
     word = tg.node(1, trainable=True, name="word")
     with pytest.raises(ZeroDivisionError) as caught:

@@ -20,7 +20,7 @@ from tracegraph.history.at_hand import AtHand
 from tracegraph.history.values import pack, unpack
 from tracegraph.kinds import show
 from tracegraph.node import Node, leaf, record
-from tracegraph.operators import FUNCTIONS, Operation, named
+from tracegraph.operators import Operation, is_own, own
 from tracegraph.parameter import Parameter
 
 __all__ = ["trace_data", "trace_of"]
@@ -125,8 +125,8 @@ class _Keeper:
         return made
 
     def operation(self, operation: Operation) -> Any:
-        if FUNCTIONS.get(operation.name) is operation:
-            return {"function": operation.name}
+        if is_own(operation):
+            return {"own": [operation.name, *operation.parameters]}
         if operation.code is None and operation.rules is None:
             facts = operation.name, operation.parameters, operation.doc, operation.signature
             return {"step": pack(list(facts), {})}
@@ -186,16 +186,15 @@ def _operation(data: Any, hand: AtHand) -> Operation:
     if "held" in data:
         held: Operation = hand.at(data["held"])
         return held
-    if "function" in data:
-        return FUNCTIONS[data["function"]]
+    if "own" in data:
+        name, *parameters = data["own"]
+        return own(name, tuple(parameters))
     return _step(*unpack(data["step"], {}))
 
 
 @lru_cache(maxsize=1024)
 def _step(name: str, parameters: tuple[str, ...], doc: str, signature: str) -> Operation:
     """An operation of no function that a person wrote; the same one for all nodes that it made."""
-    if not doc and not signature:
-        return named(name, parameters)
     return Operation(name, None, parameters, doc=doc, signature=signature)
 
 
