@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from optimizers.numeric.adam import AdamW
@@ -18,6 +18,7 @@ from optimizers.numeric.rules.rule import State
 
 SIGNED, POSITIVE = State("m"), State("v", signed=False)
 EIGHT = [CODECS["8bit"], CODECS["8bit-dynamic"]]
+MOST = 4e9  # the largest number that has a scale in half precision, as Companding says
 
 
 def kept(codec: Codec, x: torch.Tensor, state: State) -> torch.Tensor:
@@ -34,6 +35,7 @@ def kept(codec: Codec, x: torch.Tensor, state: State) -> torch.Tensor:
     size=st.floats(-9.0, 6.0),
     seed=st.integers(0, 99),
 )
+@example(count=200, spread=2.9, size=4.9, seed=0)  # near the largest
 def test_8_bits_keep_signs_order_of_size_and_positive_moments_positive(
     codec: Codec, count: int, spread: float, size: float, seed: int
 ) -> None:
@@ -41,6 +43,7 @@ def test_8_bits_keep_signs_order_of_size_and_positive_moments_positive(
     x = torch.randn(count, generator=generator)
     x = (x + x.sign() * 0.01) * torch.exp(spread * torch.randn(count, generator=generator))
     x = x * 10**size
+    assume(bool(x.abs().max() <= MOST))
     m = kept(codec, x, SIGNED)
     assert bool(((m == 0) | (m.sign() == x.sign())).all())
     top = x.abs().max()
