@@ -150,6 +150,14 @@ def test_a_call_that_is_not_known_but_of_constants_stands_in_no_way() -> None:
     assert loss.backward(tg.Gradient(1.0))[x][tg.Gradient].value == pytest.approx(A[A > 0].sum())
 
 
+def test_a_number_taken_out_of_a_tensor_is_a_constant_as_in_torch() -> None:
+    x = tg.node(torch.tensor([1.0, 2.0]), trainable=True, name="x")
+    t = x.data.detach().clone().requires_grad_()
+    (t * t.norm().item() + t.sum().item() * 2.0).sum().backward()
+    received = (x * x.norm().item() + x.sum().item() * 2.0).sum().backward(1.0)
+    assert torch.equal(received[x][tg.Gradient].value, t.grad)
+
+
 @pytest.mark.parametrize("name", ["square", "exp", "mean", "mod"])
 def test_a_bundle_that_is_called_as_a_function_of_numpy_is_not_taken_for_it(name: str) -> None:
     cube = tg.bundle(name=name)(lambda x: x**3)

@@ -37,15 +37,16 @@ def is_real(value: Any) -> bool:
 
 
 def smooth(node: Node[Any]) -> bool:
-    """Whether `node` holds what a derivative of the tables goes through."""
+    """Whether `node` holds what a derivative of the tables goes through.
+
+    What numpy's way leads out of a tensor, such as ``x.item()``, is a constant, as torch has it.
+    """
     operation = node._operation
-    return (
-        operation is not None
-        and (operation.name in _PULLS or operation.name in CALLS)
-        and is_real(node._data)
-        and is_own(operation)
-        and any(_has_derivative(i._data) for i in node._inputs)
-    )
+    if operation is None or not is_real(node._data) or not is_own(operation):
+        return False
+    if operation.name in CALLS:
+        return any(is_real(i._data) for i in node._inputs)
+    return operation.name in _PULLS and any(_has_derivative(i._data) for i in node._inputs)
 
 
 def pull_arithmetic(node: Node[Any], gradient: Any) -> Mapping[str, Any]:

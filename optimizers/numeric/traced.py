@@ -15,7 +15,9 @@ from optimizers.numeric.parameters import Binding, forget
 from tracegraph.arithmetic import is_real
 from tracegraph.errors import NoRule, OptimizerError, Rejected
 from tracegraph.feedback import Gradient, Score
+from tracegraph.graph import Graph
 from tracegraph.node import Node
+from tracegraph.parameter import Parameter
 
 __all__ = ["Traced"]
 
@@ -32,6 +34,13 @@ def _one(output: Node[Any]) -> Any:
             f"{shape}: sum or average it first, or give a gradient of that shape"
         )
     return Gradient(1.0)
+
+
+def _read(outputs: Any, parameters: Iterable[Parameter[Any]]) -> bool:
+    """Whether the present version of one of some parameters lies behind an output."""
+    leaves = {id(p._leaf()) for p in parameters}
+    ends = [outputs] if isinstance(outputs, Node) else [entry[0] for entry in outputs]
+    return any(id(node) in leaves for end in ends for node in Graph.of(end).nodes)
 
 
 def _stopped(kinds: set[type]) -> str:
@@ -93,7 +102,7 @@ class Traced(Optimizer):
             )
         received = reach(outputs, feedback, mine, options)
         kinds = {kind for p in mine.values() for kind in received.get(p, ())}
-        if kinds <= {Score}:
+        if kinds == {Score} or (not kinds and _read(outputs, mine.values())):
             raise NoRule(
                 f"no gradient came to {', '.join(map(repr, mine))}, and {type(self).__name__} learns from "
                 f"nothing else: {_stopped(kinds)}"

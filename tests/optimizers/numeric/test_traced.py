@@ -96,6 +96,17 @@ def test_numbers_of_which_no_gradient_comes_are_an_error(
     assert rate.data == 0.5
 
 
+def test_a_gradient_for_an_older_version_is_told_as_such() -> None:
+    rate = node(1.0, trainable=True, name="rate")
+    optimizer = SGD([rate], lr=0.1)
+    stale = rate * torch.tensor(2.0)
+    optimizer.backward(stale)
+    optimizer.step()
+    with pytest.warns(tg.StaleFeedbackWarning, match="came after version 1 began"):
+        assert optimizer.backward(stale) == {}
+    assert optimizer.backward([]) == {}
+
+
 def test_words_may_come_where_no_gradient_comes() -> None:
     rate = node(0.5, trainable=True, name="rate")
     optimizer = SGD([rate])
