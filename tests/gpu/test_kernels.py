@@ -126,6 +126,20 @@ def test_stochastic_rounding_is_right_on_average() -> None:
     assert abs(held.mean().item() - 0.1001) < 1e-6
 
 
+def captured(step: Callable[[], object], follow: Callable[..., None]) -> torch.cuda.CUDAGraph:
+    """A graph of `step`, after three steps beside the main stream that `follow` feeds, as torch wants."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            follow(step)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph
+
+
 @pytest.mark.parametrize("state", ["fp32", "bf16-stochastic", "8bit"])
 @pytest.mark.parametrize("row", [row for row in FAMILY if row.pure], ids=str)
 def test_a_captured_step_is_replayed_as_it_would_be_done(row: Row, state: str) -> None:
@@ -150,15 +164,7 @@ def test_a_captured_step_is_replayed_as_it_would_be_done(row: Row, state: str) -
         act()
         two.step()
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            follow(one.step)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        one.step()
+    graph = captured(one.step, follow)
     for t in range(12):
         if t == 6:
             rate.mul_(0.5)
@@ -189,17 +195,7 @@ def test_a_replay_draws_anew_and_leaves_out_what_is_not_finite(rounding: str) ->
         act()
         two.step()
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            follow(one.step)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    for p, g in zip(ours, held, strict=True):
-        p.grad = g
-    with torch.cuda.graph(graph):
-        one.step()
+    graph = captured(one.step, follow)
     for t in range(10):
         follow(graph.replay, bad=t in (2, 7))
     assert one.skipped == two.skipped == 2

@@ -13,11 +13,13 @@ import signal
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tracegraph as tg
 from optimizers import Budget, OptoPrime, fit
+from tests.optimizers.training.killing import forked
 from tracegraph.llm import Budgeted, Request, Scripted
 
 KILLS, WORKERS, CASES = 10, 3, [str(n) * n for n in range(1, 7)]
@@ -58,25 +60,12 @@ def suggestion(number: int) -> str:
     return json.dumps({"suggestion": {"word": "w" * (number % 13)}})
 
 
-def forked(folder: Path, calls: int) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        told = json.dumps(train(folder, calls))
-        (folder / "part").write_text(told)
-        (folder / "part").rename(folder / "result")
-        os._exit(0)
-    finally:
-        os._exit(1)
-
-
 def main(folder: Path, calls: int, kills: int) -> dict[str, Any]:
     """Train with so many kills; gives what came out, how many kills there were, and the calls by model."""
     folder.mkdir()
     chance, killed = random.Random(calls), 0
     while not (folder / "result").exists():
-        pid = forked(folder, calls)
+        pid = forked(folder, partial(train, folder, calls))
         if killed < kills:
             after(folder, chance.randint(1, 4))
             time.sleep(0.01 * chance.random())

@@ -19,10 +19,12 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,7 @@ def model(world: World, kind: str, paper: Paper) -> Any:
 
 def train(folder: Path, seed: int) -> dict[str, Any]:
     """One training, from its start or from where another one was killed."""
+    torch.manual_seed(seed)
     paper = Paper(folder / "calls")
     paper.write("begun")
     result, values = (mixed if seed % 3 == 2 else hidden)(folder, seed, paper)
@@ -211,17 +214,18 @@ def judged(world: Any, paper: Paper) -> Any:
     return said
 
 
-def forked(folder: Path, seed: int) -> int:
+def forked(folder: Path, training: Callable[[], Any]) -> int:
     """Train in another process; what comes out is written to a file, whole or not at all."""
     pid = os.fork()
     if pid:
         return pid
     try:
-        torch.manual_seed(seed)
-        told = json.dumps(train(folder, seed))
+        told = json.dumps(training())
         (folder / "part").write_text(told)
         (folder / "part").rename(folder / "result")
         os._exit(0)
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(1)
 
@@ -232,12 +236,12 @@ def one(folder: Path, seed: int, chance: random.Random) -> Counter[str]:
     whole.mkdir()
     cut.mkdir()
     began = time.monotonic()
-    _, status = os.waitpid(forked(whole, seed), 0)
+    _, status = os.waitpid(forked(whole, partial(train, whole, seed)), 0)
     lasted = time.monotonic() - began
     assert status == 0, f"seed {seed}: the training failed"
     kills = 0
     while not (cut / "result").exists():
-        pid = forked(cut, seed)
+        pid = forked(cut, partial(train, cut, seed))
         if kills < MOST_KILLS:
             time.sleep(chance.random() * lasted * 0.4)
             os.kill(pid, signal.SIGKILL)
