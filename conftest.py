@@ -1,4 +1,7 @@
-"""How the tests run: no clock decides in a property test, and what is not installed is left out."""
+"""How the tests run: neither clock nor chance decides, and what is not installed is left out.
+
+``pytest --hypothesis-profile=explore`` has the property tests try other examples at every run.
+"""
 
 import os
 import tempfile
@@ -6,12 +9,14 @@ from importlib.util import find_spec
 
 from hypothesis import HealthCheck, settings
 
-settings.register_profile(
-    "tracegraph",
-    parent=settings.default,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+for _profile, _same in (("tracegraph", True), ("explore", False)):
+    settings.register_profile(
+        _profile,
+        parent=settings.default,
+        deadline=None,
+        derandomize=_same,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 settings.load_profile("tracegraph")
 
 collect_ignore: list[str] = []
