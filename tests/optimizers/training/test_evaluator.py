@@ -91,14 +91,14 @@ def test_a_hang_is_not_waited_for_and_harms_no_other(word: Any) -> None:
         return word + text
 
     evaluator = Evaluator(
-        workflow, length, {"word": word}, workers=2, timeout=0.3, failure_score=-1
+        workflow, length, {"word": word}, workers=2, timeout=1.0, failure_score=-1
     )
     began = time.monotonic()
     done = evaluator.scores(HELLO, numbered(6))
     assert time.monotonic() - began < 20
     release.set()
     assert [e.score for e in done] == [5, -1, 7, 8, 9, 10]
-    assert "longer than 0.3 seconds" in done[1].text
+    assert "longer than 1 second" in done[1].text
     assert (done[1].error or "").startswith("TimeoutError")
 
 
