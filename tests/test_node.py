@@ -536,10 +536,24 @@ def test_names_are_unique_and_tell():
 
 
 def test_a_name_with_odd_characters():
-    for given in ("a:b", "a b", "1x", "", "\u00e9", "x/y", "class"):
+    for given in (
+        "a:b",
+        "a b",
+        "1x",
+        "",
+        "\u00e9",
+        "x/y",
+        "class",
+        "\u00b2",
+        "a-b",
+        "\n",
+        "\U0001f600",
+    ):
         made = node(1, name=given)
         assert given in made.name or not given
-        assert made.py_name
+        assert made.py_name.isidentifier()
+        assert made.py_name.endswith(f"_{made.id}")
+    assert node(1, name="x/y z").py_name.startswith("x_y_z_")
 
 
 def test_copies():

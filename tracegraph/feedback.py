@@ -129,8 +129,10 @@ class Score(_Noted):
     def __init__(self, value: float) -> None:
         try:
             number = float(value)
-        except (TypeError, ValueError) as error:
-            raise UnknownFeedback(f"a score is a number, got {show(value, 80)}") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UnknownFeedback(
+                f"a score is a number that a float can hold, got {show(value, 80)}"
+            ) from error
         if math.isnan(number):
             raise UnknownFeedback("a score cannot be NaN: it could not be compared with another")
         super().__init__(number)

@@ -140,7 +140,8 @@ class Node(Generic[T]):
     @property
     def py_name(self) -> str:
         """The name as a Python identifier, unique in the process."""
-        return f"{self.label.replace('/', '_')}_{self.id}"
+        text = "".join(c if f"_{c}".isidentifier() else "_" for c in self.label)
+        return f"{text if text.isidentifier() else f'_{text}'}_{self.id}"
 
     @property
     def label(self) -> str:
