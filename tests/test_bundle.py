@@ -351,18 +351,63 @@ def test_cyclic_containers():
         f(x=ring)
 
 
+@dataclasses.dataclass
+class Link:
+    value: object
+    after: "Link | None" = None
+
+
+@bundle
+def values_of(link):
+    found = []
+    while link is not None:
+        found.append(link.value)
+        link = link.after
+    return found
+
+
 def test_a_very_deep_container_does_not_break():
-    deep: list = [node(1)]
-    for _ in range(300):
-        deep = [deep]
+    chain = None
+    for number in range(5_000):
+        chain = Link(number, chain)
+    assert values_of(chain).data == list(range(4_999, -1, -1))
+    assert values_of(chain).inputs["link"].data is chain
+    a = node("a", trainable=True)
+    b = node("b", trainable=True)
+    chain.value, chain.after.value, chain.after.after.value = a, b, a
+    last = chain
+    while last.after is not None:
+        last = last.after
+    last.value = b
+    result = values_of(chain)
+    assert result.data == ["a", "b", "a", *range(4_996, 0, -1), "b"]
+    assert last.value is b
+    near, further, again, far = result.inputs
+    assert (near, further, again) == ("link.value", "link.after.value", "link.after.after.value")
+    assert far == f"link(+4980){'.after' * 19}.value"
+    assert set(result.backward("shorter")) == {a, b}
+
+
+def test_what_stands_twice_in_a_container_is_read_once():
+    shared: list = [node("a", trainable=True)]
+    for _ in range(200):
+        shared = [shared, shared]  # 2**200 ways lead to the node
 
     @bundle
-    def f(x):
-        while isinstance(x, list):
-            (x,) = x
+    def same(x):
+        while isinstance(x, list) and len(x) == 2:
+            first, second = x
+            assert first is second
+            x = first
         return x
 
-    assert f(deep).data == 1
+    result = same(shared)
+    assert result.data == ["a"]
+    assert len(result.inputs) == 1
+    bare: list = [1]
+    for _ in range(200):
+        bare = [bare, bare]
+    assert same(bare).inputs["x"].data is bare
 
 
 # Captured reads
