@@ -1248,6 +1248,14 @@ def test_descriptions_and_names():
         ({"colour": 1}, "has no option"),
         ({"rules": 3}, "rules"),
         ({"rules": {"Gradient": print}}, "rules"),
+        ({"name": 3}, "name must be text, got 3"),
+        ({"output_name": 3}, "name must be text, got 3"),
+        ({"description": 3}, "description must be text, got 3"),
+        ({"constraint": "short"}, "constraint= is for code .* add trainable=True"),
+        ({"checks": [len], "host": {"f": len}}, "checks= and host= are for code"),
+        ({"profile": True}, "profile= is for code"),
+        ({"trainable": True, "host": 3}, "host= maps names to functions, got 3"),
+        ({"trainable": True, "host": {"f": 3}}, "host= maps names to functions"),
     ],
 )
 def test_wrong_options_are_named(options, word):
