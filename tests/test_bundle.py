@@ -1140,6 +1140,50 @@ def test_trainable_staticmethods_and_classmethods():
     assert Agent().static(1).data == 2
 
 
+@pytest.mark.parametrize("origin", ["person", "optimizer"])
+def test_a_trainable_classmethod_takes_a_new_text_above_and_below_its_decorator(origin):
+    class Agent:
+        factor = 3
+
+        @classmethod
+        @bundle(trainable=True)
+        def above(cls, x):
+            return x
+
+        @bundle(trainable=True)
+        @classmethod
+        def below(cls, x):
+            return x
+
+    for method in (Agent.above, Agent.below):
+        text = method.parameter.data.replace("return x", "return x * cls.factor")
+        method.parameter.assign(text, origin=origin)
+        assert method(2).data == 6
+    assert Agent().above(2).data == Agent().below(2).data == 6
+
+
+@pytest.mark.parametrize("origin", ["person", "optimizer"])
+@pytest.mark.parametrize("above", ["@property", "@(lambda function: 7)"])
+def test_a_text_that_makes_what_cannot_be_called_fails_as_a_call(origin, above):
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    f.parameter.assign(f"{above}\ndef f(x):\n    return x\n", origin=origin)
+    with pytest.raises(TypeError, match=r"'f' is a .*, which cannot be called") as caught:
+        f(1)
+    assert set(tg.failed_node(caught.value).backward("wrong")) == {f.parameter}
+
+
+def test_a_text_may_be_wrapped_by_what_has_no_name_of_its_own():
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    f.parameter.assign("@(lambda function: abs)\ndef f(x):\n    return x\n")
+    assert f(-3).data == 3
+
+
 def test_trainable_async_and_generators():
     @bundle(trainable=True)
     async def ask(x):

@@ -64,7 +64,7 @@ def trainable_function(
 
     plain = way_of(target) == "value" and not Binding(target).skip
     tests, timed = _conditions(checks, source.text, made, calls_of if plain else None)
-    kept = f"defines exactly `{source.header}`"
+    kept = f"defines exactly `{source.header}`" + (" and yields" if source.yields else "")
     parameter = _code_parameter(source, kept, [constraint, *tests], timed, operation.doc)
     return Bundle(target, operation, parameter=parameter, source=source, way=way)
 
