@@ -556,6 +556,14 @@ def test_a_name_with_odd_characters():
     assert node(1, name="x/y z").py_name.startswith("x_y_z_")
 
 
+def test_a_value_is_not_set_and_an_error_says_what_to_do():
+    plain, prompt = node(1), node("a", trainable=True)
+    for given, hint in ((plain, r"by node\(value\)"), (prompt, r"by \.assign\(value\)")):
+        with pytest.raises(AttributeError, match=hint):
+            given.data = "b"
+    assert (plain.data, prompt.data, prompt.version) == (1, "a", 0)
+
+
 def test_copies():
     x = node([1, [2]], name="x")
     y = x + [3]  # noqa: RUF005

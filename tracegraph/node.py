@@ -112,6 +112,17 @@ class Node(Generic[T]):
             policy.frame.read(self._leaf())
         return self._data
 
+    @data.setter
+    def data(self, value: Any) -> NoReturn:
+        raise AttributeError(
+            f"{self.name} does not change by .data = ...: "
+            + (
+                "a parameter takes a new value by .assign(value), which checks it first"
+                if self.parameter is not None
+                else "a node is what a value was when it was recorded; make another by node(value)"
+            )
+        )
+
     @property
     def op(self) -> str | None:
         """The name of the operation that made this node; ``None`` for a leaf."""
@@ -236,7 +247,8 @@ class Node(Generic[T]):
         """Carry `feedback` on this value back to the parameters behind it.
 
         Args:
-            feedback: a sentence, a number, a gradient, an exception, or any `Feedback`.
+            feedback: a sentence, a number, a gradient, an exception, or any `Feedback`; left out at
+                a torch loss of one number, the gradient 1.
             weight: how much it counts beside other outputs.
             strict: raise `StaleFeedback` where a parameter changed since, instead of warning.
             create_graph: keep gradients differentiable, as torch does.
