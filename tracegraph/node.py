@@ -85,6 +85,7 @@ class Node(Generic[T]):
     """
 
     __slots__ = ("__weakref__", "_data", "_extra", "_inputs", "_names", "_operation", "id")
+    __pandas_priority__ = 10_000  # ``frame * node`` asks the node, not each of its items
 
     _data: T
     _extra: dict[str, Any] | None
@@ -500,6 +501,19 @@ class _Method:
         function = _copying(name) if changes(value, name) else _calling(name)
         foreign = type(value).__module__ not in _HOLD_NO_NODES
         return apply(named(name), (self._owner, *args), kwargs, function=function, foreign=foreign)
+
+    def __getattr__(self, name: str) -> Any:
+        """What can be called may hold more: the layers of a module of torch."""
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        return getattr(self._attribute(), name)
+
+    def __getitem__(self, key: Any) -> Any:
+        """What can be called may be indexed, too: ``frame.loc[0]``."""
+        return self._attribute()[key]
+
+    def _attribute(self) -> Any:
+        return apply(operators.GETATTR, (self._owner, self.__name__))
 
     def __repr__(self) -> str:
         return f"<recorded method {self.__name__} of {self._owner.name}>"
