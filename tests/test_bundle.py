@@ -351,18 +351,63 @@ def test_cyclic_containers():
         f(x=ring)
 
 
+@dataclasses.dataclass
+class Link:
+    value: object
+    after: "Link | None" = None
+
+
+@bundle
+def values_of(link):
+    found = []
+    while link is not None:
+        found.append(link.value)
+        link = link.after
+    return found
+
+
 def test_a_very_deep_container_does_not_break():
-    deep: list = [node(1)]
-    for _ in range(300):
-        deep = [deep]
+    chain = None
+    for number in range(5_000):
+        chain = Link(number, chain)
+    assert values_of(chain).data == list(range(4_999, -1, -1))
+    assert values_of(chain).inputs["link"].data is chain
+    a = node("a", trainable=True)
+    b = node("b", trainable=True)
+    chain.value, chain.after.value, chain.after.after.value = a, b, a
+    last = chain
+    while last.after is not None:
+        last = last.after
+    last.value = b
+    result = values_of(chain)
+    assert result.data == ["a", "b", "a", *range(4_996, 0, -1), "b"]
+    assert last.value is b
+    near, further, again, far = result.inputs
+    assert (near, further, again) == ("link.value", "link.after.value", "link.after.after.value")
+    assert far == f"link(+4980){'.after' * 19}.value"
+    assert set(result.backward("shorter")) == {a, b}
+
+
+def test_what_stands_twice_in_a_container_is_read_once():
+    shared: list = [node("a", trainable=True)]
+    for _ in range(200):
+        shared = [shared, shared]  # 2**200 ways lead to the node
 
     @bundle
-    def f(x):
-        while isinstance(x, list):
-            (x,) = x
+    def same(x):
+        while isinstance(x, list) and len(x) == 2:
+            first, second = x
+            assert first is second
+            x = first
         return x
 
-    assert f(deep).data == 1
+    result = same(shared)
+    assert result.data == ["a"]
+    assert len(result.inputs) == 1
+    bare: list = [1]
+    for _ in range(200):
+        bare = [bare, bare]
+    assert same(bare).inputs["x"].data is bare
 
 
 # Captured reads
@@ -1095,6 +1140,50 @@ def test_trainable_staticmethods_and_classmethods():
     assert Agent().static(1).data == 2
 
 
+@pytest.mark.parametrize("origin", ["person", "optimizer"])
+def test_a_trainable_classmethod_takes_a_new_text_above_and_below_its_decorator(origin):
+    class Agent:
+        factor = 3
+
+        @classmethod
+        @bundle(trainable=True)
+        def above(cls, x):
+            return x
+
+        @bundle(trainable=True)
+        @classmethod
+        def below(cls, x):
+            return x
+
+    for method in (Agent.above, Agent.below):
+        text = method.parameter.data.replace("return x", "return x * cls.factor")
+        method.parameter.assign(text, origin=origin)
+        assert method(2).data == 6
+    assert Agent().above(2).data == Agent().below(2).data == 6
+
+
+@pytest.mark.parametrize("origin", ["person", "optimizer"])
+@pytest.mark.parametrize("above", ["@property", "@(lambda function: 7)"])
+def test_a_text_that_makes_what_cannot_be_called_fails_as_a_call(origin, above):
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    f.parameter.assign(f"{above}\ndef f(x):\n    return x\n", origin=origin)
+    with pytest.raises(TypeError, match=r"'f' is a .*, which cannot be called") as caught:
+        f(1)
+    assert set(tg.failed_node(caught.value).backward("wrong")) == {f.parameter}
+
+
+def test_a_text_may_be_wrapped_by_what_has_no_name_of_its_own():
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    f.parameter.assign("@(lambda function: abs)\ndef f(x):\n    return x\n")
+    assert f(-3).data == 3
+
+
 def test_trainable_async_and_generators():
     @bundle(trainable=True)
     async def ask(x):
@@ -1203,6 +1292,14 @@ def test_descriptions_and_names():
         ({"colour": 1}, "has no option"),
         ({"rules": 3}, "rules"),
         ({"rules": {"Gradient": print}}, "rules"),
+        ({"name": 3}, "name must be text, got 3"),
+        ({"output_name": 3}, "name must be text, got 3"),
+        ({"description": 3}, "description must be text, got 3"),
+        ({"constraint": "short"}, "constraint= is for code .* add trainable=True"),
+        ({"checks": [len], "host": {"f": len}}, "checks= and host= are for code"),
+        ({"profile": True}, "profile= is for code"),
+        ({"trainable": True, "host": 3}, "host= maps names to functions, got 3"),
+        ({"trainable": True, "host": {"f": 3}}, "host= maps names to functions"),
     ],
 )
 def test_wrong_options_are_named(options, word):

@@ -52,6 +52,15 @@ def test_scores():
             Score(wrong)
 
 
+def test_a_score_and_a_weight_are_numbers_that_a_float_can_hold():
+    with pytest.raises(UnknownFeedback, match="got <int of"):
+        Score(10**400)
+    word = tg.node("a", trainable=True)
+    with pytest.raises(ValueError, match="a weight is a finite number, got <int of"):
+        (word + "b").backward("short", weight=10**400)
+    assert not word.feedback
+
+
 def test_the_same_score_at_two_outputs_counts_twice():
     first, second = node(1), node(2)
     merged = Score(1).given_at(first, 1).merge(Score(1).given_at(second, 1)).merge(

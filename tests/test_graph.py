@@ -52,6 +52,18 @@ def test_between():
     assert graph.between([other], [out]).outputs == ()
 
 
+def test_between_takes_one_node_for_several():
+    word = node("word", trainable=True, name="word")
+    plain = node("plain")
+    out = (word.upper() + plain) + "!"
+    graph = Graph.of(out)
+    assert graph.between(word, out).nodes == graph.between([word], [out]).nodes
+    assert len(graph.between(word, out).nodes) == 4
+    assert [n.op for n in graph.between(plain, out)] == [None, "add", "add"]
+    assert graph.between(out.inputs["x"], out).nodes == (out.inputs["x"], out)
+    assert graph.nearest(1, out).nodes == (out,)
+
+
 def test_between_leaves_out_what_is_beyond_the_outputs():
     a, _, left, _, out = diamond()
     after = out + 1
@@ -61,8 +73,9 @@ def test_between_leaves_out_what_is_beyond_the_outputs():
 
 def test_what_is_no_node_is_refused():
     for wrong in (5, "text", [1], [node(1), "x"], None):
-        with pytest.raises(TypeError):
-            Graph.of(wrong)
+        for cut in (Graph.of, Graph.of(node(1)).between):
+            with pytest.raises(TypeError, match="a graph is cut at nodes, got"):
+                cut(wrong)
 
 
 def test_to_networkx():

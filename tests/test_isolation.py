@@ -571,6 +571,7 @@ def test_a_function_of_the_module_that_code_cannot_see_is_explained():
     with pytest.raises(NameError) as caught:
         f(1)
     assert "bundle(host={'helper': helper})" in failed_node(caught.value).create_feedback("full")
+    assert any("bundle(host={'helper': helper})" in note for note in caught.value.__notes__)
 
 
 def test_an_object_that_is_no_sandbox_is_refused():

@@ -10,6 +10,7 @@ import sys
 import weakref
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -365,6 +366,38 @@ def test_arrays_on_either_side():
     assert isinstance(np.int64(2) ** node(3), Node)
 
 
+def test_a_frame_of_pandas_asks_the_node():
+    factor = node(2, trainable=True, name="factor")
+    frame, column = pandas.DataFrame({"a": [1, 2]}), pandas.Series([1, 2])
+    for made, value in (
+        (frame * factor, [2, 4]), (factor * frame, [2, 4]), (column + factor, [3, 4]),
+        (column - node([1, 1]), [0, 1]), (pandas.Index([1, 2]) ** factor, [1, 4]),
+    ):  # fmt: skip
+        assert isinstance(made, Node)
+        assert made.data.to_numpy().ravel().tolist() == value
+    assert (frame * factor).backward("less")[factor]
+
+
+def test_what_can_be_called_may_be_indexed_and_hold_more():
+    frame = node(pandas.DataFrame({"a": [1, 2]}), name="frame")
+    assert frame.loc[1].data.to_dict() == {"a": 2}
+    assert frame.iloc[node(0)]["a"].data == 1
+    assert frame.sum().op == "sum"
+    net = node(torch.nn.Sequential(torch.nn.Linear(2, 1)), name="net")
+
+    class Holder:
+        layers = net.data
+
+    weight = node(Holder()).layers[0].weight
+    assert weight.data is net.data[0].weight
+    assert node(Holder()).layers.training.data is True
+    with pytest.raises(AttributeError, match="'Sequential' object has no attribute 'nothing'"):
+        node(Holder()).layers.nothing
+    with pytest.raises(TypeError, match="not subscriptable"):
+        node([1]).append[0]
+    assert not hasattr(node([1]).append, "__wrapped__")
+
+
 def test_numpy_functions_record():
     x = node(np.array([1.0, 2.0]), name="x")
     assert np.sin(x).op == "sin"
@@ -536,10 +569,32 @@ def test_names_are_unique_and_tell():
 
 
 def test_a_name_with_odd_characters():
-    for given in ("a:b", "a b", "1x", "", "\u00e9", "x/y", "class"):
+    for given in (
+        "a:b",
+        "a b",
+        "1x",
+        "",
+        "\u00e9",
+        "x/y",
+        "class",
+        "\u00b2",
+        "a-b",
+        "\n",
+        "\U0001f600",
+    ):
         made = node(1, name=given)
         assert given in made.name or not given
-        assert made.py_name
+        assert made.py_name.isidentifier()
+        assert made.py_name.endswith(f"_{made.id}")
+    assert node(1, name="x/y z").py_name.startswith("x_y_z_")
+
+
+def test_a_value_is_not_set_and_an_error_says_what_to_do():
+    plain, prompt = node(1), node("a", trainable=True)
+    for given, hint in ((plain, r"by node\(value\)"), (prompt, r"by \.assign\(value\)")):
+        with pytest.raises(AttributeError, match=hint):
+            given.data = "b"
+    assert (plain.data, prompt.data, prompt.version) == (1, "a", 0)
 
 
 def test_copies():

@@ -189,6 +189,18 @@ def test_a_float_parameter_takes_a_whole_number_and_stays_a_float():
     rate.assign(0.25)
 
 
+@pytest.mark.parametrize("initial", [5, 5.0])
+@pytest.mark.parametrize("large", [10**400, -(10**5_000)], ids=["400 digits", "5,000 digits"])
+def test_a_number_too_large_for_a_float_is_refused(initial, large):
+    number = node(initial, trainable=True, name="number")
+    for take in (number.assign, number.read):
+        with pytest.raises(tg.Rejected, match=r"at most 1\.8e\+308, got <int of"):
+            take(large)
+    assert (number.data, number.version) == (initial, 0)
+    with pytest.raises(tg.Rejected, match="at most"):
+        node(large, trainable=True)
+
+
 def test_an_enum_is_read_by_name_or_value():
     colour = node(Colour.RED, trainable=True, constraint=Colour)
     assert colour.read("BLUE") is Colour.BLUE

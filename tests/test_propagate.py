@@ -290,6 +290,17 @@ def test_gradients_equal_plain_torch_bit_for_bit():
     assert torch.equal(tensor.grad, plain_again.grad * 2)
 
 
+def test_a_loss_without_feedback_has_the_gradient_one_as_torch_has_it():
+    w = node(torch.arange(3.0), trainable=True, name="w")
+    loss = (w * w).sum()
+    assert torch.equal(loss.backward()[w][tg.Gradient].value, 2 * torch.arange(3.0))
+    tg.backward([(loss, "", 0.5), (loss.reshape(1), "")])
+    assert torch.equal(w.data.grad, 5 * torch.arange(3.0))
+    assert set(w.feedback) == {tg.Gradient}
+    for output in (w * w, tg.bundle(str)(loss)):
+        assert set(output.backward()[w]) == {tg.Remark}
+
+
 def test_words_and_gradients_in_one_walk():
     w = node(torch.ones(2, requires_grad=True), trainable=True, name="w")
     prompt = node("p", trainable=True, name="prompt")

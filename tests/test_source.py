@@ -56,6 +56,8 @@ BAD = {
     "def f(a, b=1, *rest, c, d=2, **more):\n    return 'a\x00'": "null",
     "def f(a, b=1, *rest, c, d=2, **more):\n        x\n    y": "indent",
     "(" * 10_000: "parse",
+    "def f(a, b=1, *rest, c, d=2, **more):\n    if a:\n        x = yield a": "return, not yield",
+    "def f(a, b=1, *rest, c, d=2, **more):\n    yield from rest": "return, not yield",
 }
 
 
@@ -63,6 +65,19 @@ BAD = {
 def test_what_does_not_fit_is_refused_with_the_reason(text, word):
     with pytest.raises(BadSource, match=word):
         SAMPLE.replaced(text)
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_a_generator_stays_one_and_marks_its_first_line(word):
+    source = Source(f"{word} f(n):\n    for i in range(n):\n        yield i\n", entry="f")
+    assert source.replaced(f"{word} f(n):\n    g = lambda: 1\n    yield g").yields
+    inner = (
+        f"{word} f(n):\n    def inner():\n        yield 1\n    g = lambda: (yield)\n    return n"
+    )
+    with pytest.raises(BadSource) as caught:
+        source.replaced(inner)
+    assert f"   1 | {word} f(n):  <--- must yield its items" in str(caught.value)
+    assert not Source(inner, entry="f").yields
 
 
 def test_a_syntax_error_marks_its_line():

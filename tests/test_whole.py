@@ -1031,6 +1031,8 @@ def test_state_of_a_module_in_place_lives_as_long_as_its_version(prices):
         ("def __init__(self, weight)", "def __init__(self)", "Parcel.__init__"),
         ("class Parcel:", "class Package:", "keep 'Parcel'"),
         ("yield from", "yield from from", "does not parse"),
+        ("yield from", "return", "'steps' must yield its items"),
+        ("return _rounded", "yield _rounded", "'price' must return, not yield"),
     ],
 )
 def test_what_a_module_must_keep(prices, old, new, word):

@@ -106,6 +106,7 @@ def bundle(
 
     Raises:
         ParameterError: the function cannot be trainable; the message says why.
+        TypeError: an option is not known, or has no meaning for code that is not trainable.
 
     >>> import tracegraph as tg
     >>> @tg.bundle
@@ -118,8 +119,14 @@ def bundle(
     if isinstance(function, str):
         function, description = None, function
     options, rules = _options(former), _checked_rules(rules)
-    if profile and not trainable:
-        raise TypeError("profile=True measures the lines of trainable code; add trainable=True")
+    name = name or options.get("name")
+    for said, text in (("name", name), ("description", description)):
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"{said} must be text, got {show(text, 80)}")
+    if not trainable:
+        _refuse_idle(constraint=constraint, checks=checks, host=host, profile=profile)
+    if host is not None and not (isinstance(host, Mapping) and all(map(callable, host.values()))):
+        raise TypeError(f"host= maps names to functions, got {show(host, 80)}")
     fine = callable(function) or _descriptor(function) or isinstance(function, types.ModuleType)
     if function is not None and not fine:
         raise TypeError(f"@bundle decorates a function, got {show(function, 80)}")
@@ -127,7 +134,7 @@ def bundle(
     def decorate(target: Callable[..., Any]) -> Any:
         return _bundled(
             target,
-            name=name or options.get("name"),
+            name=name,
             description=description,
             trainable=trainable,
             constraint=constraint,
@@ -144,6 +151,20 @@ def bundle(
         )
 
     return decorate if function is None else decorate(function)
+
+
+def _refuse_idle(**given: Any) -> None:
+    """Refuse what has no meaning for code that stays as it is."""
+    idle = [
+        f"{name}="
+        for name, value in given.items()
+        if value is not None and value not in ((), [], False)
+    ]
+    if idle:
+        raise TypeError(
+            f"{' and '.join(idle)} {'is' if len(idle) == 1 else 'are'} for code that optimizers may "
+            "change; add trainable=True or leave it out"
+        )
 
 
 _FORMER: dict[str, str] = {

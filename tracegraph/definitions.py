@@ -28,6 +28,8 @@ from tracegraph.source import (
     kept_decorators,
     parsed,
     signature_of,
+    unlike,
+    yields,
 )
 
 __all__ = [
@@ -71,22 +73,25 @@ class Around(NamedTuple):
 
 
 class Member(NamedTuple):
-    """What other code relies on: how a member is called, and the line where it stands."""
+    """What other code relies on: how a member is called, where it stands, and whether it yields."""
 
     signature: str
     line: int
+    yields: bool = False
 
 
 def members_of(body: Iterable[ast.stmt], owner: str = "") -> dict[str, Member]:
     """The public functions and classes of a body, and its special methods, by dotted name.
 
-    >>> members_of(ast.parse("class A:\\n def f(self, x): ...\\n def _g(self): ...").body)
-    {'A': Member(signature='class A', line=1), 'A.f': Member(signature='def f(self, x)', line=2)}
+    >>> found = members_of(ast.parse("class A:\\n def f(self, x): ...\\n def _g(self): ...").body)
+    >>> list(found), found["A.f"]
+    (['A', 'A.f'], Member(signature='def f(self, x)', line=2, yields=False))
     """
     found: dict[str, Member] = {}
     for item in body:
         if isinstance(item, _FUNCTION) and _is_public(item.name):
-            found[f"{owner}{item.name}"] = Member(_kind(item) + signature_of(item), item.lineno)
+            signature = _kind(item) + signature_of(item)
+            found[f"{owner}{item.name}"] = Member(signature, item.lineno, yields(item))
         elif isinstance(item, ast.ClassDef) and _is_public(item.name):
             found[f"{owner}{item.name}"] = Member(_class_header(item), item.lineno)
             fields = _fields(item)
@@ -148,6 +153,11 @@ def _check(kept: dict[str, Member], found: dict[str, Member], text: str, line: i
                 text=text,
                 line=now.line,
                 mark=f"must be {member.signature}:",
+            )
+        if now.yields != member.yields:
+            reason = unlike(member.yields)
+            raise BadSource(
+                f"{name!r} {reason}", text=text, line=now.line, mark=reason.split(":")[0]
             )
 
 

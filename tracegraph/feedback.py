@@ -129,8 +129,10 @@ class Score(_Noted):
     def __init__(self, value: float) -> None:
         try:
             number = float(value)
-        except (TypeError, ValueError) as error:
-            raise UnknownFeedback(f"a score is a number, got {show(value, 80)}") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UnknownFeedback(
+                f"a score is a number that a float can hold, got {show(value, 80)}"
+            ) from error
         if math.isnan(number):
             raise UnknownFeedback("a score cannot be NaN: it could not be compared with another")
         super().__init__(number)
@@ -206,7 +208,7 @@ def as_feedback(value: Any, node: Node[Any]) -> list[Feedback]:
 
     A text is a `Remark`, an exception a `Remark` with its marked line, a tensor a `Gradient`; a
     number is a `Gradient` where the output is a tensor and a `Score` elsewhere; a tuple or list
-    holds several.
+    holds several. No text at all at a loss, one number that torch follows, is the gradient 1.
 
     Raises:
         UnknownFeedback: a value of any other type.
@@ -216,7 +218,7 @@ def as_feedback(value: Any, node: Node[Any]) -> list[Feedback]:
     if isinstance(value, Feedback):
         return [value]
     if isinstance(value, str):
-        return [Remark(value)]
+        return [Gradient(1.0) if not value and _is_loss(node._data) else Remark(value)]
     if isinstance(value, BaseException):
         raised = failed_node(value)
         text = raised.create_feedback("full") if raised is not None else f"{value!r}"
@@ -231,6 +233,10 @@ def as_feedback(value: Any, node: Node[Any]) -> list[Feedback]:
         f"{show(value, 80)} ({type(value).__name__}) is no feedback: give a text, a number, a "
         "gradient, an exception, a Preference, a Ranking, or a tuple of these"
     )
+
+
+def _is_loss(value: Any) -> bool:
+    return is_tensor(value) and value.requires_grad and value.numel() == 1
 
 
 def _parts(value: Iterable[Any]) -> list[Any]:

@@ -57,7 +57,7 @@ class Graph:
         Raises:
             TypeError: something that is no node.
         """
-        ends = [_node(o) for o in ([outputs] if isinstance(outputs, Node) else outputs)]
+        ends = _nodes(outputs)
         found: dict[int, Node[Any]] = {}
         todo = list(ends)
         while todo:
@@ -103,9 +103,14 @@ class Graph:
         return [n for n in self.nodes if any(i is wanted for i in n._inputs)]
 
     def between(
-        self, parameters: Iterable[Parameter[Any]], outputs: Iterable[Node[Any]] | None = None
+        self,
+        parameters: Node[Any] | Iterable[Node[Any]],
+        outputs: Node[Any] | Iterable[Node[Any]] | None = None,
     ) -> Graph:
-        """The part of the graph through which `parameters` reach `outputs`.
+        """The part of the graph through which `parameters`, or other nodes, reach `outputs`.
+
+        Raises:
+            TypeError: something that is no node.
 
         >>> import tracegraph as tg
         >>> x, y = tg.node(1, trainable=True), tg.node(2, trainable=True)
@@ -113,8 +118,10 @@ class Graph:
         >>> [n.op for n in tg.Graph.of(z).between([y], [z])]
         [None, 'add', 'add']
         """
-        wanted = {id(p) for p in parameters}
-        ends = self.outputs if outputs is None else tuple(_node(o) for o in outputs)
+        starts = _nodes(parameters)
+        wanted = {id(n.parameter) for n in starts if n.parameter is not None}
+        begun = {n.id for n in starts}
+        ends = self.outputs if outputs is None else tuple(_nodes(outputs))
         behind = Graph.of(ends).nodes if outputs is not None else self.nodes
         reached: dict[int, Node[Any]] = {}
         for node in behind:
@@ -123,11 +130,12 @@ class Graph:
                     reached[node.id] = node
                     break
             else:
-                if node._extra is not None and id(node._extra.get("parameter")) in wanted:
+                known = node._extra is not None and id(node._extra.get("parameter")) in wanted
+                if known or node.id in begun:
                     reached[node.id] = node
         return Graph(reached.values(), [e for e in ends if e.id in reached])
 
-    def nearest(self, count: int, outputs: Iterable[Node[Any]] | None = None) -> Graph:
+    def nearest(self, count: int, outputs: Node[Any] | Iterable[Node[Any]] | None = None) -> Graph:
         """At most `count` nodes: `outputs` (by default those of the graph) and what is nearest to them.
 
         Near means few arrows away; what was made last comes first among equals.
@@ -137,7 +145,7 @@ class Graph:
         >>> [n.label for n in tg.Graph.of(-(-(-x))).nearest(2)]
         ['neg', 'neg']
         """
-        ends = self.outputs if outputs is None else tuple(_node(o) for o in outputs)
+        ends = self.outputs if outputs is None else tuple(_nodes(outputs))
         level = {n.id: n for n in ends if n in self}
         found: dict[int, Node[Any]] = {}
         while level and len(found) < count:
@@ -439,13 +447,17 @@ def _constants(node: Node[Any], hidden: set[int], limit: int) -> dict[str, str]:
     }
 
 
-def _node(value: Any) -> Node[Any]:
-    if not isinstance(value, Node):
-        raise TypeError(
-            f"a graph is cut at nodes, got {show(value, 80)}; pass what a recorded call returned, "
-            "not its .data"
-        )
-    return value._leaf()
+def _nodes(given: Any) -> list[Node[Any]]:
+    """The nodes of a graph that one node or several stand for."""
+    several = isinstance(given, Iterable) and not isinstance(given, (Node, str))
+    found = list(given) if several else [given]
+    for value in found:
+        if not isinstance(value, Node):
+            raise TypeError(
+                f"a graph is cut at nodes, got {show(value, 80)}; pass what a recorded call returned, "
+                "not its .data"
+            )
+    return [value._leaf() for value in found]
 
 
 _by_id = attrgetter("id")

@@ -273,10 +273,13 @@ def _value(result: Result, text: str, shift: int, missing: Mapping[str, bool]) -
             f"{n} = {masked(n, value)}" for n, value in failure.locals.items() if n != "self"
         )
         within = 0 < line <= len(lines_of(text))
+        lacking = _lacking(error, missing)
+        if lacking:
+            error.add_note(lacking)  # a person may see the traceback alone
         told = [
             marked(text, line, _mark(failure)) if within else "",
             f"where {held}" if held and within else "",
-            _lacking(error, missing),
+            lacking,
             _printed(result),
             _measured(),
         ]

@@ -259,7 +259,7 @@ class _Code(Kind):
 
 @final
 class _Number(Kind):
-    """An int, or a float (which takes whole numbers as well)."""
+    """An int, or a float (which takes whole numbers as well), of a size that a float can have."""
 
     name = "number"
 
@@ -268,9 +268,11 @@ class _Number(Kind):
             return f"expects a number, got {_described(value)}"
         if isinstance(initial, numbers.Integral) and not isinstance(value, numbers.Integral):
             return f"expects a whole number, got {value!r}"
-        if not math.isfinite(value):
-            return f"expects a finite number, got {value!r}"
-        return None
+        try:
+            finite = math.isfinite(value)
+        except OverflowError:
+            return f"expects a number of at most {sys.float_info.max:.1e}, got {show(value, 80)}"
+        return None if finite else f"expects a finite number, got {value!r}"
 
     def read(self, raw: Any) -> Any:
         return _literal(raw)

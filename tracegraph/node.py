@@ -13,13 +13,13 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from tracegraph import operators
 from tracegraph.errors import CyclicValue
 from tracegraph.failure import Failure, joined
+from tracegraph.inside import Inside, may_hold
 from tracegraph.kinds import ATOMS, is_tensor, preview, show
 from tracegraph.lifting import CUT, can_lift, cut, lift, lift_beside
 from tracegraph.operators import Operation, changes, copied, named
@@ -85,6 +85,7 @@ class Node(Generic[T]):
     """
 
     __slots__ = ("__weakref__", "_data", "_extra", "_inputs", "_names", "_operation", "id")
+    __pandas_priority__ = 10_000  # ``frame * node`` asks the node, not each of its items
 
     _data: T
     _extra: dict[str, Any] | None
@@ -111,6 +112,17 @@ class Node(Generic[T]):
         if policy is not None and policy.frame is not None:
             policy.frame.read(self._leaf())
         return self._data
+
+    @data.setter
+    def data(self, value: Any) -> NoReturn:
+        raise AttributeError(
+            f"{self.name} does not change by .data = ...: "
+            + (
+                "a parameter takes a new value by .assign(value), which checks it first"
+                if self.parameter is not None
+                else "a node is what a value was when it was recorded; make another by node(value)"
+            )
+        )
 
     @property
     def op(self) -> str | None:
@@ -140,7 +152,8 @@ class Node(Generic[T]):
     @property
     def py_name(self) -> str:
         """The name as a Python identifier, unique in the process."""
-        return f"{self.label.replace('/', '_')}_{self.id}"
+        text = "".join(c if f"_{c}".isidentifier() else "_" for c in self.label)
+        return f"{text if text.isidentifier() else f'_{text}'}_{self.id}"
 
     @property
     def label(self) -> str:
@@ -235,7 +248,8 @@ class Node(Generic[T]):
         """Carry `feedback` on this value back to the parameters behind it.
 
         Args:
-            feedback: a sentence, a number, a gradient, an exception, or any `Feedback`.
+            feedback: a sentence, a number, a gradient, an exception, or any `Feedback`; left out at
+                a torch loss of one number, the gradient 1.
             weight: how much it counts beside other outputs.
             strict: raise `StaleFeedback` where a parameter changed since, instead of warning.
             create_graph: keep gradients differentiable, as torch does.
@@ -488,6 +502,19 @@ class _Method:
         foreign = type(value).__module__ not in _HOLD_NO_NODES
         return apply(named(name), (self._owner, *args), kwargs, function=function, foreign=foreign)
 
+    def __getattr__(self, name: str) -> Any:
+        """What can be called may hold more: the layers of a module of torch."""
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        return getattr(self._attribute(), name)
+
+    def __getitem__(self, key: Any) -> Any:
+        """What can be called may be indexed, too: ``frame.loc[0]``."""
+        return self._attribute()[key]
+
+    def _attribute(self) -> Any:
+        return apply(operators.GETATTR, (self._owner, self.__name__))
+
     def __repr__(self) -> str:
         return f"<recorded method {self.__name__} of {self._owner.name}>"
 
@@ -644,125 +671,17 @@ def lower(value: Any, name: str, nodes: list[Node[Any]], names: list[str]) -> An
         nodes.append(found)
         names.append(name)
         return found._data
-    if not _may_hold(value, kind):
+    if not may_hold(value, kind):
         return value
-    search = _Search(nodes, names)
+    search = Inside(Node, name, nodes, names)
     before = len(nodes)
-    plain = search.inside(value, name)
+    plain = search.plain(value, name)
     if search.cyclic and len(nodes) > before:
         raise CyclicValue(
             f"{name or 'a value'} is a {kind.__name__} that holds itself and holds nodes: the nodes "
             "in it cannot be listed; pass the nodes as arguments of their own"
         )
     return plain
-
-
-def _may_hold(value: Any, kind: type) -> bool:
-    return (
-        isinstance(value, (list, tuple, dict, set, frozenset, slice))
-        or (hasattr(kind, "__dataclass_fields__") and not isinstance(value, type))
-        or (hasattr(kind, "model_fields") and not isinstance(value, type))
-        or hasattr(kind, "__traced_items__")
-    )
-
-
-class _Search:
-    """Finds the nodes inside one container."""
-
-    __slots__ = ("cyclic", "names", "nodes", "open")
-
-    def __init__(self, nodes: list[Node[Any]], names: list[str]) -> None:
-        self.nodes = nodes
-        self.names = names
-        self.open: set[int] = set()
-        self.cyclic = False
-
-    def item(self, value: Any, path: str) -> Any:
-        kind = type(value)
-        if kind in ATOMS:
-            return value
-        if isinstance(value, Node):
-            found = value._leaf()
-            self.nodes.append(found)
-            self.names.append(path)
-            return found._data
-        return self.inside(value, path) if _may_hold(value, kind) else value
-
-    def inside(self, value: Any, path: str) -> Any:
-        if id(value) in self.open:
-            self.cyclic = True
-            return value
-        self.open.add(id(value))
-        try:
-            if isinstance(value, dict):
-                return self._mapping(value, path)
-            if isinstance(value, (list, tuple, set, frozenset)):
-                return self._sequence(value, path)
-            if isinstance(value, slice):
-                return slice(*self._sequence((value.start, value.stop, value.step), path))
-            return self._object(value, path)
-        finally:
-            self.open.discard(id(value))
-
-    def _sequence(self, value: Any, path: str) -> Any:
-        changed = False
-        items = []
-        for index, item in enumerate(value):
-            if type(item) in ATOMS:
-                items.append(item)
-                continue
-            plain = self.item(item, f"{path}[{index}]")
-            changed = changed or plain is not item
-            items.append(plain)
-        if not changed:
-            return value
-        kind = type(value)
-        if kind in (list, tuple, set, frozenset):
-            return kind(items)
-        if hasattr(kind, "_make"):
-            return kind._make(items)
-        if isinstance(value, list):
-            twin = copy.copy(value)
-            twin[:] = items
-            return twin
-        return kind(items)
-
-    def _mapping(self, value: dict[Any, Any], path: str) -> Any:
-        plain = {}
-        changed = False
-        for key, item in value.items():
-            key_ = self.item(key, f"{path}.keys")
-            item_ = self.item(item, f"{path}[{show(key_, 40)}]")
-            changed = changed or key_ is not key or item_ is not item
-            plain[key_] = item_
-        if not changed:
-            return value
-        if type(value) is dict:
-            return plain
-        twin = copy.copy(value)
-        twin.clear()
-        twin.update(plain)
-        return twin
-
-    def _object(self, value: Any, path: str) -> Any:
-        if hasattr(type(value), "__traced_items__"):
-            return value.__traced_items__(self.item, path)
-        if is_dataclass(value):
-            names: Iterable[str] = [f.name for f in fields(value)]
-        else:
-            names = type(value).model_fields
-        plain = {}
-        for name in names:
-            item = getattr(value, name, None)
-            item_ = self.item(item, f"{path}.{name}")
-            if item_ is not item:
-                plain[name] = item_
-        if not plain:
-            return value
-        twin = copy.copy(value)
-        for name, item in plain.items():
-            object.__setattr__(twin, name, item)
-        return twin
 
 
 # Recording an operation

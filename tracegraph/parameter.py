@@ -7,6 +7,7 @@ the version that it was computed at; a new value makes the old feedback void.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from weakref import ref
@@ -310,7 +311,8 @@ class Parameter(Node[T]):
         if isinstance(self.initial, (tuple, set, frozenset)) and isinstance(value, list):
             value = type(self.initial)(value)
         if type(self.initial) is float and type(value) is int:
-            value = float(value)
+            with suppress(OverflowError):  # too large a number is refused below
+                value = float(value)
         return self.check(value)
 
     def check(self, value: Any) -> T:

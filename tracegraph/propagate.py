@@ -380,7 +380,7 @@ def _arithmetic(node: Node[Any], message: Any) -> Mapping[str, Any]:
 def _weight(given: Any) -> float:
     try:
         weight = float(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         weight = math.nan
     if not math.isfinite(weight):
         raise ValueError(

@@ -16,6 +16,7 @@ import textwrap
 import types
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from tracegraph.parsing import tree_of
@@ -38,6 +39,8 @@ __all__ = [
     "parsed",
     "private_names",
     "signature_of",
+    "unlike",
+    "yields",
 ]
 
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef
@@ -135,7 +138,7 @@ class Source(Text):
        2 |     return x + x
     """
 
-    __slots__ = ("_module", "free", "owner", "signature")
+    __slots__ = ("_module", "free", "owner", "signature", "yields")
 
     def __init__(
         self,
@@ -143,6 +146,7 @@ class Source(Text):
         *,
         entry: str,
         signature: str | None = None,
+        yielding: bool | None = None,
         free: tuple[str, ...] = (),
         flags: int = 0,
         owner: str = "",
@@ -157,6 +161,12 @@ class Source(Text):
                 text=text,
                 line=definition.lineno,
                 mark=f"must be {self.signature}:",
+            )
+        self.yields = yields(definition) if yielding is None else yielding
+        if yields(definition) != self.yields:
+            reason = unlike(self.yields)
+            raise BadSource(
+                f"{entry!r} {reason}", text=text, line=definition.lineno, mark=reason.split(":")[0]
             )
         self.free = free
         self.owner = owner
@@ -204,6 +214,7 @@ class Source(Text):
             text,
             entry=self.entry,
             signature=self.signature,
+            yielding=self.yields,
             free=self.free,
             flags=self.flags,
             owner=self.owner,
@@ -228,10 +239,17 @@ class Source(Text):
         function = types.FunctionType(
             made, raw.__globals__, closure=tuple(cells[name] for name in made.co_freevars)
         )()
+        if isinstance(function, (staticmethod, classmethod)):  # `original` stands inside such a one
+            function = function.__func__
+        if not callable(function):
+            raise TypeError(
+                f"{self.entry!r} is a {type(function).__name__}, which cannot be called"
+            )
         if isinstance(function, types.FunctionType):
             function.__annotations__ = dict(raw.__annotations__)
-        function.__qualname__ = getattr(original, "__qualname__", self.entry)
-        function.__module__ = getattr(original, "__module__", None)
+        with suppress(AttributeError, TypeError):  # a decorator may have given what is not its own
+            function.__qualname__ = getattr(original, "__qualname__", self.entry)
+            function.__module__ = getattr(original, "__module__", None)
         return function  # type: ignore[no-any-return]
 
     def _compiled(self) -> types.CodeType:
@@ -431,6 +449,27 @@ def signature_of(definition: _Definition) -> str:
     )
     word = "async def" if isinstance(definition, ast.AsyncFunctionDef) else "def"
     return f"{word} {definition.name}({ast.unparse(args)})"
+
+
+def yields(definition: _Definition) -> bool:
+    """Whether a function gives its items one by one: a ``yield`` stands in it, and in no inner one."""
+    todo: list[ast.AST] = list(definition.body)
+    while todo:
+        item = todo.pop()
+        if isinstance(item, (ast.Yield, ast.YieldFrom)):
+            return True
+        if not isinstance(item, (*_Definition.__args__, ast.Lambda)):
+            todo += ast.iter_child_nodes(item)
+    return False
+
+
+def unlike(yielding: bool) -> str:
+    """Why a text may not begin or cease to yield."""
+    return (
+        "must yield its items: other code goes through them"
+        if yielding
+        else "must return, not yield: other code uses what it returns"
+    )
 
 
 def dedented(text: str) -> str:

@@ -43,7 +43,7 @@ def trainable_function(
     try:
         source = Source.of(target, is_marker)
     except BadSource as error:
-        raise ParameterError(str(error)) from error
+        raise ParameterError(str(error)) from None
 
     def made(text: str) -> Callable[..., Any]:
         new = source.replaced(text)
@@ -64,7 +64,7 @@ def trainable_function(
 
     plain = way_of(target) == "value" and not Binding(target).skip
     tests, timed = _conditions(checks, source.text, made, calls_of if plain else None)
-    kept = f"defines exactly `{source.header}`"
+    kept = f"defines exactly `{source.header}`" + (" and yields" if source.yields else "")
     parameter = _code_parameter(source, kept, [constraint, *tests], timed, operation.doc)
     return Bundle(target, operation, parameter=parameter, source=source, way=way)
 
@@ -93,7 +93,7 @@ def trainable_class(
     try:
         source = ClassSource.of(target, is_marker)
     except BadSource as error:
-        raise ParameterError(str(error)) from error
+        raise ParameterError(str(error)) from None
     code = ClassCode(target, source, Place(way.trust, way.sandbox, hosted(way.host), way.profile))
     tests, timed = _conditions(checks, source.text, code.to_test)
     kept = source.describe()
@@ -115,7 +115,7 @@ def trainable_module(
     try:
         source = ModuleSource.of(module)
     except BadSource as error:
-        raise ParameterError(str(error)) from error
+        raise ParameterError(str(error)) from None
     program = Program(module, source, Place(way.trust, way.sandbox, hosted(way.host), way.profile))
     said = description or inspect.getdoc(module) or ""
     tests, timed = _conditions(checks, source.text, program.to_test)

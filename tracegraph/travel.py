@@ -166,7 +166,12 @@ def method_apart(
         along, used = companions(kind, text, entry, functools.partial(text_of, target))
         held = {name: getattr(kind, name) for name in sorted(used) if hasattr(kind, name)}
         body = [f"    {name} = {value!r}" for name, value in held.items() if is_plain(value)]
-        owner = "\n".join([f"\n\nclass {_OWNER}:", *body, f"    {entry} = {entry}\n"])
+        bound = (
+            entry  # of a classmethod whose text stands below its decorator, the decorator is added
+        )
+        if target is None:
+            bound = f"{entry} if isinstance({entry}, classmethod) else classmethod({entry})"
+        owner = "\n".join([f"\n\nclass {_OWNER}:", *body, f"    {entry} = {bound}\n"])
         owner += written(along, _OWNER)
         act = away(
             text,
