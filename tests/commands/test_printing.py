@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -9,10 +10,14 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import tracegraph as tg
+from tracegraph.cli import app
 from tracegraph.commands.printing import table
-from tracegraph.history.display import runs_rows
+from tracegraph.history.display import fact, runs_rows, steps_rows, when
+from tracegraph.history.export import run_facts
+from tracegraph.history.reading import KeptStep
 from tracegraph.view.plain import width
 
 
@@ -54,3 +59,39 @@ def test_a_table_takes_the_room_that_there_is(rows: list[tuple[str, ...]], room:
         assert narrow == whole
     else:
         assert "…" in "".join(narrow)
+
+
+def test_every_fact_of_a_run_can_be_said(tmp_path: Path) -> None:
+    with tg.run("one", store=tmp_path, config={"rate": 0.1, "deep": {"er": [1]}}) as run:
+        run.step(score=0.5)
+    kept = tg.History(tmp_path).run()
+    facts = run_facts(kept)
+    assert {"started", "versions", "config", "created", "seconds"} <= facts.keys()
+    said = {name: fact(name, value) for name, value in facts.items()}
+    assert said["config"] == "rate 0.1, deep er [1]"
+    assert said["versions"].startswith("python 3.")
+    assert said["created"] == when(kept.created)
+
+
+def test_runs_that_were_started_in_other_ways_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for word in ("first", "second"):
+        monkeypatch.setattr(sys, "orig_argv", ["python", "program.py", word])
+        with tg.run(word, store=tmp_path) as run:
+            run.step(score=0.5)
+    words = ["runs", "compare", "first", "second", "--store", str(tmp_path)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.exception
+    (row,) = [row for row in done.stdout.splitlines() if row.startswith("started")]
+    assert "program.py first" in row
+    assert "program.py second" in row
+
+
+def test_a_column_in_which_nothing_stands_is_left_out() -> None:
+    one = KeptStep(7, 0.0, 0.25, "done", None, "", 0.5, 2, 0, None, None, None, None, None)
+    titles, rows = steps_rows([one])
+    assert dict(zip(titles, rows[0], strict=True)) == {
+        "step": "7", "score": "0.5", "changes": "2", "time": "250 ms",
+    }  # fmt: skip
+    assert "cost" in steps_rows([])[0]

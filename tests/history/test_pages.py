@@ -14,7 +14,7 @@ from optimizers import OptoPrime
 from tracegraph.errors import HistoryError
 from tracegraph.history import History, KeptRun
 from tracegraph.history.pages import page, report
-from tracegraph.view import Page
+from tracegraph.view import Page, tree
 
 
 @tg.bundle
@@ -61,7 +61,8 @@ def test_each_step_tells_what_its_nodes_held_and_what_was_said(shown: Page) -> N
     frame = shown.frames[1]
     (answer,) = [box.key for box in frame.picture.boxes if box.role == "output"]
     told = {entry.heading: entry.content for entry in frame.details[answer]}
-    assert told["Value"] == "'Where? Line 1'"
+    assert told["Value"] == "Where? Line 1"
+    assert told["About"]["type"] == "str"
     assert told["Documentation"] == "Ask it."
     assert told["Feedback given here"] == "Too long."
     assert frame.exchanges[0].reply.startswith('{"reasoning"')
@@ -100,6 +101,58 @@ def test_objectives_are_scores_by_name(tmp_path: Path) -> None:
     assert shown.candidates is not None
     told = {entry.heading: entry.content for entry in shown.candidates.details[1]}
     assert told["Scores"] == {"right": "1", "cheap": "-2"}
+
+
+def test_examples_are_compared_where_all_were_scored_on_as_many(tmp_path: Path) -> None:
+    with tg.run("examples", store=tmp_path) as run:
+        run.candidate("a", score=0.5, status="validated", examples=[1.0, 0.0])
+        run.candidate("tried", parents=["a"], status="rejected", examples=[1.0, 0.0, 0.0])
+        run.candidate("b", parents=["a"], score=1.0, status="validated", examples=[1.0, 1.0])
+    shown = page(History(tmp_path).run())
+    assert shown.fronts == ()  # which example is which, nobody asks
+    assert shown.candidates is not None
+    boxes = shown.candidates.picture.boxes
+    assert [box.title for box in boxes if box.kind == "front"] == ["b"]
+
+
+@tg.bundle
+def gather(word: str) -> dict[str, object]:
+    return {"said": word, "parts": [1, None]}
+
+
+@tg.bundle
+def odd(word: str) -> Path:
+    return Path(word)
+
+
+@tg.bundle(trainable=True)
+def tidy(word: str) -> str:
+    return word.strip()
+
+
+def test_values_are_shown_as_what_they_were(tmp_path: Path) -> None:
+    lines = tg.node("two\nlines '\"", trainable=True, name="lines")
+    long = tidy(lines) + "a" * 3_000
+    optimizer = OptoPrime([lines, *tidy.parameters()], llm=lambda _: '{"suggestion": {}}')
+    with tg.run("values", store=tmp_path):
+        optimizer.backward([(gather(lines), "no"), (odd(long), "no")])
+        optimizer.step()
+    (frame,) = page(History(tmp_path).run()).frames
+    told = {
+        box.title + box.kind: {entry.heading: entry for entry in frame.details[box.key]}
+        for box in frame.picture.boxes
+    }
+    value = {
+        name: (entries["Value"].form, entries["Value"].content) for name, entries in told.items()
+    }
+    assert value["linestext"] == ("text", lines.data)
+    assert value["gather"] == ("tree", tree(gather(lines).data, repr))
+    assert value["odd"][1].startswith("PosixPath(")
+    (code,) = [content for form, content in value.values() if form == "code"]
+    assert code == tidy.parameters()[0].data
+    kept = value["add"][1]
+    assert kept.startswith("two\nlines '\"aaa")
+    assert kept.endswith(" characters)")
 
 
 def test_of_many_steps_some_are_shown_the_ends_among_them(tmp_path: Path) -> None:

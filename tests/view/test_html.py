@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
+from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.view.pictures import calm, ugly
+from tests.view.pictures import calm, pictures, ugly
 from tracegraph.errors import PictureError
 from tracegraph.view import (
     Arrow,
@@ -35,6 +37,7 @@ from tracegraph.view import (
     tree,
     write_html,
 )
+from tracegraph.view.svg import drawing
 
 TWO = Picture(
     (Box(key=1, title="a", role="parameter"), Box(key=2, title="b")), (Arrow(tail=1, head=2),)
@@ -121,7 +124,7 @@ def test_whatever_is_said_the_elements_stay_the_same(words: str) -> None:
     text.encode()  # no half characters
     kinds = [(tag, given.get("type")) for tag, given in _Elements(text).tags if tag == "script"]
     data, drawing = ("script", "application/json"), ("script", "text/plain")
-    assert kinds == [data, drawing, drawing, drawing, ("script", None)]
+    assert kinds == [data, drawing, ("script", None)]
     blocks = re.findall(r'<script type="application/json"[^<>]*>([^<]*)</script>', text)
     assert [type(json.loads(block)) for block in blocks] == [dict]
     tags = {tag for tag, _ in _Elements(text).tags}
@@ -143,6 +146,48 @@ def test_the_policy_names_the_one_script_and_the_one_style() -> None:
     assert len(hashes) == 2
     assert set(hashes) <= raw
     assert text.count("<style>") == 1
+
+
+@calm
+@given(pictures())
+def test_what_is_shared_gives_back_each_drawing(picture: Picture) -> None:
+    again = replace(picture, title="again")
+    page = Page("", (Frame(picture=picture), Frame(picture=again)))
+    text = html(page)
+    data: Any = _data(text)
+    found = re.search(r'<script type="text/plain" id="markup">(.*?)</script>', text, re.S)
+    assert found is not None
+    pieces = found[1].split("\n")
+    for told, shown in zip(data["pictures"], (picture, again), strict=True):
+        drawn = drawing(shown, alone=False)
+        keys, arrows, wires, shapes, texts, places = (
+            data["lists"][told[name]]
+            for name in ("keys", "arrows", "wires", "shapes", "texts", "places")
+        )
+        made = [
+            f'<g data-tail="{tail}" data-head="{head}"{pieces[wire]}'
+            for (tail, head, *_), wire in zip(arrows, wires, strict=True)
+        ] + [
+            f'<g data-key="{key}" transform="translate({x:.7g},{y:.7g})"{pieces[one]}{pieces[two]}'
+            for key, x, y, one, two in zip(
+                keys, places[::2], places[1::2], shapes, texts, strict=True
+            )
+        ]
+        assert made == [part.text for part in drawn.parts]
+        frame = "".join(pieces[number] for number in told["frame"])
+        assert frame == (drawn.head + drawn.tail).replace("\n", "")
+
+
+def test_a_step_that_changes_one_value_costs_no_tenth_of_its_drawing() -> None:
+    def picture(value: str) -> Picture:
+        boxes = (Box(key=n, title=f"box {n}", lines=(value if n == 5 else "x",)) for n in range(40))
+        return Picture(tuple(boxes), tuple(Arrow(tail=n, head=n + 1) for n in range(39)))
+
+    def size(steps: int) -> int:
+        return len(html(Page("", tuple(Frame(picture=picture(str(n))) for n in range(steps)))))
+
+    drawn = sum(len(part.text) for part in drawing(picture("0")).parts)
+    assert (size(51) - size(1)) / 50 < drawn / 10
 
 
 def test_nothing_is_fetched() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -15,7 +14,7 @@ from tracegraph.commands.options import AsJson, RunName, Store, history
 from tracegraph.commands.printing import as_json, difference_facts, shown, table
 from tracegraph.commands.waiting import waiting
 from tracegraph.history import KeptRun, differences
-from tracegraph.history.display import fact, runs_rows, steps_rows, when
+from tracegraph.history.display import fact, runs_rows, steps_rows, summary_facts, when
 from tracegraph.history.export import run_facts, value_facts
 from tracegraph.view.plain import one_line, plain
 
@@ -65,11 +64,12 @@ def show_run(
     typer.echo(f"run {kept.id} {one_line(kept.name)}: {kept.status}, began {when(kept.created)}")
     if kept.error:
         typer.echo(plain(kept.error))
-    for name, value in kept.about.items():
-        if value:
-            typer.echo(f"{name}: {one_line(json.dumps(value))}")
+    for name, value in {**summary_facts(kept), **kept.about}.items():
+        if value and name not in ("began", "error"):
+            typer.echo(f"{name}: {one_line(fact(name, value))}")
     typer.echo("")
-    table(*steps_rows(steps), elastic=[6])
+    titles, rows = steps_rows(steps)
+    table(titles, rows, elastic=[at for at, title in enumerate(titles) if title == "note"])
     for name, value in values.items():
         typer.echo(f"\n{one_line(name)} ({value.kind}, version {value.version}, {value.origin}):")
         typer.echo(plain(shown(value.value)))

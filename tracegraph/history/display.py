@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracegraph.kinds import show
@@ -34,19 +35,25 @@ def runs_rows(runs: Sequence[Any]) -> Rows:
             str(run.id), fit(one_line(run.name), _CELLS), run.status, when(run.created), str(facts["steps"]),
             number(facts["best_score"]), money(facts["cost"]),
         ])  # fmt: skip
-    return ["run", "name", "status", "began", "steps", "best", "cost"], rows
+    return _filled(["run", "name", "status", "began", "steps", "best", "cost"], rows)
 
 
 def steps_rows(steps: Sequence[Any]) -> Rows:
-    """Titles and a row for each step."""
-    return (
-        ["step", "score", "changes", "rejected", "seconds", "cost", "note"],
-        [
-            [str(s.number), number(s.score), str(s.changes), str(s.rejections), number(s.seconds),
-             money(s.cost), fit(one_line(s.note), _CELLS)]
-            for s in steps
-        ],
-    )  # fmt: skip
+    """Titles and a row for each step; a column in which nothing would stand is left out."""
+    rows = []
+    for step in steps:
+        took = "" if step.seconds is None else duration(step.seconds)
+        rows.append([
+            str(step.number), number(step.score), str(step.changes or ""),
+            str(step.rejections or ""), took, money(step.cost), fit(one_line(step.note), _CELLS),
+        ])  # fmt: skip
+    return _filled(["step", "score", "changes", "rejected", "time", "cost", "note"], rows)
+
+
+def _filled(titles: list[str], rows: list[list[str]]) -> Rows:
+    """The columns in which something stands; all where there is no row."""
+    kept = [at for at in range(len(titles)) if not rows or any(row[at] for row in rows)]
+    return [titles[at] for at in kept], [[row[at] for at in kept] for row in rows]
 
 
 def summary_facts(run: Any) -> dict[str, str]:
@@ -87,16 +94,30 @@ def fact(name: str, value: Any) -> str:
 
     >>> fact("seconds", 2.5), fact("cost", 0.25), fact("status", "done"), fact("error", None)
     ('2.5 s', '$0.2500', 'done', '')
+    >>> fact("started", {"argv": ["python", "my program.py"], "directory": "/home"})
+    "python 'my program.py', in /home"
+    >>> fact("versions", {"python": "3.12", "numpy": "2.4"})
+    'python 3.12, numpy 2.4'
     """
     if value is None:
         return ""
-    if name in ("created", "started", "ended"):
-        return when(value)
-    if name == "seconds":
-        return duration(value)
-    return (
-        money(value) if name == "cost" else value if isinstance(value, str) else show(value, 2_000)
-    )
+    if isinstance(value, Mapping):
+        return _of_many(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if name in ("created", "started", "ended"):
+            return when(value)
+        if name in _NUMBERS:
+            return _NUMBERS[name](value)
+    return value if isinstance(value, str) else show(value, 2_000)
+
+
+def _of_many(facts: Mapping[str, Any]) -> str:
+    """Facts under one name, in a line: how a program was started as it would be typed."""
+    argv = facts.get("argv")
+    if isinstance(argv, list) and all(isinstance(word, str) for word in argv):
+        place = facts.get("directory")
+        return shlex.join(argv) + (f", in {place}" if place else "")
+    return ", ".join(f"{name} {fact(name, value)}" for name, value in facts.items())
 
 
 def tokens(asked: int | None, answered: int | None) -> str:
@@ -112,3 +133,8 @@ def number(value: float | None) -> str:
 def money(value: float | None) -> str:
     """Dollars; nothing for ``None``."""
     return "" if value is None else f"${value:.4f}"
+
+
+_NUMBERS = {
+    "seconds": duration, "cost": money, "score": number, "best_score": number, "last_score": number,
+}  # fmt: skip

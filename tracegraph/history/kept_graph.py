@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from tracegraph.history.display import duration, tokens
 
@@ -12,6 +16,8 @@ if TYPE_CHECKING:
     from tracegraph import view
 
 __all__ = ["KeptGraph", "KeptNode"]
+
+_CUT: Final = re.compile(r"(.*) (\(\+[\d,]+ characters\))", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +128,20 @@ class KeptGraph:
 
         told = {}
         for node in self.nodes:
+            value, kind = _read(node.value) if node.failure is None else (None, "")
             facts = {
-                "operation": node.op or "", "kind": node.kind or "",
+                "operation": node.op or "", "kind": node.kind or "", "type": kind,
                 "version": "" if node.version is None else str(node.version), **node.spent,
             }  # fmt: skip
-            entries = [view.Entry("About", "facts", {k: said for k, said in facts.items() if said})]
-            if node.failure is None:
-                entries.append(view.Entry("Value", "text", node.value))
-            else:
+            facts = {name: fact for name, fact in facts.items() if fact}
+            entries = [view.Entry("About", "facts", facts)] if facts else []
+            if node.failure is not None:
                 entries.append(view.Entry("Error", "error", node.failure))
+            elif isinstance(value, str):
+                form: Literal["code", "text"] = "code" if node.kind == "code" else "text"
+                entries.append(view.Entry("Value", form, value))
+            else:
+                entries.append(view.Entry("Value", "tree", view.tree(value, repr)))
             said = self.documentation.get(node.op or "")
             if said:
                 entries.append(view.Entry("Documentation", "text", said))
@@ -191,3 +202,21 @@ class KeptGraph:
 
 def _since(start: float, began: float | None = None, *rest: Any) -> tuple[Any, ...]:
     return (None if began is None else start + began, *rest)
+
+
+@lru_cache(4_096)
+def _read(shown: str) -> tuple[Any, str]:
+    """What was kept of a value as it was, and its type: a text without quotes, a container; else as shown."""
+    if not shown.startswith(("'", '"', "[", "(", "{")):
+        return shown, ""
+    cut = _CUT.fullmatch(shown)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of strange escapes in words of others
+            value = ast.literal_eval(shown if cut is None else cut[1])
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return shown, ""  # what something else says of itself, or the beginning of a container
+    if cut is not None:
+        return (f"{value} {cut[2]}", "str") if isinstance(value, str) else (shown, "")
+    if not isinstance(value, (str, list, tuple, dict)):
+        return shown, ""
+    return value, type(value).__name__

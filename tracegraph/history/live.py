@@ -631,7 +631,9 @@ def automatic_run() -> Any:
     """The watcher of the run that is kept because the directory ``.tracegraph`` exists."""
     with _own_lock:
         if not _own:
-            name = Path(sys.argv[0] if sys.argv else "").stem or "interactive"
+            program = Path(sys.argv[0] if sys.argv else "")
+            name = program.parent.name if program.stem == "__main__" else program.stem
+            name = name or "interactive"
             started = Run(name, automatic=False).__enter__()
             _own.append(started)
             atexit.register(started.close)

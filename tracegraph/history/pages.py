@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -47,7 +48,7 @@ def page(run: KeptRun, step: int | None = None) -> Page:
     """The steps of a run in order, or one of them, for `tracegraph.view.write_html`.
 
     With the steps come the candidates of its searches, if any: who descends from whom, the Pareto
-    front where they have several scores, and curves of scores and spend. Of a run of more than 400
+    front where they have several objectives, and curves of scores and spend. Of a run of more than 400
     steps, 400 are shown, the first and the last among them.
 
     Raises:
@@ -73,9 +74,10 @@ def page(run: KeptRun, step: int | None = None) -> Page:
         frames = (*frames[:-1], replace(frames[-1], note=note))
     if not candidates:
         return Page(_title(run), frames)
-    made = [_candidate(kept) for kept in _best(candidates)]
+    made, named = _candidates(_best(candidates))
+    scattered = fronts(made) if named else []
     return Page(
-        _title(run), frames, lineage(made), tuple(_curves(every, candidates)), tuple(fronts(made))
+        _title(run), frames, lineage(made), tuple(_curves(every, candidates)), tuple(scattered)
     )
 
 
@@ -100,7 +102,24 @@ def _best(candidates: Sequence[KeptCandidate]) -> list[KeptCandidate]:
     return [c for c in candidates if c.id in kept]
 
 
-def _candidate(kept: KeptCandidate) -> Candidate:
+def _candidates(kept: Sequence[KeptCandidate]) -> tuple[list[Candidate], bool]:
+    """Candidates with scores by name, and whether these are of objectives that the program named.
+
+    Else they are of examples, as far as they can be compared: a search may try what it does not
+    keep on others, and on fewer or more, than the rest.
+    """
+    named = [_numbers(one.details.get("scores")) for one in kept]
+    if any(named):
+        return [_candidate(one, scores) for one, scores in zip(kept, named, strict=True)], True
+    examples = [_numbers(one.details.get("examples")) for one in kept]
+    most = Counter(len(scores) for scores in examples if scores).most_common(1)
+    return [
+        _candidate(one, scores if most and len(scores) == most[0][0] else {})
+        for one, scores in zip(kept, examples, strict=True)
+    ], False
+
+
+def _candidate(kept: KeptCandidate, scores: Mapping[str, float]) -> Candidate:
     said = kept.details
     values = said.get("values")
     return Candidate(
@@ -110,7 +129,7 @@ def _candidate(kept: KeptCandidate) -> Candidate:
         score=kept.score,
         status=kept.status or "",
         note=next((str(said[name]) for name in _REASONS if said.get(name)), ""),
-        scores=_scores(said),
+        scores=scores,
         values={
             str(name): value if isinstance(value, str) else show(value)
             for name, value in (values.items() if isinstance(values, Mapping) else ())
@@ -118,16 +137,15 @@ def _candidate(kept: KeptCandidate) -> Candidate:
     )
 
 
-def _scores(said: Mapping[str, Any]) -> dict[str, float]:
-    """Scores by name: those of objectives, else those of examples, in their order."""
-    found = said.get("scores") or {}
-    if not found and isinstance(said.get("examples"), (list, tuple)):
-        found = {f"example {number}": score for number, score in enumerate(said["examples"], 1)}
-    if not isinstance(found, Mapping):
+def _numbers(scores: Any) -> dict[str, float]:
+    """Scores by name; those of a list by the number of their example."""
+    if isinstance(scores, (list, tuple)):
+        scores = {f"example {number}": score for number, score in enumerate(scores, 1)}
+    if not isinstance(scores, Mapping):
         return {}
     return {
         str(name): float(score)
-        for name, score in found.items()
+        for name, score in scores.items()
         if isinstance(score, (int, float)) and not isinstance(score, bool)
     }
 
@@ -210,6 +228,5 @@ def _proposal(rejection: Mapping[str, Any]) -> str:
 
 def _exchange(kept: dict[str, Any]) -> Exchange:
     prompt = "\n\n".join(f"{role}: {text}" for role, text in kept.get("prompt", ()))
-    return Exchange(
-        prompt=prompt, reply=str(kept.get("reply", "")), model=str(kept.get("model", ""))
-    )
+    model = str(kept.get("model", "")).rpartition("<locals>.")[2]  # of a function: its own name
+    return Exchange(prompt=prompt, reply=str(kept.get("reply", "")), model=model)

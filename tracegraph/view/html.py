@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -22,19 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from tracegraph.errors import PictureError
+from tracegraph.view.drawings import Drawings
 from tracegraph.view.page import Entry, Frame, Front, Histogram, Page
 from tracegraph.view.paused import paused_collector
 from tracegraph.view.picture import Picture
 from tracegraph.view.plain import plain, shorten
 from tracegraph.view.style import STYLE
-from tracegraph.view.svg import drawing
-from tracegraph.view.words import heading, label
 from tracegraph.writing import write_whole
 
 __all__ = ["html", "write_html"]
 
 _SCRIPTS = ("elements.js", "charts.js", "texts.js", "overview.js", "viewer.js")
-_END = re.compile(r"<(?=/?script|!)", re.IGNORECASE)
 _TITLE, _WORDS, _LONGEST = 200, 8_000, 100_000
 
 
@@ -56,7 +53,7 @@ def write_html(page: Page, path: str | os.PathLike[str], *, words: int = _WORDS)
 def html(page: Page, *, words: int = _WORDS) -> str:
     """`page` as the text of an HTML file; of each text at most `words` characters are kept.
 
-    Pictures and texts that occur in several steps are stored once.
+    What occurs in several steps is stored once: texts, words, shapes, ways.
 
     >>> from tracegraph.view.picture import Box
     >>> said = Entry("Value", "text", "</script><script>alert(1)</script>")
@@ -75,10 +72,13 @@ def html(page: Page, *, words: int = _WORDS) -> str:
     numbers = {id(picture): number for number, picture in enumerate(pictures)}
     outer = {id(root) for root in roots}
     places = [numbers[id(root)] for root in roots]
-    told = _Told(words)
+    told, drawings = _Told(words), Drawings()
+    drawn = [drawings.add(each, numbers, legend=id(each) in outer) for each in pictures]
     data = {
         "title": plain(shorten(page.title, _TITLE)),
-        "pictures": [_words_of(picture, numbers) for picture in pictures],
+        "pictures": drawn,
+        "words": drawings.words,
+        "lists": drawings.lists,
         "frames": [told.frame(frame, places[at]) for frame, at in zip(frames, shown, strict=True)],
         "candidates": int(page.candidates is not None),
         "curves": [
@@ -93,11 +93,6 @@ def html(page: Page, *, words: int = _WORDS) -> str:
         f"default-src 'none'; script-src 'sha256-{_hash(script)}'; img-src data:; "
         f"style-src 'sha256-{_hash(style)}'; base-uri 'none'; form-action 'none'"
     )
-    drawn = "".join(
-        f'<script type="text/plain" id="svg-{number}">'
-        f"{_drawn(picture, legend=id(picture) in outer)}</script>\n"
-        for number, picture in enumerate(pictures)
-    )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -108,7 +103,8 @@ def html(page: Page, *, words: int = _WORDS) -> str:
         f"<style>{style}</style>\n</head>\n<body>\n"
         '<main id="graph"></main>\n'
         f'<script type="application/json" id="page">{_json(data)}</script>\n'
-        f"{drawn}<script>{script}</script>\n</body>\n</html>\n"
+        f'<script type="text/plain" id="markup">{drawings.markup}</script>\n'
+        f"<script>{script}</script>\n</body>\n</html>\n"
     )
 
 
@@ -127,27 +123,6 @@ def _json(data: Any) -> str:
     return text.replace("<", "\\u003c")
 
 
-def _words_of(picture: Picture, numbers: Mapping[int, int]) -> dict[str, Any]:
-    """What the script must know of a picture beside its drawing."""
-    return {
-        "heading": heading(picture),
-        "words": dict(picture.words),
-        "boxes": [
-            [
-                str(box.key),
-                plain(shorten(box.title, 300)),
-                box.role,
-                plain(shorten(box.kind, 60)),
-                plain(shorten(" · ".join(box.lines), 300)),
-                int(box.on_path),
-                -1 if box.inside is None else numbers[id(box.inside)],
-            ]
-            for box in picture.boxes
-        ],
-        "arrows": [[a.tail, a.head, label(a), int(a.captured)] for a in picture.arrows],
-    }
-
-
 def _points(points: Iterable[tuple[float, float]]) -> list[list[float]]:
     return [[float(x), float(y)] for x, y in points if math.isfinite(x) and math.isfinite(y)]
 
@@ -162,22 +137,6 @@ def _front(front: Front) -> dict[str, Any]:
             if math.isfinite(x) and math.isfinite(y)
         ],
     }
-
-
-def _drawn(picture: Picture, *, legend: bool) -> str:
-    """A drawing in lines, of which a page makes only what is seen.
-
-    First the frame around the parts; then levels and areas as JSON; then the arrows and the boxes.
-    It is our own markup, with every word escaped: it holds nothing that ends a script for a browser.
-    """
-    found = drawing(picture, alone=False, legend=legend)
-    areas = [round(edge) for part in found.parts for edge in part.area]
-    lines = [
-        (found.head + found.tail).replace("\n", ""),
-        _json([[part.level for part in found.parts], areas]),
-        *(part.text.replace("\n", "") for part in found.parts),
-    ]
-    return _END.sub("&lt;", "\n".join(lines))
 
 
 class _Told:

@@ -19,7 +19,8 @@ function overview() {
     if (picture.shapes) return picture.shapes;
     const found = (text, pattern) => (pattern.exec(text) || []).slice(1);
     const [left, top] = found(picture.svg.querySelector(".tg-parts").getAttribute("transform"), /\(([^,]+),([^)]+)\)/).map(Number);
-    return (picture.shapes = picture.parts.map((text) => {
+    return (picture.shapes = picture.elements.map((_, index) => {
+      const text = picture.part(index);
       const [classes] = found(text, /class="([^"]*)"/);
       if (classes.startsWith("tg-arrow")) {
         const [path] = found(text, /class="tg-wire" d="([^"]*)"/);
@@ -57,7 +58,7 @@ function overview() {
       const at = index * 4;
       if (areas[at] > right || areas[at + 2] < left || areas[at + 1] > bottom || areas[at + 3] < top) return;
       if (!part.role) { lines[near.has(index) ? 3 : part.way ? 2 : part.captured ? 1 : 0].push(part); return; }
-      const key = picture.order[index - picture.told.arrows.length];
+      const key = picture.order[index - picture.arrows.length];
       if (key === picked || hits.has(picture.number + ":" + key)) above.push([part, at, key === picked]);
       else boxes.get(part.role).push([part, at]);
     });

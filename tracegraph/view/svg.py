@@ -30,6 +30,7 @@ _CORNER = 9.0  # of a line that turns
 _HEAD = 7.0  # length of an arrowhead
 _RING = 6.0  # how far the ring of feedback reaches beyond its box
 _STEP = 12.0  # widths of boxes are multiples of it
+_LEFT = {"input": 26.0, "failure": 22.0, "output": 24.0}  # where words begin in a box, else at 14
 _WIDEST = 420.0  # a box grows no wider for the labels of its arrows
 _PLURAL = {
     "parameter": "parameters",
@@ -44,12 +45,21 @@ _PLURAL = {
 class Part:
     """A box or an arrow as SVG, and the area that it takes: left, top, right, bottom, in pixels.
 
-    `level` says what lies above what: 0 for arrows, 1 for the way of feedback, 2 for boxes.
+    Its element is ``<g``, what is its `own` (whose it is, and its `place`), and the `pieces`, which
+    many parts have in common. `level` says what lies above what: 0 for arrows, 1 for the way of
+    feedback, 2 for boxes.
     """
 
-    text: str
+    own: str
+    pieces: tuple[str, ...]
     area: tuple[float, float, float, float]
     level: int
+    place: Point | None = None
+
+    @property
+    def text(self) -> str:
+        """The whole element."""
+        return f"<g{self.own}{''.join(self.pieces)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +103,7 @@ def drawing(picture: Picture, *, alone: bool = True, legend: bool = True) -> Dra
     found = _laid(tuple(card.size for card in cards), tuple(picture.indexed()))
     above = heading(picture)
     top = _MARGIN + (34 if above else 0)
-    below = list(_legend(picture, _MARGIN, top + found.height + 30)) if legend else []
+    below = list(_legend(picture, top + found.height + 30)) if legend else []
     wide = max(
         found.width + 2 * _MARGIN,
         _legend_width(picture) if legend else 0.0,
@@ -126,15 +136,18 @@ def drawing(picture: Picture, *, alone: bool = True, legend: bool = True) -> Dra
     parts = []
     for arrow, route, name in zip(picture.arrows, found.routes, labels, strict=True):
         shown = name if labelled[arrow.head] else ""
-        text = _arrow(arrow, route, shown, lift=rings[arrow.head], alone=alone)
+        inside = _arrow(arrow, route, shown, lift=rings[arrow.head], alone=alone)
+        own = f' data-tail="{arrow.tail}" data-head="{arrow.head}"'
         across = [point.x for point in route]
         right = max(max(across), route[-1].x + 7 + _mono(shown, SMALL))
         area = (left + min(across) - 5, top + route[0].y, left + right + 5, top + route[-1].y)
-        parts.append(Part(text, area, int(arrow.on_path)))
-    for card, (x, y) in zip(cards, found.places, strict=True):
-        x, y = x + left, y + top
+        parts.append(Part(own, (inside,), area, int(arrow.on_path)))
+    for card, place in zip(cards, found.places, strict=True):
+        x, y = place.x + left, place.y + top
         around = (x - _RING, y - _RING, x + card.size.width + _RING, y + card.size.height + _RING)
-        parts.append(Part("\n".join(_box(card, Point(x - left, y - top), alone=alone)), around, 2))
+        at = f"translate({place.x:.7g},{place.y:.7g})"
+        own = f' data-key="{card.box.key}" transform="{at}"'
+        parts.append(Part(own, tuple(_box(card, alone=alone)), around, 2, place))
     return Drawing("\n".join(out), tuple(parts), "\n".join(["</g>", *below, "</svg>\n"]))
 
 
@@ -170,34 +183,19 @@ def _card(box: Box, wanted: float, labelled: bool) -> _Card:
     return _Card(box, cut, Size(-(-wide // _STEP) * _STEP, high), labelled)
 
 
-def _box(card: _Card, place: Point, *, alone: bool) -> Iterator[str]:
+def _box(card: _Card, *, alone: bool) -> Iterator[str]:
+    """What a box is beside its own: its shape, which many have, and its words."""
     box, cut, (wide, high) = card.box, card.words, card.size
-    classes = f"tg-box tg-{box.role}{' tg-way' if box.on_path else ''}"
-    hidden = " tg-hidden" if box.hidden else ""
-    yield (
-        f'<g class="{classes}{hidden}" data-key="{box.key}" '
-        f'transform="translate({place.x:.7g},{place.y:.7g})">'
-    )
-    if alone:
-        yield f"<title>{escape(tooltip(box))}</title>"
-    if box.on_path:
-        yield f'<path class="tg-ring" d="{_outline(box.role, wide, high, 4.5)}"/>'
-    if box.inside is not None:
-        for step in (8, 4):
-            yield (
-                f'<path class="tg-body tg-pile" transform="translate({step},{step})" '
-                f'd="{_outline(box.role, wide, high, 0)}"/>'
-            )
-    yield f'<path class="tg-body" d="{_outline(box.role, wide, high, 0)}"/>'
-    if box.role == "parameter":
-        yield f'<path class="tg-inner" d="{_outline(box.role, wide, high, -3.5)}"/>'
-    left = {"input": 26.0, "failure": 22.0, "output": 24.0}.get(box.role, 14.0)
-    yield _mark(box.role, left + 5, 19)
-    yield f'<text class="tg-title" x="{left + 19:.7g}" y="23.5">{escape(cut.title)}</text>'
+    tip = f"<title>{escape(tooltip(box))}</title>" if alone else ""
+    classes = f"tg-box tg-{box.role}{' tg-way' * box.on_path}{' tg-hidden' * box.hidden}"
+    pile = box.inside is not None
+    yield f' class="{classes}">{tip}{_shape(box.role, wide, high, box.on_path, pile)}'
+    left = _LEFT.get(box.role, 14.0)
+    out = [f'<text class="tg-title" x="{left + 19:.7g}" y="23.5">{escape(cut.title)}</text>']
     if cut.badge:
         span = _mono(cut.badge, SMALL) + 12
         right = wide - left + 3
-        yield (
+        out.append(
             f'<rect class="tg-badge" x="{right - span:.7g}" y="10.5" width="{span:.7g}" '
             f'height="17" rx="8.5"/><text class="tg-small" text-anchor="middle" '
             f'x="{right - span / 2:.7g}" y="22.5">{escape(cut.badge)}</text>'
@@ -205,10 +203,10 @@ def _box(card: _Card, place: Point, *, alone: bool) -> Iterator[str]:
     y = 24.0
     for line in cut.lines:
         y += 17
-        yield f'<text class="tg-line" x="{left:.7g}" y="{y:.7g}">{escape(line)}</text>'
+        out.append(f'<text class="tg-line" x="{left:.7g}" y="{y:.7g}">{escape(line)}</text>')
     if cut.feedback:
         y += 10
-        yield (
+        out.append(
             f'<rect class="tg-note" x="{left - 6:.7g}" y="{y:.7g}" '
             f'width="{wide - 2 * left + 12:.7g}" height="19" rx="4"/>'
             f'<path class="tg-back" d="M{left + 8:.7g} {y + 5.5:.7g}v2a3 3 0 0 1-3 3h-5'
@@ -216,7 +214,24 @@ def _box(card: _Card, place: Point, *, alone: bool) -> Iterator[str]:
             f'<text class="tg-said" x="{left + 16:.7g}" y="{y + 13.5:.7g}">'
             f"{escape(cut.feedback)}</text>"
         )
-    yield "</g>"
+    out.append("</g>")
+    yield "".join(out)
+
+
+@lru_cache(4_096)
+def _shape(role: Role, wide: float, high: float, ring: bool, pile: bool) -> str:
+    """The outlines and the sign of a box: with a `ring` of feedback, on a `pile` of boxes."""
+    outline = _outline(role, wide, high, 0)
+    out = [f'<path class="tg-ring" d="{_outline(role, wide, high, 4.5)}"/>'] * ring
+    for step in (8, 4) if pile else ():
+        out.append(
+            f'<path class="tg-body tg-pile" transform="translate({step},{step})" d="{outline}"/>'
+        )
+    out.append(f'<path class="tg-body" d="{outline}"/>')
+    if role == "parameter":
+        out.append(f'<path class="tg-inner" d="{_outline(role, wide, high, -3.5)}"/>')
+    out.append(_mark(role, _LEFT.get(role, 14.0) + 5, 19))
+    return "".join(out)
 
 
 @lru_cache(4_096)
@@ -273,7 +288,7 @@ def _arrow(arrow: Arrow, route: Sequence[Point], name: str, *, lift: float, alon
     half = 5.0 if arrow.on_path else 3.8
     tip = _polygon([(end.x - half, end.y - _HEAD - 1), (end.x + half, end.y - _HEAD - 1), end])
     parts = [
-        f'<g class="tg-arrow{way}{captured}" data-tail="{arrow.tail}" data-head="{arrow.head}">',
+        f' class="tg-arrow{way}{captured}">',
         f"<title>{escape(_arrow_tooltip(arrow))}</title>" if alone else "",
         f'<path class="tg-wire" d="{path}"/><path class="tg-tip" d="{tip}"/>',
     ]
@@ -340,13 +355,14 @@ def _legend_width(picture: Picture) -> float:
     return 2 * _MARGIN + sum(58 + width(word) * LINE * _SANS for _, word in _entries(picture))
 
 
-def _legend(picture: Picture, x: float, y: float) -> Iterator[str]:
+def _legend(picture: Picture, y: float) -> Iterator[str]:
     entries = _entries(picture)
     if not entries:
         return
-    yield '<g class="tg-legend" aria-hidden="true">'
+    yield f'<g class="tg-legend" aria-hidden="true" transform="translate({_MARGIN:.7g},{y:.7g})">'
+    x = 0.0
     for name, word in entries:
-        yield f'<g transform="translate({x:.7g},{y:.7g})">'
+        yield f'<g transform="translate({x:.7g},0)">'
         role = next((role for role in LOOKS if role == name), None)
         if role:
             yield f'<g class="tg-{role}"><path class="tg-body" d="{_outline(role, 30, 18, 0)}"/>'

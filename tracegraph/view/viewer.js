@@ -3,7 +3,7 @@
 "use strict";
 (() => {
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
-  const page = read("page");
+  const page = read("page"), markup = document.getElementById("markup").textContent.split("\n");
   const frames = page.frames;
   const steps = frames.length - page.candidates; // the candidates, if any, are the last frame
   const root = document.getElementById("graph");
@@ -53,7 +53,7 @@
   let now = -1, graph = null, picked = null;
   let path = []; // the keys of the boxes that were opened, from the outside in
   const parents = new Map(); // by the number of a picture: the picture and the box that it is in
-  page.pictures.forEach((told, number) => told.boxes.forEach((box) => { if (box[6] >= 0) parents.set(box[6], [number, box[0]]); }));
+  page.pictures.forEach(({ keys, insides }, number) => page.lists[insides].forEach((inside, at) => { if (inside >= 0) parents.set(inside, [number, page.lists[keys][at]]); }));
 
   const crumbs = el("nav", { class: "crumbs", "aria-label": "Opened boxes", hidden: true });
   const far = overview();
@@ -62,32 +62,39 @@
 
   function load(number) {
     if (stages.has(number)) return stages.get(number);
-    const [frame, numbers, ...parts] = document.getElementById("svg-" + number).textContent.split("\n");
-    const [levels, areas] = JSON.parse(numbers), told = page.pictures[number], svg = parsed(frame);
+    const told = page.pictures[number], list = (name) => page.lists[told[name]];
+    const svg = parsed(told.frame.map((piece) => markup[piece]).join("")), arrows = list("arrows"), keys = list("keys");
+    const wires = list("wires"), shapes = list("shapes"), texts = list("texts"), places = list("places");
+    const part = (index) => { // the markup of an arrow or a box: what is its own, and what it shares
+      const at = index - arrows.length;
+      if (at < 0) return `<g data-tail="${arrows[index][0]}" data-head="${arrows[index][1]}"${markup[wires[index]]}`;
+      return `<g data-key="${keys[at]}" transform="translate(${places[2 * at]},${places[2 * at + 1]})"${markup[shapes[at]]}${markup[texts[at]]}`;
+    };
     svg.setAttribute("role", "group");
     const inner = svg.querySelector(".tg-parts");
     const layers = [0, 1, 2].map(() => inner.appendChild(drawn("g")));
-    const made = { number, svg, told, layers, parts, levels, edges: Float64Array.from(areas),
-      elements: new Array(parts.length).fill(null), unseen: new Uint8Array(parts.length), covered: null,
+    const length = arrows.length + keys.length;
+    const made = { number, svg, told, layers, length, part, arrows, levels: list("levels"), edges: Float64Array.from(list("areas")),
+      elements: new Array(length).fill(null), unseen: new Uint8Array(length), covered: null,
       order: [], boxes: new Map(), rects: new Map(), at: new Map(), touching: new Map(), inputs: new Map(), users: new Map(),
       width: +svg.getAttribute("width"), height: +svg.getAttribute("height") };
     const add = (map, key, what) => { if (map.has(key)) map.get(key).push(what); else map.set(key, [what]); };
-    told.arrows.forEach(([from, to, label, captured], index) => {
+    arrows.forEach(([from, to, label, captured], index) => {
       const tail = String(from), head = String(to);
       add(made.inputs, head, [tail, label, captured]);
       add(made.users, tail, [head, label, captured]);
       add(made.touching, tail, index);
       if (head !== tail) add(made.touching, head, index);
     });
-    told.boxes.forEach(([key, ...words], index) => {
-      const at = told.arrows.length + index, [left, top, right, bottom] = made.edges.subarray(at * 4, at * 4 + 4);
+    keys.forEach((key, index) => {
+      const at = arrows.length + index, words = page.words[list("told")[index]], [left, top, right, bottom] = made.edges.subarray(at * 4, at * 4 + 4);
       made.order.push(key);
-      made.boxes.set(key, words);
+      made.boxes.set(key, [...words, list("insides")[index]]);
       made.at.set(key, at);
       made.rects.set(key, { x: left, y: top, width: right - left, height: bottom - top });
     });
     stages.set(number, made);
-    build(made, made.parts.length < MANY ? made.parts.keys() : [made.at.get(made.order[0])]); // the Tab key must find one
+    build(made, length < MANY ? made.elements.keys() : [made.at.get(made.order[0])]); // the Tab key must find one
     return made;
   }
 
@@ -96,7 +103,7 @@
   function build(picture, wanted) {
     const fresh = [...wanted].filter((index) => !picture.elements[index]);
     if (!fresh.length) return;
-    const holder = parsed(`<svg>${fresh.map((index) => picture.parts[index]).join("")}</svg>`);
+    const holder = parsed(`<svg>${fresh.map((index) => picture.part(index)).join("")}</svg>`);
     const elements = [...holder.children], inside = [[], [], []];
     fresh.forEach((index, place) => {
       const part = elements[place];
@@ -122,12 +129,12 @@
     return graph.elements[graph.at.get(key)];
   }
   function cull() {
-    if (graph.parts.length < MANY) { far.hide(); return; }
+    if (graph.length < MANY) { far.hide(); return; }
     const l = -x / scale, t = -y / scale, w = root.clientWidth / scale, h = root.clientHeight / scale, was = graph.covered;
     if (was && l >= was[0] && t >= was[1] && l + w <= was[2] && t + h <= was[3] && was[2] - was[0] < 6 * w) { far.hide(); return; }
     const now = [l - w * 0.7, t - h * 0.7, l + w * 1.7, t + h * 1.7], edges = graph.edges, todo = [];
     graph.covered = now;
-    for (let index = 0; index < graph.parts.length; index++) {
+    for (let index = 0; index < graph.length; index++) {
       const at = index * 4, part = graph.elements[index];
       const out = +(edges[at] > now[2] || edges[at + 2] < now[0] || edges[at + 1] > now[3] || edges[at + 3] < now[1]);
       if (!part) { if (!out) todo.push(index); continue; }
@@ -137,14 +144,14 @@
     if (todo.length > CHUNK) { graph.covered = null; move(); } // the rest with the next frames
     else far.hide();
   }
-  window.addEventListener("beforeprint", () => { near(); far.hide(); build(graph, graph.parts.keys()); });
+  window.addEventListener("beforeprint", () => { near(); far.hide(); build(graph, graph.elements.keys()); });
   window.addEventListener("afterprint", () => move());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => repaint());
 
   // A large picture at a scale at which no word can be read is drawn on a canvas
 
   function view() { return [-x / scale, -y / scale, (root.clientWidth - x) / scale, (root.clientHeight - y) / scale]; }
-  function crowded() { return scale < READ && graph.parts.length > CROWD; }
+  function crowded() { return scale < READ && graph.length > CROWD; }
   function lookFar(exact) {
     const marks = { near: new Set(picked == null ? [] : graph.touching.get(picked)), picked, hits: hitKeys, searching: search.value.trim() !== "" };
     far.show(graph, view(), [x, y, scale], marks, exact);
@@ -178,7 +185,7 @@
   }
   function move() { if (!pending) pending = requestAnimationFrame(place); }
   function glide() { // a large drawing jumps: drawing it at every scale between would take long
-    stage.classList.toggle("gliding", graph.parts.length <= CROWD);
+    stage.classList.toggle("gliding", graph.length <= CROWD);
     move();
   }
   function zoomAt(px, py, factor) {
@@ -323,14 +330,22 @@
     turn();
     pick(key, side.hidden);
   }
+  function titleOf(number, key) {
+    const { keys, told } = page.pictures[number];
+    return page.words[page.lists[told][page.lists[keys].indexOf(key)]][0];
+  }
+  function within(number, key) { // the number of the picture inside a box, -1 if there is none
+    const { keys, insides } = page.pictures[number], at = page.lists[keys].indexOf(key);
+    return at < 0 ? -1 : page.lists[insides][at];
+  }
   function current() { // the picture of this step, as far as the opened boxes are in it
     let number = frames[now].picture;
     const kept = [];
     for (const key of path) {
-      const box = page.pictures[number].boxes.find((words) => words[0] === key);
-      if (!box || box[6] < 0) break;
+      const inside = within(number, key);
+      if (inside < 0) break;
       kept.push(key);
-      number = box[6];
+      number = inside;
     }
     path = kept;
     return number;
@@ -340,7 +355,7 @@
     stage.replaceChildren(graph.svg);
     const names = [];
     let number = frames[now].picture;
-    for (const key of path) { const box = page.pictures[number].boxes.find((words) => words[0] === key); names.push(box[1]); number = box[6]; }
+    for (const key of path) { names.push(titleOf(number, key)); number = within(number, key); }
     crumbs.hidden = !path.length;
     crumbs.replaceChildren(...["whole graph", ...names].flatMap((name, depth, all) => depth < all.length - 1
       ? [el("button", { type: "button", onclick: () => leave(depth) }, name), el("span", { "aria-hidden": "true" }, "›")]
@@ -379,7 +394,7 @@
 
   let hits = [], hit = -1;
   const hitKeys = new Set(), haystacks = new Map();
-  function haystack([key, ...words]) {
+  function haystack(key, words) {
     const name = now + ":" + key;
     if (!haystacks.has(name)) {
       const entries = (frames[now].details[key] || []).map((number) => page.entries[number])
@@ -396,13 +411,17 @@
     hitKeys.clear();
     // Pictures inside are searched, too; what stands in several is found in the outermost.
     const waiting = wanted ? [frames[now].picture] : [];
-    for (const number of waiting) for (const box of page.pictures[number].boxes) {
-      if (box[6] >= 0) waiting.push(box[6]);
-      if (seen.has(box[0])) continue;
-      seen.add(box[0]);
-      if (!haystack(box).includes(wanted)) continue;
-      hits.push([number, box[0]]);
-      for (let at = [number, box[0]]; at && !hitKeys.has(at.join(":")); at = parents.get(at[0])) hitKeys.add(at.join(":"));
+    for (const number of waiting) {
+      const { keys, told, insides } = page.pictures[number];
+      page.lists[keys].forEach((key, index) => {
+        const inside = page.lists[insides][index];
+        if (inside >= 0) waiting.push(inside);
+        if (seen.has(key)) return;
+        seen.add(key);
+        if (!haystack(key, page.words[page.lists[told][index]]).includes(wanted)) return;
+        hits.push([number, key]);
+        for (let at = [number, key]; at && !hitKeys.has(at.join(":")); at = parents.get(at[0])) hitKeys.add(at.join(":"));
+      });
     }
     markHits();
     hit = -1;
@@ -499,7 +518,7 @@
     said.textContent = `${name}, ${role}. ${entries.length} details.`;
     const parts = [el("h2", {}, name), el("div", {}, el("span", { class: "tag " + role }, called(role)),
       kind ? el("span", { class: "tag" }, kind) : null, onPath ? el("span", { class: "tag path" }, graph.told.words.way || "↩ feedback passed through") : null)];
-    if (inside >= 0) parts.push(el("p", {}, line), el("p", {}, el("button", { type: "button", class: "open", onclick: () => enterBox(picked) }, `Open: ${page.pictures[inside].boxes.length} boxes inside`)));
+    if (inside >= 0) parts.push(el("p", {}, line), el("p", {}, el("button", { type: "button", class: "open", onclick: () => enterBox(picked) }, `Open: ${page.lists[page.pictures[inside].keys].length} boxes inside`)));
     for (const [heading, form, content] of entries) parts.push(...section(heading, form, content));
     parts.push(...links(graph.told.words.inputs || "Inputs", graph.inputs.get(picked)), ...links(graph.told.words.users || "Used by", graph.users.get(picked)));
     return parts;
