@@ -17,7 +17,7 @@ from tracegraph.kinds import is_array, show
 if TYPE_CHECKING:
     from tracegraph.node import Node
 
-__all__ = ["CALLS", "call_again", "unknown"]
+__all__ = ["CALLS", "arranged", "call_again", "unknown"]
 
 
 def call_again(torch: Any, node: Node[Any], operands: Mapping[str, Any]) -> Any:
@@ -29,7 +29,7 @@ def call_again(torch: Any, node: Node[Any], operands: Mapping[str, Any]) -> Any:
     operation = node._operation
     assert operation is not None
     try:
-        positional, named = _arranged(operands, operation.parameters)
+        positional, named = arranged(operands, operation.parameters)
         made = CALLS[operation.name](torch, *positional, **named)
     except (AttributeError, TypeError, RuntimeError, IndexError, ValueError) as error:
         raise unknown(node, str(error)) from error
@@ -50,7 +50,7 @@ def unknown(node: Node[Any], why: str) -> NoRule:
 _NAME = re.compile(r"(\w+)(?:\[(\d+)\])?")
 
 
-def _arranged(
+def arranged(
     operands: Mapping[str, Any], parameters: tuple[str, ...]
 ) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of the call that was recorded, from the operands' names."""

@@ -25,9 +25,9 @@ from optimizers.places import Place
 from optimizers.training.elsewhere import Elsewhere
 from optimizers.training.guide import Guide, Referee, Verdict, waited_for
 from optimizers.training.kept_runs import KeptRun, KeptRuns
+from optimizers.training.kept_tensors import KeptTensors
 from optimizers.training.side_by_side import SideBySide
 from optimizers.training.threads import DaemonThreads
-from optimizers.training.verdicts import digest, packed, unpacked
 from tracegraph.errors import BudgetExceeded, ExecutionError, ModelError, OptimizerError
 from tracegraph.failure import failed_node
 from tracegraph.feedback import Feedback, Remark, Score
@@ -80,17 +80,15 @@ def call_with_input(workflow: Any, example: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A run that is to be made: of which example, under which key its evaluation is kept, and where
-    the workflow and the judge ask models. Where it `keeps` the run, and `recalls` a verdict on it, neither is
-    made again when the step is.
+    """A run that is to be made: of which example, under which key its evaluation is kept, where the
+    workflow and the judge ask models, and whether its graph is needed.
     """
 
     example: Any
     key: tuple[str, str, int]
     runs: Place
     judged: Place
-    recalls: bool
-    keeps: bool
+    traced: bool
 
     @property
     def paid(self) -> Usage:
@@ -123,6 +121,7 @@ class Evaluator:
         journal: keeps every evaluation as soon as it is there; a dict on disk.
         receipts: keeps what models reply, to the workflow and to the judge, and, where a graph is needed,
             runs and verdicts on them; a dict on disk, which may be cleared between two steps.
+        tensors: keeps the tensors of those runs; without it runs that have any are made again.
 
     Attributes:
         runs: how often the workflow was run.
@@ -158,6 +157,7 @@ class Evaluator:
         weights: Mapping[str, float] | None = None,
         journal: MutableMapping[str, Any] | None = None,
         receipts: MutableMapping[str, Any] | None = None,
+        tensors: KeptTensors | None = None,
     ) -> None:
         if not callable(workflow):
             raise OptimizerError(f"workflow must be callable, got {show(workflow, 80)}")
@@ -188,8 +188,9 @@ class Evaluator:
         self.cache: dict[tuple[str, str, int], Evaluation] = {}
         self.journal, self.receipts, self.moment = journal, receipts, ""
         hand = {"parameters": self.parameters, "workflow": workflow, "call": self.call}
-        self._kept_runs = None if receipts is None else KeptRuns(receipts, AtHand(hand))
-        self.edition, self.apart = 0, False
+        self._kept_runs = None if receipts is None else KeptRuns(receipts, AtHand(hand), tensors)
+        self.edition = 0
+        self.apart = False
         self.stop: Future[None] = Future()
         self._overlays: dict[str, Overlay] = {}
         self._bills: dict[tuple[str, str, int], Usage] = {}
@@ -249,7 +250,7 @@ class Evaluator:
         leaves = [p._leaf() for p in self.parameters.values()]  # one for all threads
         first = next_id()
         if self._kept_runs is not None:
-            self._kept_runs.begin()
+            self._kept_runs.begin(draws=self.apart)
         trace = self._trace_awaited if self._awaits else self._trace
         jobs = [
             self._job(self._key(split, candidate, n), e, traced=True) for n, e in examples.items()
@@ -290,11 +291,7 @@ class Evaluator:
     def _job(self, key: tuple[str, str, int], example: Any, *, traced: bool = False) -> _Job:
         where = f"{self.moment}/{'traced' if traced else 'scored'}/{_name(key)}"
         runs, judged = (Place(f"{where}/{what}", self.receipts) for what in ("run", "judged"))
-        kept = self.receipts is not None
-        recalls = kept and traced and not self.relative
-        # where tensors move by themselves, what a run draws by chance goes on in the next
-        keeps = kept and (traced or self.relative) and not self.apart
-        return _Job(example, key, runs, judged, recalls, keeps)
+        return _Job(example, key, runs, judged, traced)
 
     def _keep(self, job: _Job, evaluation: Evaluation) -> None:
         paid = job.paid
@@ -372,13 +369,11 @@ class Evaluator:
         output = self._ended(job, output)
         return await asyncio.to_thread(self._judged, job, output)  # a judge may block
 
-    # Runs whose graph is needed, kept while their step is not in the saved state
+    # Runs that ended, kept while their step is not in the saved state
 
     def _run_before(self, job: _Job) -> Traced | None:
         """What a run came to that ended before this step was cut off."""
-        if not job.keeps or self._kept_runs is None:
-            return None
-        run = self._kept_runs.find(job.runs, job.example)
+        run = None if self._kept_runs is None else self._kept_runs.find(job.runs, job.example)
         if run is None:
             return None
         if run.evaluation is None:
@@ -387,14 +382,14 @@ class Evaluator:
 
     def _ended(self, job: _Job, output: Any) -> Any:
         """Keep what a run gave, before anybody judges it."""
-        if job.keeps and self._kept_runs is not None:
-            self._kept_runs.keep(job.runs, job.example, KeptRun(output))
+        if self._kept_runs is not None:
+            self._kept_runs.keep(job.runs, job.example, KeptRun(output), graph=job.traced)
         return output
 
     def _kept(self, job: _Job, run: Traced) -> Traced:
-        """Keep a run that nobody judges, unless only its model was down."""
+        """Keep a run that nobody judges, unless only its model was down or its evaluation is kept next."""
         down = isinstance(run.raised, ModelError)
-        if job.keeps and self._kept_runs is not None and not down:
+        if self._kept_runs is not None and not down and (job.traced or self.relative):
             told = asdict(run.evaluation)
             self._kept_runs.keep(job.runs, job.example, KeptRun(run.output, told))
         return run
@@ -412,18 +407,12 @@ class Evaluator:
 
     def _verdict(self, job: _Job, output: Any) -> Verdict:
         """What the judge says of an output, or said of the same one before this step was cut off."""
-        name = digest(output) if job.recalls and self.receipts is not None else None
-        if name is None or self.receipts is None:
+        if self._kept_runs is None or self.relative or not job.traced:
             return self.referee(job.example, output)
-        place = f"{job.judged.name}/{name}"
-        kept = self.receipts.get(place)
-        if kept is not None:
-            job.judged.recall(Usage(*kept["paid"]))
-            return unpacked(kept)
-        verdict = self.referee(job.example, output)
-        data = packed(verdict)
-        if data is not None:
-            self.receipts[place] = {**data, "paid": list(astuple(job.judged.usage))}
+        verdict = self._kept_runs.find_verdict(job.judged, output)
+        if verdict is None:
+            verdict = self.referee(job.example, output)
+            self._kept_runs.keep_verdict(job.judged, output, verdict)
         return verdict
 
     def _failed(self, error: Exception) -> Traced:

@@ -76,7 +76,7 @@ class Training:
             workflow, guide, self.values.parameters, call=o.call, executor=o.executor,
             remote=o.remote, workers=o.workers, timeout=o.timeout, failure_score=o.failure_score,
             constraints=o.constraints, weights=o.weights, journal=self.journals.evaluations,
-            receipts=self.journals.receipts,
+            receipts=self.journals.receipts, tensors=self.journals.tensors,
         )  # fmt: skip
         held = {
             "workflow": workflow,

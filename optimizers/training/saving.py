@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, Protocol, cast, final
 
+from optimizers.training.kept_tensors import KeptTensors
 from tracegraph.errors import OptimizerError
 from tracegraph.history import State
 from tracegraph.kinds import show
@@ -58,12 +59,18 @@ def as_store(given: Any) -> Store | None:
 
 @final
 class Journals:
-    """What a store keeps between the steps; does nothing where the store cannot."""
+    """What a store keeps between the steps; does nothing where the store cannot.
+
+    Attributes:
+        tensors: those of the runs in `receipts`; ``None`` where the store has no place for files.
+    """
 
     def __init__(self, store: Store | None) -> None:
         self._store = store
         make = getattr(store, "journal", None)
         self._kept: dict[str, Any] = {name: make(name) for name in _JOURNALS} if make else {}
+        folder = getattr(store, "folder", None)
+        self.tensors = KeptTensors(folder() / "runs") if make and folder else None
 
     @property
     def evaluations(self) -> MutableMapping[str, Any] | None:
@@ -106,11 +113,15 @@ class Journals:
         """Forget what stands in the state by now."""
         if self.receipts is not None:
             self.receipts.clear()
+        if self.tensors is not None:
+            self.tensors.clear()
 
     def clear(self) -> None:
         """Forget what was kept."""
         for journal in self._kept.values():
             journal.clear()
+        if self.tensors is not None:
+            self.tensors.clear()
 
 
 def _single(members: Iterable[Any]) -> Iterator[Any]:

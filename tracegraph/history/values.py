@@ -79,6 +79,11 @@ class _Packer:
             return {"$bytes": base64.b64encode(value).decode()}
         if isinstance(value, complex):
             return {"$complex": [self.pack(v, path, depth) for v in (value.real, value.imag)]}
+        if kind is slice:
+            parts = (value.start, value.stop, value.step)
+            return {"$slice": [self.pack(part, path, depth + 1) for part in parts]}
+        if value is Ellipsis:
+            return {"$ellipsis": True}
         if isinstance(value, str):
             return str(value)
         names = _names(value)
@@ -196,6 +201,10 @@ _READERS: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
         *(unpack(part, tensors) for part in content)
     ),
     "$bytes": lambda content, tensors, like, data: base64.b64decode(content, validate=True),
+    "$slice": lambda content, tensors, like, data: slice(
+        *(unpack(part, tensors) for part in content)
+    ),
+    "$ellipsis": lambda content, tensors, like, data: Ellipsis,
     "$tuple": _tuple,
     "$set": lambda content, tensors, like, data: {unpack(item, tensors) for item in content},
     "$frozenset": lambda content, tensors, like, data: frozenset(

@@ -80,7 +80,7 @@ class Watched:
     def kept(self, key: str) -> None:
         """Something was kept: perhaps a run (``split/candidate/number``, with the way to it around)."""
         for split, number in list(self.under_way):
-            if re.search(rf"(^|/traced/){split}/\w+/{number}($|/run/kept$)", key):
+            if re.search(rf"(^|/traced/){split}( \d+)?/\w+/{number}($|/run/kept$)", key):
                 self.under_way.discard((split, number))
                 self._paper.write(f"kept run {split} {number}")
 
@@ -193,13 +193,15 @@ def mixed(folder: Path, seed: int, paper: Paper) -> Any:
     )
     optimizer = Partition(mover, OptoPrime([world.prompt], llm=model(world, "optimizer", paper)))
     run = world.workflow(model(world, "task", paper))
+    store = Watched(State("it", folder), paper)
+    names = {id(case): str(number) for number, case in enumerate(world.train)}
 
     def shaken(case: Any) -> Any:
-        paper.write("run")
+        store.began("train", names[id(case)])
         return run(case) * (1 + 0.01 * torch.rand(()))  # chance that only torch's own state gives
 
     world.guide = judged(world, paper)  # type: ignore[method-assign]
-    result = world.train_with(optimizer, shaken, budget=Budget(steps=12), store=State("it", folder))
+    result = world.train_with(optimizer, shaken, budget=Budget(steps=12), store=store)
     return result, [world.prompt.data, [n.hex() for n in world.vector.data.tolist()]]
 
 
@@ -259,20 +261,20 @@ def compare(whole: Path, cut: Path, seed: int, kills: int) -> Counter[str]:
     }
     assert not different, f"seed {seed}: {different}"
     once, again = (Counter((f / "calls").read_text().splitlines()) for f in (whole, cut))
-    tensors = seed % 3 == 2  # their graphs are not kept, nor verdicts with a gradient
-    workers, batch = (1, BATCH) if tensors else (WORKERS, 0)
+    tensors = seed % 3 == 2  # outputs that torch follows are judged again
+    workers = 1 if tensors else WORKERS
     asked, calls = repeated("asked", once, again)
     ran, runs = repeated("run", once, again)
     assert not asked, f"seed {seed}: {asked} calls whose replies were kept were repeated"
     assert calls <= kills * workers, f"seed {seed}: {calls} calls too many in {kills} kills"
-    assert runs <= kills * (batch + workers), f"seed {seed}: {runs} runs too many in {kills} kills"
-    assert tensors or not ran, f"seed {seed}: {ran} runs that were kept were repeated"
+    assert runs <= kills * workers, f"seed {seed}: {runs} runs too many in {kills} kills"
+    assert not ran, f"seed {seed}: {ran} runs that were kept were repeated"
     verdicts = again["judged"] - once["judged"]
     assert tensors or verdicts <= kills * workers, f"seed {seed}: {verdicts} verdicts too many"
-    under_way = "workflow runs of tensors" if tensors else "workflow runs under way"
     return Counter({
         "kills": kills, "model calls that were complete": asked, "model calls under way": calls,
-        "workflow runs that were complete": 0 if tensors else ran, under_way: runs, "verdicts": verdicts,
+        "workflow runs that were complete": ran, "workflow runs under way": runs,
+        "verdicts": verdicts,
     })  # fmt: skip
 
 

@@ -153,14 +153,15 @@ def test_a_run_with_a_secret_runs_again(tmp_path: Path, monkeypatch: pytest.Monk
     )
 
 
-def test_a_run_of_tensors_runs_again(tmp_path: Path) -> None:
+def test_a_run_of_tensors_runs_again_where_there_is_no_place_for_them(tmp_path: Path) -> None:
     import torch
 
     weight = tg.node(torch.ones(2), trainable=True, name="weight")
     runs = kept(tmp_path, weight=weight)
     runs.begin()
-    runs.keep(Place("a"), None, KeptRun(weight * 2))
-    assert runs.find(Place("a"), None) is None
+    runs.keep(Place("a"), None, KeptRun(tg.node(torch.ones(2)) * 2))
+    runs.keep(Place("b"), None, KeptRun(tg.node(3) * 2))
+    assert [runs.find(Place(name), None) is None for name in "ab"] == [True, False]
 
 
 def test_a_model_that_was_down_is_asked_again(tmp_path: Path) -> None:
