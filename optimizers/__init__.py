@@ -7,7 +7,6 @@ Names are imported when they are first used, so that torch loads only where tens
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import opcode
 import sys
@@ -268,8 +267,10 @@ def __getattr__(name: str) -> Any:
             raise ImportError(said, name=__name__)
         raise AttributeError(said, name=name)
     if name not in _HOME:
-        near = difflib.get_close_matches(name, _HOME, 1)
-        said = f"did you mean {near[0]!r}?" if near else "dir(optimizers) has the names"
+        from tracegraph.errors import nearest
+
+        near = nearest(name, _HOME)
+        said = f"did you mean {near!r}?" if near else "dir(optimizers) has the names"
         raise AttributeError(f"module 'optimizers' has no attribute {name!r}; {said}")
     return getattr(importlib.import_module(_HOME[name]), name)
 

@@ -17,7 +17,7 @@ from tracegraph.codechecks import (
     MaxSize,
     TypeChecks,
 )
-from tracegraph.source import BadSource
+from tracegraph.marking import BadSource
 
 BRANCHES = {
     "nothing": ("return x", 1),

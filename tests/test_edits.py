@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import tracegraph as tg
 from tracegraph import bundle
 from tracegraph.edits import Edit, diff, edited, read_edits
-from tracegraph.source import BadSource
+from tracegraph.marking import BadSource
 
 TEXT = "def f(x):\n    a = x\n    b = x\n    return a + b\n"
 LINES = st.lists(st.sampled_from(["a", "b", " c", "", "def f():", "=", "x = 1"]), max_size=8)

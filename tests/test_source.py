@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracegraph import bundle
-from tracegraph.source import BadSource, Source, dedented, marked, numbered
+from tracegraph.marking import BadSource, marked, numbered
+from tracegraph.source import Source, dedented
 
 SAMPLE = Source("def f(a, b=1, *rest, c, d=2, **more):\n    return a\n", entry="f")
 

@@ -9,7 +9,7 @@ import pytest
 
 from tracegraph import Rejected, bundle
 from tracegraph.codechecks import MaxSize
-from tracegraph.source import BadSource
+from tracegraph.marking import BadSource
 from tracegraph.speed import Faster, IsFaster
 
 

@@ -6,7 +6,6 @@ at the trace with `Graph`. Optimizers live in the package ``optimizers`` beside 
 
 from __future__ import annotations
 
-import difflib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from tracegraph.errors import (
     TimedOut,
     TracegraphError,
     UnreadableReply,
+    nearest,
 )
 from tracegraph.failure import failed_node
 from tracegraph.feedback import Feedback, Gradient, Preference, Ranking, Remark, Score
@@ -178,10 +178,10 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_LAZY[name]), name)
     if name in _FORMER:
         raise ImportError(f"tracegraph has no {name!r}: {_FORMER[name]}", name=__name__)
-    near = difflib.get_close_matches(name, __all__, 1)
+    near = nearest(name, __all__)
     raise AttributeError(
         f"module {__name__!r} has no attribute {name!r}"
-        + (f"; did you mean {near[0]!r}?" if near else "")
+        + (f"; did you mean {near!r}?" if near else "")
     )
 
 

@@ -47,7 +47,7 @@ def unknown(node: Node[Any], why: str) -> NoRule:
     )
 
 
-_NAME = re.compile(r"(\w+)(?:\[(\d+)\])?")
+_NAME = r"(\w+)(?:\[(\d+)\])?"
 
 
 def arranged(
@@ -57,7 +57,7 @@ def arranged(
     positional: list[Any] = []
     named: dict[str, Any] = {}
     for name, value in operands.items():
-        found = _NAME.fullmatch(name)
+        found = re.fullmatch(_NAME, name)
         base, index = found.groups() if found else (name, "")
         if index and base == "x":  # the first argument is a list
             if not positional:

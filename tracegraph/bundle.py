@@ -7,7 +7,6 @@ its source text is a parameter too.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import re
@@ -15,16 +14,16 @@ import types
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, overload
 
+from tracegraph.errors import nearest
 from tracegraph.kinds import show
 from tracegraph.recorded import Bundle, Way, operation_of
-from tracegraph.trainable import trainable_class, trainable_function, trainable_module
 
 __all__ = ["Bundle", "bundle"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_OP_NAME = re.compile(r"\s*\[([^\]]+)\]\s*")
+_OP_NAME = r"\s*\[([^\]]+)\]\s*"
 
 
 @overload
@@ -192,11 +191,9 @@ def _options(former: dict[str, Any]) -> dict[str, Any]:
         elif key in _FORMER:
             raise TypeError(f"bundle() has no option {key!r}: {_FORMER[key]}")
         else:
-            near = difflib.get_close_matches(key, _OPTIONS, 1)
-            raise TypeError(
-                f"bundle() has no option {key!r}"
-                + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(_OPTIONS)}")
-            )
+            near = nearest(key, _OPTIONS)
+            instead = f"did you mean {near!r}?" if near else f"it has {', '.join(_OPTIONS)}"
+            raise TypeError(f"bundle() has no option {key!r}; {instead}")
     return taken
 
 
@@ -223,6 +220,8 @@ def _bundled(
         return type(target)(inside)
     if isinstance(target, Bundle):
         raise TypeError(f"{target!r} is a bundle already; decorate it once")
+    if trainable:  # here: most functions are recorded as they are
+        from tracegraph.trainable import trainable_class, trainable_function, trainable_module
     if isinstance(target, types.ModuleType):
         if not trainable:
             raise TypeError(f"bundle records functions; a module needs trainable=True: {target!r}")
@@ -231,7 +230,7 @@ def _bundled(
     while isinstance(raw, functools.partial):
         raw = raw.func
     said = description or inspect.getdoc(raw) or ""
-    named_op = _OP_NAME.match(said) if description else None
+    named_op = re.match(_OP_NAME, said) if description else None
     if named_op:
         name, said = name or named_op[1], said[named_op.end() :]
     label = str(name or getattr(raw, "__name__", type(raw).__name__))

@@ -16,7 +16,6 @@ from tracegraph.failure import failed_node, innermost, original
 from tracegraph.kinds import ATOMS, show
 from tracegraph.lifting import cut, is_cut
 from tracegraph.node import Node, distinct, failed, leaf, lower, next_id, raise_failed, record
-from tracegraph.profiling import told
 from tracegraph.recorder import Frame, current
 from tracegraph.variables import variables
 
@@ -244,7 +243,9 @@ class Call:
         """What stands below the marked line of a trainable function that failed."""
         if not self.bundle.trainable:
             return ""
-        return "\n".join(filter(None, [variables(error, code), told(self.extra)]))
+        profile = (self.extra or {}).get("profile")
+        lines = "" if profile is None else profile.text()
+        return "\n".join(filter(None, [variables(error, code), lines]))
 
     def _keep_facts(self) -> None:
         """Keep with the node what was said of the call while it ran."""

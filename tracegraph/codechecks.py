@@ -25,8 +25,8 @@ from typing import Any, NamedTuple, final
 
 from tracegraph.errors import MissingExtra
 from tracegraph.kinds import show
+from tracegraph.marking import BadSource, marked
 from tracegraph.parsing import tree_of
-from tracegraph.source import BadSource, marked
 from tracegraph.spans import lines_of
 
 __all__ = [
@@ -67,7 +67,7 @@ class CodeCheck(ABC):
     ...         return Fault("a while loop may not end", loops[0].lineno) if loops else None
     >>> NoLoops()("def f():\\n    while True:\\n        pass")
     Traceback (most recent call last):
-    tracegraph.source.BadSource: a while loop may not end
+    tracegraph.marking.BadSource: a while loop may not end
        1 | def f():
        2 |     while True:  <--- a while loop may not end
        3 |         pass

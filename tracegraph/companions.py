@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from tracegraph.isolation import is_plain, names_around, prelude
+from tracegraph.marking import BadSource
 from tracegraph.parsing import expression_of, tree_of
-from tracegraph.source import BadSource, class_of, dedented, parsed, private_names
+from tracegraph.source import class_of, dedented, parsed, private_names
 
 __all__ = ["Companion", "companions", "written"]
 

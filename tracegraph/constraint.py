@@ -17,7 +17,7 @@ from dataclasses import is_dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from tracegraph.kinds import KINDS, Kind, kind_of, show
-from tracegraph.source import BadSource, numbered
+from tracegraph.marking import BadSource, numbered
 
 __all__ = ["Constraint"]
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, final
 
 from tracegraph.held import is_written
+from tracegraph.marking import BadSource
 from tracegraph.source import (
-    BadSource,
     Text,
     dedented,
     definition_of,
@@ -171,7 +171,7 @@ class ClassSource(Text):
     >>> source = ClassSource("class A:\\n    def f(self): return 1\\n", entry="A")
     >>> source.replaced("class A:\\n    def g(self): return 1\\n")
     Traceback (most recent call last):
-    tracegraph.source.BadSource: the code must keep 'A.f', as `def f(self)`: other code uses it
+    tracegraph.marking.BadSource: the code must keep 'A.f', as `def f(self)`: other code uses it
        1 | class A:  <--- has no 'A.f'
        2 |     def g(self): return 1
     """
@@ -406,7 +406,7 @@ class ModuleSource(Text):
     >>> source = ModuleSource("def f(x): return x\\nRATE = 2\\n", entry="rates")
     >>> source.replaced("def f(y): return y\\n")
     Traceback (most recent call last):
-    tracegraph.source.BadSource: 'f' must stay `def f(x)`, it became `def f(y)`; ...
+    tracegraph.marking.BadSource: 'f' must stay `def f(x)`, it became `def f(y)`; ...
        1 | def f(y): return y  <--- must be def f(x):
     """
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tracegraph.source import BadSource
+from tracegraph.marking import BadSource
 from tracegraph.spans import lines_of
 
 __all__ = ["Edit", "diff", "edited", "read_edits"]
@@ -70,7 +70,7 @@ def edited(text: str, edits: Iterable[Edit]) -> str:
     'a = 1\\nb = 3\\n'
     >>> edited("a = 1\\na = 1\\n", [Edit("a = 1\\n", "")])
     Traceback (most recent call last):
-    tracegraph.source.BadSource: block 1 matches at lines 1, 2; add lines around it until it matches once
+    tracegraph.marking.BadSource: block 1 matches at lines 1, 2; add lines around it until it matches once
     """
     lines = _lines(text)
     for number, edit in enumerate(edits, 1):

@@ -40,6 +40,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tracegraph.node import Node
 
 __all__ = [
@@ -217,3 +219,16 @@ class MissingExtra(TracegraphError, ImportError):
 
 class Shadowed(TracegraphError, ImportError):
     """A module of the user's has the name of one of ours and is found first; both are named."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Which of the `known` names a wrong one may have meant; None where none is near.
+
+    >>> nearest("bundel", ["bundle", "node"])
+    'bundle'
+    """
+    if name.startswith("__"):  # Python itself asks; nobody has mistyped it
+        return None
+    import difflib  # here: only a mistake needs it
+
+    return next(iter(difflib.get_close_matches(name, list(known), 1)), None)

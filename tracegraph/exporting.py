@@ -18,18 +18,20 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tracegraph.bundle import Bundle, bundle
 from tracegraph.definitions import class_statement
 from tracegraph.errors import ParameterError
 from tracegraph.literals import Unwritable, literal
+from tracegraph.marking import BadSource
 from tracegraph.module import Map, Module, Seq, is_module, model, named_parameters
 from tracegraph.node import Node, lower
 from tracegraph.parameter import Parameter, node
-from tracegraph.source import BadSource, dedented, future_flags, is_filled
+from tracegraph.source import dedented, future_flags, is_filled
 from tracegraph.spans import Span, lines_of, offset, replaced, span
-from tracegraph.whole import Program, code_of
+from tracegraph.together import code_of
+from tracegraph.whole import ClassCode, Program
 from tracegraph.writing import write_whole
 
 __all__ = ["export", "formatted"]
@@ -64,7 +66,7 @@ def export(things: Any, path: str | Path | None = None, *, untrusted: bool = Fal
     """
     text = formatted(_File(untrusted).text(things))
     if path is not None:
-        write_whole(Path(path), text.encode())
+        write_whole(path, text.encode())
     return text
 
 
@@ -311,7 +313,7 @@ class _File:
     # The class of an object, with its values
 
     def _class(self, name: str, value: type) -> str:
-        code = code_of(value)
+        code = cast("ClassCode | None", code_of(value))
         known: dict[str, Any] = {**vars(sys.modules.get(value.__module__, builtins))}
         for member in vars(value).values():
             raw = inspect.unwrap(_plain(member)) if member is not None else None

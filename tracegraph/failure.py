@@ -26,8 +26,9 @@ _SECRETS = frozenset(
      "passwd", "pwd", "passphrase", "credential", "credentials", "auth", "authorization", "bearer",
      "cookie", "cookies")
 )  # fmt: skip
-_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
-_ENTRY = re.compile(
+# Texts, which `re` compiles at the first use and keeps: few programs fail.
+_WORDS = r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+"
+_ENTRY = (
     r"""(['"]?([\w-]+)['"]?\s*[:=]\s*)"""
     r"""(?:b?'(?:[^'\\]|\\.)*'?|b?"(?:[^"\\]|\\.)*"?|[^\s,})\]]+)"""
 )
@@ -219,11 +220,11 @@ def masked(name: str, text: str) -> str:
     """
     if _says_secret(name):
         return "[secret]"
-    return _ENTRY.sub(lambda m: f"{m[1]}[secret]" if _says_secret(m[2]) else m[0], text)
+    return re.sub(_ENTRY, lambda m: f"{m[1]}[secret]" if _says_secret(m[2]) else m[0], text)
 
 
 def _says_secret(name: str) -> bool:
-    words = _WORDS.sub("_", name).lower().split("_")
+    words = re.sub(_WORDS, "_", name).lower().split("_")
     return any(word in _SECRETS for word in words)
 
 

@@ -15,10 +15,10 @@ operators of Python do, `upper` and the like what the methods of a text do, and 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
+from tracegraph.errors import nearest
 from tracegraph.node import Node
 from tracegraph.node import apply as _apply
 from tracegraph.operators import BINARY, CALL, FUNCTIONS, GETATTR, ROUND, UNARY, Operation, copied
@@ -98,7 +98,7 @@ for _name in _TABLE:
 
 
 def __getattr__(name: str) -> Any:
-    near = difflib.get_close_matches(name, _TABLE, 1)
+    near = nearest(name, _TABLE)
     raise AttributeError(
-        f"{__name__} has no {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        f"{__name__} has no {name!r}" + (f"; did you mean {near!r}?" if near else "")
     )

@@ -10,9 +10,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from html import escape
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tracegraph.errors import PictureError
@@ -21,6 +19,8 @@ from tracegraph.node import Node, next_id
 from tracegraph.parameter import Parameter
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tracegraph import view
 
 __all__ = ["Graph", "is_constant", "renumber"]
@@ -348,12 +348,10 @@ class Graph:
         """The graph for a notebook: text, a picture, and the page in a frame of its own."""
         told = {"text/plain": repr(self)}
         if len(self) <= _SHOWN:
-            page = escape(str(self.to_html()))
+            from tracegraph import view
+
             told["image/svg+xml"] = self.to_svg()
-            told["text/html"] = (
-                f'<iframe srcdoc="{page}" sandbox="allow-scripts" title="{escape(repr(self))}" '
-                'width="100%" height="520" style="border:1px solid #8a94a3"></iframe>'
-            )
+            told["text/html"] = view.framed(str(self.to_html()), title=repr(self))
         return told
 
     def _repr_svg_(self) -> str | None:

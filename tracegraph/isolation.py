@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 from tracegraph import profiling
 from tracegraph.errors import SandboxError
 from tracegraph.failure import masked
+from tracegraph.marking import marked
 from tracegraph.parsing import expression_of, tree_of
 from tracegraph.pullback import Pullback, has_tensors
 from tracegraph.recorder import current
-from tracegraph.source import marked
 from tracegraph.spans import lines_of, replaced, span
 
 if TYPE_CHECKING:

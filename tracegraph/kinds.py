@@ -21,14 +21,12 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any, Final, final
 
-from tracegraph.edits import edited, read_edits
-
 __all__ = ["ATOMS", "KINDS", "Kind", "is_array", "is_tensor", "kind_of", "preview", "show"]
 
 ATOMS: Final = frozenset({int, float, str, bool, type(None), bytes, complex})
 """Types that hold no other value: nothing is looked for inside them."""
 
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_ADDRESS = r" at 0x[0-9a-fA-F]+"
 _CONTAINERS = (list, dict, set, bytearray)
 _LARGE_SET = 10_000
 
@@ -179,7 +177,7 @@ class _Writer:
             self.put(f"<{type(value).__qualname__}>")
             return
         try:
-            text = _ADDRESS.sub("", repr(value))
+            text = re.sub(_ADDRESS, "", repr(value))
         except Exception:  # a value that cannot be shown must not stop the program
             text = f"<{type(value).__qualname__}>"
         room = max(self.room, 16)
@@ -248,7 +246,11 @@ class _Code(Kind):
         return _unwritable(value)
 
     def revised(self, raw: Any, now: Any) -> Any:
-        edits = read_edits(raw) if isinstance(raw, str) else ()
+        if not isinstance(raw, str):
+            return raw
+        from tracegraph.edits import edited, read_edits  # only when a model has answered
+
+        edits = read_edits(raw)
         return edited(now, edits) if edits else raw
 
     def show(self, value: Any, limit: int = 400) -> str:

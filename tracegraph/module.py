@@ -11,16 +11,18 @@ import functools
 import json
 from collections import UserDict, UserList
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tracegraph.bundle import Bundle
 from tracegraph.errors import DuplicateName, ParameterError
 from tracegraph.kinds import is_array, is_tensor, show
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
-from tracegraph.whole import Program, code_of
+from tracegraph.together import Together, code_of
 from tracegraph.writing import write_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Map", "Module", "Seq", "is_module", "model", "named_parameters"]
 
@@ -67,7 +69,7 @@ def _search(value: Any, path: str, open_: set[int]) -> Iterator[tuple[str, Param
     elif isinstance(value, (list, tuple, UserList)):
         for index, item in enumerate(value):
             yield from _search(item, f"{path}[{index}]", open_)
-    elif isinstance(value, Program):
+    elif isinstance(value, Together):
         yield path, value.parameter
     elif isinstance(value, type):
         if (code := code_of(value)) is not None:
@@ -181,7 +183,7 @@ class Module:
             },
             indent=1,
         )  # fmt: skip
-        write_whole(Path(path), text.encode())
+        write_whole(path, text.encode())
 
     def load(self, path: str | Path, *, trust: bool = False) -> None:
         """Read what `save` wrote, all or none.
@@ -198,7 +200,8 @@ class Module:
             Rejected: a value is not allowed.
         """
         try:
-            stored = json.loads(Path(path).read_text(encoding="utf-8"))
+            with open(path, encoding="utf-8") as file:
+                stored = json.load(file)
             entries = {name: dict(entry) for name, entry in stored.items()}
         except (ValueError, AttributeError, TypeError) as error:
             raise ParameterError(f"{path} is no file of parameters: {error}") from error

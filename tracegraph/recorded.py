@@ -14,20 +14,19 @@ import types
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from tracegraph.calling import Binding, Call
 from tracegraph.feedback import Gradient
 from tracegraph.hosting import hosted
-from tracegraph.isolation import isolated
 from tracegraph.node import Node, raise_failed
 from tracegraph.operators import Operation
 from tracegraph.parameter import Cell, Parameter
-from tracegraph.profiling import in_place
 from tracegraph.recorder import current, enter_frame, leave
-from tracegraph.source import Source
 from tracegraph.stepping import awaited, mode_of
-from tracegraph.travel import method_apart
+
+if TYPE_CHECKING:
+    from tracegraph.source import Source
 
 __all__ = ["Bundle", "Way", "operation_of", "text_of"]
 
@@ -215,21 +214,27 @@ class Bundle(Generic[P, R]):
 
     def _measured(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function`, its lines measured where that was asked for."""
-        return in_place(function, self._within()) if self._way.profile else function
+        if not self._way.profile:
+            return function
+        from tracegraph.profiling import in_place
+
+        return in_place(function, self._within())
 
     def _version(self, cell: Cell) -> Callable[..., Any]:
         """The function that a version's text defines."""
-        source = cast(Source, self._source)
+        source = cast("Source", self._source)
         if cell.data != source.text:
             source = source.replaced(cell.data)
         self._source = source
         self._sources.append(source)
         if cell.trusted:
             return source.compile(self._function)
+        from tracegraph import isolation, travel  # here: most programs run their own code alone
+
         host = hosted(self._way.host)
-        run: Any = isolated
+        run: Any = isolation.isolated
         if self._method or self._binding.skip:
-            run = functools.partial(method_apart, text_of=text_of)
+            run = functools.partial(travel.method_apart, text_of=text_of)
         return run(  # type: ignore[no-any-return]
             source.text, source.entry, self._function, self._way.sandbox, host,
             profile=self._way.profile,

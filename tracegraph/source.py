@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from tracegraph.marking import BadSource
 from tracegraph.parsing import tree_of
 from tracegraph.spans import lines_of
 
 __all__ = [
-    "BadSource",
     "Source",
     "Text",
     "class_of",
@@ -33,8 +33,6 @@ __all__ = [
     "inner_code",
     "is_filled",
     "kept_decorators",
-    "marked",
-    "numbered",
     "outside_function",
     "parsed",
     "private_names",
@@ -44,30 +42,7 @@ __all__ = [
 ]
 
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef
-_MOST_NUMBERED = 20
 _Defined = TypeVar("_Defined", bound=ast.stmt)
-
-
-class BadSource(ValueError):
-    """A text that is no replacement for an entry; the message shows the code with the line marked.
-
-    Attributes:
-        reason: why, without the code.
-        line: where, counted from 1; ``None`` where it is no one line.
-
-    >>> print(BadSource("too wide", text="def f():\\n    return 1", line=2))
-    too wide
-       1 | def f():
-       2 |     return 1  <--- too wide
-    """
-
-    def __init__(
-        self, reason: str, *, text: str = "", line: int | None = None, mark: str = ""
-    ) -> None:
-        shown = "" if line is None else marked(text, line, mark or reason)
-        super().__init__(f"{reason}\n{shown}" if shown else reason)
-        self.reason = reason
-        self.line = line if shown else None
 
 
 class Text:
@@ -133,7 +108,7 @@ class Source(Text):
     'def twice(x):\\n    return x + x'
     >>> source.replaced("def double(x):\\n    return x + x")
     Traceback (most recent call last):
-    tracegraph.source.BadSource: the code must define 'twice', it defines 'double'
+    tracegraph.marking.BadSource: the code must define 'twice', it defines 'double'
        1 | def double(x):  <--- no 'twice' here or below
        2 |     return x + x
     """
@@ -353,32 +328,6 @@ def parsed(text: str) -> ast.Module:
 def _unparsable(text: str, error: SyntaxError) -> BadSource:
     reason = f"the code does not parse: {error.msg}"
     return BadSource(reason, text=text, line=max(error.lineno or 1, 1), mark=error.msg)
-
-
-def numbered(text: str) -> str:
-    """The first lines of a text, where no one line is to blame.
-
-    >>> print(numbered("a = 1\\nb = 2\\n"))
-       1 | a = 1
-       2 | b = 2
-    """
-    lines = lines_of(text, ends=False)
-    shown = [f"{n:>4} | {line[:200]}" for n, line in enumerate(lines[:_MOST_NUMBERED], 1)]
-    left = len(lines) - _MOST_NUMBERED
-    return "\n".join([*shown, f"     ... {left:,} lines more"] if left > 0 else shown)
-
-
-def marked(text: str, line: int, mark: str) -> str:
-    """The lines around `line`, which has `mark` behind it."""
-    lines = lines_of(text, ends=False)
-    if not lines:
-        return ""
-    number = min(line, len(lines))
-    around = range(max(1, number - 2), min(len(lines), number + 2) + 1)
-    head = mark.splitlines()[0][:200] if mark else ""
-    return "\n".join(
-        f"{n:>4} | {lines[n - 1][:200]}{f'  <--- {head}' if n == number else ''}" for n in around
-    )
 
 
 def definition_of(tree: ast.Module, entry: str, *kinds: type[_Defined], text: str = "") -> _Defined:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from tracegraph.marking import BadSource
 from tracegraph.parameter import Parameter
-from tracegraph.source import BadSource
 from tracegraph.timing import is_faster, needed_wins, paired_times
 
 __all__ = ["Faster", "IsFaster"]

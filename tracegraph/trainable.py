@@ -16,11 +16,12 @@ from tracegraph.errors import ParameterError
 from tracegraph.hosting import hosted
 from tracegraph.isolation import apart, many
 from tracegraph.kinds import KINDS, show
+from tracegraph.marking import BadSource
 from tracegraph.operators import Operation
 from tracegraph.parameter import Parameter
 from tracegraph.profiling import way_of
 from tracegraph.recorded import Bundle, Way, operation_of, text_of
-from tracegraph.source import BadSource, Source
+from tracegraph.source import Source
 from tracegraph.speed import Faster, IsFaster
 from tracegraph.travel import method_apart
 from tracegraph.whole import ClassCode, Place, Program

@@ -23,13 +23,13 @@ from tracegraph.isolation import as_called, away, isolated, prelude
 from tracegraph.parameter import Cell, Parameter
 from tracegraph.profiling import way_of
 from tracegraph.spans import replaced, span
+from tracegraph.together import MARK, Together
 from tracegraph.travel import Traveller, actor
 
-__all__ = ["ClassCode", "Place", "Program", "code_of", "is_function"]
+__all__ = ["ClassCode", "Place", "Program", "is_function"]
 
 _MOST_COMPILED = 32
 _UNTOUCHED = frozenset({"__init_subclass__", "__class_getitem__", "__subclasshook__"})
-_MARK = "__tracegraph_code__"
 _MODULE = "_Module = type('Module', (), {'__call__': lambda self, *a, **k: self.forward(*a, **k)})"
 """What of our `Module` a class needs in the sandbox."""
 
@@ -47,12 +47,6 @@ class Place:
     profile: bool = False
 
 
-def code_of(value: Any) -> ClassCode | None:
-    """The code of a trainable class, or of the class of an object; ``None`` for anything else."""
-    found = getattr(value if isinstance(value, type) else type(value), _MARK, None)
-    return found if isinstance(found, ClassCode) else None
-
-
 def is_function(member: Any) -> bool:
     """Whether a member of a class is called: a method, a static or a class method."""
     if isinstance(member, (staticmethod, classmethod)):
@@ -61,15 +55,13 @@ def is_function(member: Any) -> bool:
 
 
 @final
-class ClassCode:
+class ClassCode(Together):
     """The versions of a trainable class, and how its objects reach them.
 
     Attributes:
         parameter: the text; set before the first call.
         source: the text that the class was decorated with, and what is around it.
     """
-
-    parameter: Parameter[str]
 
     def __init__(
         self,
@@ -106,7 +98,7 @@ class ClassCode:
             else:
                 made = (_Data if isinstance(member, property) else _Member)(self, name, member)
             setattr(target, name, made)
-        setattr(target, _MARK, self)
+        setattr(target, MARK, self)
 
     def to_test(self, text: str) -> type:
         """A class with this text that tests may use; it runs where the text would run."""
@@ -402,7 +394,7 @@ def _is_class(member: Any) -> bool:
 
 
 @final
-class Program:
+class Program(Together):
     """A module whose whole text is one parameter; made by ``bundle(module, trainable=True)``.
 
     Its public functions are recorded operations; everything else is what the text in force says.
@@ -411,8 +403,6 @@ class Program:
     Attributes:
         parameter: the text.
     """
-
-    parameter: Parameter[str]
 
     def __init__(self, module: types.ModuleType, source: ModuleSource, place: Place) -> None:
         self.__name__ = module.__name__

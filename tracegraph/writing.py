@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
-from pathlib import Path
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["write_whole"]
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: str | Path, content: bytes) -> None:
     """Write beside `path`, then rename: nobody ever sees half a file.
 
     Raises:
         OSError: of the type that fits, naming `path`; what was there before is still there.
     """
-    beside = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}")
+    from pathlib import Path  # here: what writes no file need not wait for it
+
+    path = Path(path)
+    beside = path.with_name(f".{path.name[:80]}.{os.urandom(8).hex()}")
     try:
         beside.write_bytes(content)
         beside.replace(path)

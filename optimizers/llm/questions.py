@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import threading
 from collections import Counter, deque
@@ -12,6 +11,7 @@ from typing import Any
 
 from optimizers.base import Usage
 from optimizers.llm.turns import aside
+from tracegraph.errors import nearest
 from tracegraph.llm import LanguageModelLike, Message, Reply, Request, as_language_model
 from tracegraph.llm.thinking import spoken
 
@@ -116,10 +116,10 @@ def options_of(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in options.keys() - _ELSEWHERE.keys() - set(_OWN):
         if name in _SENT:
             continue
-        near = difflib.get_close_matches(name, (*_OWN, *_SENT), 1, cutoff=0.6)
+        near = nearest(name, (*_OWN, *_SENT))
         raise TypeError(
             f"there is no option {name!r} here"
-            + (f"; did you mean {near[0]!r}?" if near else ".")
+            + (f"; did you mean {near!r}?" if near else ".")
             + " An option of the model belongs to the model: llm=LiteLLM(name, option=...)"
         )
     return {k: v for k, v in options.items() if k not in _ELSEWHERE}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +18,7 @@ from optimizers.training.policies.policy import Policy
 from optimizers.training.racing import Racing
 from optimizers.training.result import Listener
 from optimizers.training.saving import Store
-from tracegraph.errors import OptimizerError
+from tracegraph.errors import OptimizerError, nearest
 from tracegraph.kinds import show
 
 __all__ = ["Options", "examples_of", "taking"]
@@ -145,15 +144,9 @@ class Options:
         names = [f.name for f in fields(cls)]
         for name in given:
             if name not in names:
-                near = difflib.get_close_matches(name, names, 1)
-                raise TypeError(
-                    f"there is no option {name!r}"
-                    + (
-                        f"; did you mean {near[0]!r}?"
-                        if near
-                        else f"; there are {', '.join(names)}"
-                    )
-                )
+                near = nearest(name, names)
+                instead = f"did you mean {near!r}?" if near else f"there are {', '.join(names)}"
+                raise TypeError(f"there is no option {name!r}; {instead}")
         return cls(**given)
 
 

@@ -21,11 +21,23 @@ HEAVY = (
     "ray",
 )
 PACKAGES = ("tracegraph", "optimizers")
+RARE = {
+    "asyncio", "difflib", "hashlib", "hmac", "html", "logging", "numpy", "pathlib", "pydantic", "random",
+    "rich", "secrets", "socket", "sqlite3", "statistics", "subprocess", "tempfile", "textwrap",
+    "tracemalloc", "typer", "urllib",
+}  # fmt: skip
+"""What only a few calls need: importing tracegraph loads none of it."""
+OF_CODE = {
+    "codechecks", "companions", "definitions", "edits", "exporting", "isolation", "profiling", "pullback",
+    "sandbox", "source", "speed", "timing", "trainable", "travel", "whole",
+}  # fmt: skip
+"""Rooms that only code as a parameter needs."""
+SHOWN_OR_KEPT = {"adapters", "asking", "commands", "details", "history", "llm", "problem", "view"}
 EMPTY_NAMES = {"utils", "helpers", "common", "util", "helper", "misc"}
 
 
 def loaded_after(statement: str) -> set[str]:
-    """The top-level modules that a fresh interpreter holds after `statement`."""
+    """The modules that a fresh interpreter holds after `statement`, and the packages that they are of."""
     program = f"{statement}\nimport sys\nprint(*sorted(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -36,7 +48,8 @@ def loaded_after(statement: str) -> set[str]:
         check=True,
         stdin=subprocess.DEVNULL,
     )
-    return {name.partition(".")[0] for name in done.stdout.split()}
+    names = done.stdout.split()
+    return {*names, *(name.partition(".")[0] for name in names)}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -47,8 +60,21 @@ def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
 
 
 def test_importing_tracegraph_does_not_load_what_only_a_few_calls_need() -> None:
-    rare = {"asyncio", "sqlite3", "statistics", "subprocess", "tempfile", "tracemalloc"}
-    assert (loaded_after("import tracegraph") - loaded_after("pass")).isdisjoint(rare)
+    assert (loaded_after("import tracegraph") - loaded_after("pass")).isdisjoint(RARE)
+
+
+def test_rooms_are_loaded_when_they_are_entered() -> None:
+    rooms = {f"tracegraph.{name}" for name in OF_CODE | SHOWN_OR_KEPT}
+    plain = "import tracegraph as tg; (tg.bundle(lambda x: x + 1)(1) * 2).backward('more')"
+    assert loaded_after(plain).isdisjoint(rooms)
+    there = {path.stem for path in (ROOT / "tracegraph").iterdir()}
+    assert there >= OF_CODE | SHOWN_OR_KEPT  # a room that is renamed is named anew here
+
+
+def test_the_command_line_loads_no_command_before_it_is_called() -> None:
+    rooms = {f"tracegraph.{name}" for name in OF_CODE | SHOWN_OR_KEPT}
+    loaded = loaded_after("from tracegraph.cli import main")
+    assert loaded.isdisjoint(rooms | {"optimizers"})
 
 
 @pytest.mark.parametrize(

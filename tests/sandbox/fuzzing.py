@@ -17,9 +17,10 @@ with atheris.instrument_imports(
 ):
     from tracegraph.codechecks import AllowedImports, MaxComplexity, MaxSize
     from tracegraph.errors import SandboxError
+    from tracegraph.marking import BadSource
     from tracegraph.sandbox.frames import RESULT, write
     from tracegraph.sandbox.result import failure_from, rebuilt
-    from tracegraph.source import BadSource, Source
+    from tracegraph.source import Source
 
 from tests.sandbox.test_values import FORGED, LIMIT, frame, read_all, same
 

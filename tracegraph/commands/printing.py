@@ -6,7 +6,6 @@ import json
 import shutil
 import sys
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -72,7 +71,7 @@ def write(text: str, output: str | None) -> None:
 def write_file(text: str, output: str) -> None:
     """Write a text to a file, all of it or nothing, see `write`."""
     try:
-        write_whole(Path(output), text.encode(errors="surrogatepass"))
+        write_whole(output, text.encode(errors="surrogatepass"))
     except OSError as error:
         raise HistoryError(f"{output} was not written: {error.strerror or error}") from error
 

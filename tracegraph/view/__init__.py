@@ -6,7 +6,7 @@ This package knows no nodes. Whoever has something to show builds a `Picture` or
 from tracegraph.view.card import Card, Difference, Facts, Part, Spark, Table, Words, sparkline
 from tracegraph.view.dot import dot, render
 from tracegraph.view.fold import fold
-from tracegraph.view.html import html, write_html
+from tracegraph.view.html import framed, html, write_html
 from tracegraph.view.lineage import Candidate, front, fronts, lineage
 from tracegraph.view.page import (
     Curve,
@@ -52,6 +52,7 @@ __all__ = [
     "Words",
     "dot",
     "fold",
+    "framed",
     "front",
     "fronts",
     "html",

@@ -29,7 +29,7 @@ from tracegraph.view.plain import plain, shorten
 from tracegraph.view.style import STYLE
 from tracegraph.writing import write_whole
 
-__all__ = ["html", "write_html"]
+__all__ = ["framed", "html", "write_html"]
 
 _SCRIPTS = ("elements.js", "charts.js", "texts.js", "overview.js", "viewer.js")
 _TITLE, _WORDS, _LONGEST = 200, 8_000, 100_000
@@ -47,6 +47,14 @@ def write_html(page: Page, path: str | os.PathLike[str], *, words: int = _WORDS)
         )
     write_whole(path, html(page, words=words).encode())
     return path
+
+
+def framed(page: str, *, title: str) -> str:
+    """The text of an HTML page as a frame inside another page, which it can neither read nor change."""
+    return (
+        f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" title="{escape(title)}" '
+        'width="100%" height="520" style="border:1px solid #8a94a3"></iframe>'
+    )
 
 
 @paused_collector()
