@@ -132,7 +132,7 @@ def test_runs_are_pruned() -> None:
 def program(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tracegraph", *words],
-        cwd=folder, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+        cwd=folder, capture_output=True, text=True, timeout=110, stdin=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
@@ -173,7 +173,7 @@ def test_help_shows_an_example_that_is_understood(
 def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "tracegraph", "-h"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+        cwd=ROOT, capture_output=True, text=True, timeout=110, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     heavy = {"torch", "litellm", "networkx", "graphviz", "rich", "sqlite3", "tracegraph.history"}
@@ -206,7 +206,7 @@ def test_a_shell_completes_commands(typed: str, offered: set[str]) -> None:
     words = f"tracegraph {typed}"
     done = subprocess.run(
         [sys.executable, "-m", "tracegraph"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+        cwd=ROOT, capture_output=True, text=True, timeout=110, stdin=subprocess.DEVNULL,
         env={**os.environ, "_TRACEGRAPH_COMPLETE": "complete_bash", "COMP_WORDS": words,
              "COMP_CWORD": str(len(words.split(" ")) - 1)},
     )  # fmt: skip
@@ -298,5 +298,5 @@ def test_a_reader_that_has_enough_gets_no_traceback(folder: Path) -> None:
     process.stdout.close()
     stderr = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=110) == 1
     assert stderr == b""
