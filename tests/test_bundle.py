@@ -1116,6 +1116,59 @@ def test_trainable_with_super_and_dunder_class():
     assert child.act(1).data == 6
 
 
+@pytest.mark.parametrize("slots", [False, True])
+def test_a_trainable_method_may_call_the_trainable_one_that_it_overrides(slots):
+    class Base:
+        __slots__ = ("__dict__", "__weakref__") if not slots else ("__weakref__",)
+
+        @bundle(trainable=True)
+        def act(self, x):
+            return f"base {x}"
+
+    class Child(Base):
+        __slots__ = ()
+
+        @bundle(trainable=True)
+        def act(self, x):
+            return f"child, {super().act(x)}"
+
+    class Heir(Child):
+        __slots__ = ()
+
+    for kind in (Child, Heir):
+        child = kind()
+        result = child.act(1)
+        assert result.data == "child, base 1"
+        assert set(result.backward("shorter")) == {child.act.parameter, Base.act.parameter}
+        child.act.parameter.assign("def act(self, x):\n    return f'now, {super().act(x)}'\n")
+        assert child.act(1).data == "now, base 1"
+    Base.act.parameter.assign("def act(self, x):\n    return f'basis {x}'\n")
+    assert child.act(1).data == "now, basis 1"
+    base, other = Base(), Child()
+    base.act.parameter.assign("def act(self, x):\n    return f'mine {x}'\n")
+    assert (base.act(1).data, other.act(1).data) == ("mine 1", "child, basis 1")
+
+
+def test_trainable_methods_of_one_name_stay_apart():
+    def speaker(word):
+        @bundle(trainable=True)
+        def say(self):
+            return word
+
+        return say
+
+    class Agent(tg.Module):
+        yes = speaker("yes")
+        no = speaker("no")
+
+    agent = Agent()
+    assert (agent.yes().data, agent.no().data) == ("yes", "no")
+    assert agent.yes.parameter is not agent.no.parameter
+    assert agent.named_parameters() == {
+        "yes": agent.yes.parameter, "no": agent.no.parameter
+    }  # fmt: skip
+
+
 def test_trainable_staticmethods_and_classmethods():
     class Agent:
         @staticmethod

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import itertools
 import types
 import weakref
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ from tracegraph.travel import method_apart
 
 __all__ = ["Bundle", "Way", "operation_of", "text_of"]
 
+_numbers = itertools.count()
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -81,6 +83,8 @@ class Bundle(Generic[P, R]):
         self._sources: list[Source] = []  # of what is compiled: a source knows its lines
         self._held: Node[Any] | None = None  # the code's leaf lives on, so that a call makes none
         self._method = method
+        self._attribute = ""  # what the class that it stands in calls it
+        self._key = f"_bundle_{operation.name}_{next(_numbers)}"  # where an object holds its own
         self._binding = Binding(function)
         self._mode = mode_of(function)
         self._kept: dict[int, tuple[weakref.ref[Any], Bundle[P, R]]] = {}
@@ -123,6 +127,7 @@ class Bundle(Generic[P, R]):
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._method = True
+        self._attribute = name
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
@@ -135,17 +140,22 @@ class Bundle(Generic[P, R]):
         return self._twin(copy.deepcopy(self.parameter, memo))
 
     def _for(self, instance: Any) -> Bundle[P, R]:
-        """The bundle of one object: every object owns the code of its methods."""
+        """The bundle of one object: every object owns the code of its methods.
+
+        What a subclass overrides, and calls by ``super()``, is no method of the object: it stays the class's.
+        """
         held = getattr(instance, "__dict__", None)
-        key = f"_bundle_{getattr(self, '__name__', self.name)}"
         if held is not None:
-            mine = held.get(key)
+            mine = held.get(self._key)
             if mine is None:
-                mine = self._twin(copy.deepcopy(self.parameter))
-                held[key] = mine
+                if self._is_overridden(type(instance)):
+                    return self
+                mine = held.setdefault(self._key, self._twin(copy.deepcopy(self.parameter)))
             return cast("Bundle[P, R]", mine)
         entry = self._kept.get(id(instance))
         if entry is None or entry[0]() is not instance:
+            if self._is_overridden(type(instance)):
+                return self
             forget = functools.partial(self._kept.pop, id(instance), None)
             entry = (
                 weakref.ref(instance, lambda _: forget()),
@@ -153,6 +163,14 @@ class Bundle(Generic[P, R]):
             )
             self._kept[id(instance)] = entry
         return entry[1]
+
+    def _is_overridden(self, kind: type) -> bool:
+        """Whether objects of `kind` have another member of this name."""
+        for owner in kind.__mro__:
+            member = vars(owner).get(self._attribute)
+            if member is not None:
+                return member is not self
+        return False
 
     def _within(self) -> str:
         """The name of what holds the text that this function is a part of; by default itself."""
