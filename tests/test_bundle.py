@@ -1,6 +1,7 @@
 """What `bundle` promises: the same function, run once, with every node it read as an input."""
 
 import asyncio
+import copy
 import dataclasses
 import functools
 import gc
@@ -1114,6 +1115,53 @@ def test_trainable_with_super_and_dunder_class():
     assert child.named().data == "Child"
     child.act.parameter.assign("def act(self, x):\n    return super().act(x) + 5")
     assert child.act(1).data == 6
+
+
+@pytest.mark.parametrize("profile", [False, True])
+def test_a_copy_runs_the_text_in_force(profile):
+    class Agent(tg.Module):
+        @bundle(trainable=True, profile=profile)
+        def act(self, x):
+            return x
+
+    @bundle(trainable=True, profile=profile)
+    def act(x):
+        return x
+
+    assert copy.deepcopy(act)(1).data == 1
+    act.parameter.assign("def act(x):\n    return x + 1\n")
+    again = copy.deepcopy(copy.deepcopy(act))  # before the text has run, and after
+    assert (again(1).data, act(1).data, copy.deepcopy(act)(1).data) == (2, 2, 2)
+    act.parameter.assign("def act(x):\n    return x + 2\n", origin="optimizer")
+    assert copy.deepcopy(act)(1).data == 3
+    with tg.Overlay({act.parameter: "def act(x):\n    return x + 3\n"}, origin="person"):
+        inside = copy.deepcopy(act)
+    assert (inside(1).data, act(1).data, again(1).data) == (4, 3, 2)
+
+    agent = Agent()
+    agent.act.parameter.assign("def act(self, x):\n    return x + 1\n")
+    twin, sharing = copy.deepcopy(agent), agent.copy()
+    assert (twin.act(1).data, sharing.act(1).data) == (2, 2)
+    twin.act.parameter.assign("def act(self, x):\n    return x + 2\n")
+    assert (twin.act(1).data, sharing.act(1).data, agent.act(1).data) == (3, 2, 2)
+    Agent.act.parameter.assign("def act(self, x):\n    return x + 5\n")
+    assert (Agent().act(1).data, agent.act(1).data) == (6, 2)
+
+
+def test_a_new_text_may_ask_super_where_the_first_did_not():
+    class Base:
+        def act(self, x):
+            return x
+
+    class Child(Base):
+        @bundle(trainable=True)
+        def act(self, x):
+            return 0
+
+    child = Child()
+    child.act.parameter.assign("def act(self, x):\n    return super().act(x) + 1, __class__\n")
+    assert child.act(1).data == (2, Child)
+    assert copy.deepcopy(child).act(1).data == (2, Child)
 
 
 @pytest.mark.parametrize("slots", [False, True])

@@ -83,7 +83,8 @@ class Bundle(Generic[P, R]):
         self._sources: list[Source] = []  # of what is compiled: a source knows its lines
         self._held: Node[Any] | None = None  # the code's leaf lives on, so that a call makes none
         self._method = method
-        self._attribute = ""  # what the class that it stands in calls it
+        self._owner: type | None = None  # the class that it stands in, and what that calls it
+        self._attribute = ""
         self._key = f"_bundle_{operation.name}_{next(_numbers)}"  # where an object holds its own
         self._binding = Binding(function)
         self._mode = mode_of(function)
@@ -127,7 +128,7 @@ class Bundle(Generic[P, R]):
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._method = True
-        self._attribute = name
+        self._owner, self._attribute = owner, name
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
@@ -180,7 +181,7 @@ class Bundle(Generic[P, R]):
         return name.rpartition(".")[0]
 
     def _twin(self, parameter: Parameter[str] | None) -> Bundle[P, R]:
-        return Bundle(
+        twin: Bundle[P, R] = Bundle(
             self._function,
             self.operation,
             parameter=parameter,
@@ -189,6 +190,13 @@ class Bundle(Generic[P, R]):
             way=self._way,
             versions=self._versions,
         )
+        twin._owner = self._owner
+        if self.parameter is not None and parameter is not None:
+            # a copy begins at version 0 with the text that is in force: not with that of the function
+            now, copied = self.parameter._cell(), parameter._cell()
+            known = self._compiled.get((now.version, now.trusted))
+            twin._compiled = {} if known is None else {(copied.version, copied.trusted): known}
+        return twin
 
     # Calling
 
@@ -243,7 +251,7 @@ class Bundle(Generic[P, R]):
         self._source = source
         self._sources.append(source)
         if cell.trusted:
-            return source.compile(self._function)
+            return source.compile(self._function, self._owner)
         host = hosted(self._way.host)
         run: Any = isolated
         if self._method or self._binding.skip:
