@@ -411,6 +411,28 @@ def test_what_stands_twice_in_a_container_is_read_once():
     assert same(bare).inputs["x"].data is bare
 
 
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_traceable_call_that_fails_marks_its_own_line(trainable):
+    @bundle
+    def refuse(word):
+        raise ValueError(f"no {word}")
+
+    @bundle(traceable=True, trainable=trainable)
+    def answer(word, number):
+        word = word + "!"
+        return refuse(word) if number else word + number
+
+    a = node("a", trainable=True)
+    for number, error, said in ((1, ValueError, "no a!"), (0, TypeError, "can only concatenate")):
+        with pytest.raises(error) as caught:
+            answer(a, number)
+        failure = tg.failed_node(caught.value)
+        assert (failure.op, failure.inner.op) == ("answer", "refuse" if number else "add")
+        (marked,) = [t for t in failure.create_feedback("full").splitlines() if "<---" in t]
+        assert "return refuse(word) if number else word + number  <---" in marked
+        assert said in marked
+
+
 # Captured reads
 
 WORLD = node("world", trainable=True, name="world_parameter")
