@@ -1,6 +1,7 @@
 """What `bundle` promises: the same function, run once, with every node it read as an input."""
 
 import asyncio
+import copy
 import dataclasses
 import functools
 import gc
@@ -408,6 +409,28 @@ def test_what_stands_twice_in_a_container_is_read_once():
     for _ in range(200):
         bare = [bare, bare]
     assert same(bare).inputs["x"].data is bare
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_traceable_call_that_fails_marks_its_own_line(trainable):
+    @bundle
+    def refuse(word):
+        raise ValueError(f"no {word}")
+
+    @bundle(traceable=True, trainable=trainable)
+    def answer(word, number):
+        word = word + "!"
+        return refuse(word) if number else word + number
+
+    a = node("a", trainable=True)
+    for number, error, said in ((1, ValueError, "no a!"), (0, TypeError, "can only concatenate")):
+        with pytest.raises(error) as caught:
+            answer(a, number)
+        failure = tg.failed_node(caught.value)
+        assert (failure.op, failure.inner.op) == ("answer", "refuse" if number else "add")
+        (marked,) = [t for t in failure.create_feedback("full").splitlines() if "<---" in t]
+        assert "return refuse(word) if number else word + number  <---" in marked
+        assert said in marked
 
 
 # Captured reads
@@ -1114,6 +1137,106 @@ def test_trainable_with_super_and_dunder_class():
     assert child.named().data == "Child"
     child.act.parameter.assign("def act(self, x):\n    return super().act(x) + 5")
     assert child.act(1).data == 6
+
+
+@pytest.mark.parametrize("profile", [False, True])
+def test_a_copy_runs_the_text_in_force(profile):
+    class Agent(tg.Module):
+        @bundle(trainable=True, profile=profile)
+        def act(self, x):
+            return x
+
+    @bundle(trainable=True, profile=profile)
+    def act(x):
+        return x
+
+    assert copy.deepcopy(act)(1).data == 1
+    act.parameter.assign("def act(x):\n    return x + 1\n")
+    again = copy.deepcopy(copy.deepcopy(act))  # before the text has run, and after
+    assert (again(1).data, act(1).data, copy.deepcopy(act)(1).data) == (2, 2, 2)
+    act.parameter.assign("def act(x):\n    return x + 2\n", origin="optimizer")
+    assert copy.deepcopy(act)(1).data == 3
+    with tg.Overlay({act.parameter: "def act(x):\n    return x + 3\n"}, origin="person"):
+        inside = copy.deepcopy(act)
+    assert (inside(1).data, act(1).data, again(1).data) == (4, 3, 2)
+
+    agent = Agent()
+    agent.act.parameter.assign("def act(self, x):\n    return x + 1\n")
+    twin, sharing = copy.deepcopy(agent), agent.copy()
+    assert (twin.act(1).data, sharing.act(1).data) == (2, 2)
+    twin.act.parameter.assign("def act(self, x):\n    return x + 2\n")
+    assert (twin.act(1).data, sharing.act(1).data, agent.act(1).data) == (3, 2, 2)
+    Agent.act.parameter.assign("def act(self, x):\n    return x + 5\n")
+    assert (Agent().act(1).data, agent.act(1).data) == (6, 2)
+
+
+def test_a_new_text_may_ask_super_where_the_first_did_not():
+    class Base:
+        def act(self, x):
+            return x
+
+    class Child(Base):
+        @bundle(trainable=True)
+        def act(self, x):
+            return 0
+
+    child = Child()
+    child.act.parameter.assign("def act(self, x):\n    return super().act(x) + 1, __class__\n")
+    assert child.act(1).data == (2, Child)
+    assert copy.deepcopy(child).act(1).data == (2, Child)
+
+
+@pytest.mark.parametrize("slots", [False, True])
+def test_a_trainable_method_may_call_the_trainable_one_that_it_overrides(slots):
+    class Base:
+        __slots__ = ("__dict__", "__weakref__") if not slots else ("__weakref__",)
+
+        @bundle(trainable=True)
+        def act(self, x):
+            return f"base {x}"
+
+    class Child(Base):
+        __slots__ = ()
+
+        @bundle(trainable=True)
+        def act(self, x):
+            return f"child, {super().act(x)}"
+
+    class Heir(Child):
+        __slots__ = ()
+
+    for kind in (Child, Heir):
+        child = kind()
+        result = child.act(1)
+        assert result.data == "child, base 1"
+        assert set(result.backward("shorter")) == {child.act.parameter, Base.act.parameter}
+        child.act.parameter.assign("def act(self, x):\n    return f'now, {super().act(x)}'\n")
+        assert child.act(1).data == "now, base 1"
+    Base.act.parameter.assign("def act(self, x):\n    return f'basis {x}'\n")
+    assert child.act(1).data == "now, basis 1"
+    base, other = Base(), Child()
+    base.act.parameter.assign("def act(self, x):\n    return f'mine {x}'\n")
+    assert (base.act(1).data, other.act(1).data) == ("mine 1", "child, basis 1")
+
+
+def test_trainable_methods_of_one_name_stay_apart():
+    def speaker(word):
+        @bundle(trainable=True)
+        def say(self):
+            return word
+
+        return say
+
+    class Agent(tg.Module):
+        yes = speaker("yes")
+        no = speaker("no")
+
+    agent = Agent()
+    assert (agent.yes().data, agent.no().data) == ("yes", "no")
+    assert agent.yes.parameter is not agent.no.parameter
+    assert agent.named_parameters() == {
+        "yes": agent.yes.parameter, "no": agent.no.parameter
+    }  # fmt: skip
 
 
 def test_trainable_staticmethods_and_classmethods():

@@ -358,6 +358,32 @@ def test_what_cannot_be_exported_says_why(things, word, tmp_path):
 # Objects
 
 
+class Speaker(tg.Module):
+    @bundle(trainable=True)
+    def speak(self, word):
+        return f"speaker: {word}"
+
+
+class Loud(Speaker):
+    @bundle(trainable=True)
+    def speak(self, word):
+        return super().speak(word).upper()
+
+
+def test_a_method_that_overrides_another_is_written_beside_it(tmp_path):
+    loud = Loud()
+    before = loud.speak("a").data
+    loud.speak.parameter.assign(
+        "def speak(self, word):\n    return super().speak(word).upper() + '!'\n"
+    )
+    text = tg.export(loud, tmp_path / "loud.py")
+    assert text.count("def speak(self, word):") == 2
+    there: dict = {}
+    exec(text, there)
+    assert (before, there["Loud"]().speak("a")) == ("SPEAKER: A", "SPEAKER: A!")
+    assert there["Speaker"]().speak("a") == "speaker: a"
+
+
 class Base(tg.Module):
     def __init__(self):
         self.style = node("kind", trainable=True)

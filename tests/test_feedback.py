@@ -61,6 +61,12 @@ def test_a_score_and_a_weight_are_numbers_that_a_float_can_hold():
     assert not word.feedback
 
 
+@pytest.mark.parametrize("value", ["1", b"1", None, [1.0], {}], ids=repr)
+def test_a_gradient_is_numbers(value):
+    with pytest.raises(UnknownFeedback, match="a gradient is a number, an array or a tensor"):
+        Gradient(value)
+
+
 def test_the_same_score_at_two_outputs_counts_twice():
     first, second = node(1), node(2)
     merged = Score(1).given_at(first, 1).merge(Score(1).given_at(second, 1)).merge(
@@ -82,6 +88,12 @@ def test_rankings_and_preferences():
     assert "better than 'x'" in str(Preference("x", better=True))
     assert "worse than 5: slow" in str(Preference(node(5), better=False, reason="slow"))
     assert Ranking(1, of=2) != Preference("x", better=True)
+
+
+@pytest.mark.parametrize(("place", "of"), [(0, 3), (4, 3), (1.5, 3), (1, "3"), (None, 3)])
+def test_a_place_is_one_of_several(place, of):
+    with pytest.raises(UnknownFeedback, match=f"a place lies between 1 and {of}, got {place}"):
+        Ranking(place, of=of)
 
 
 def test_remarks_are_text():

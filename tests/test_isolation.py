@@ -574,6 +574,25 @@ def test_a_function_of_the_module_that_code_cannot_see_is_explained():
     assert any("bundle(host={'helper': helper})" in note for note in caught.value.__notes__)
 
 
+def test_super_that_code_cannot_ask_is_explained():
+    class Agent:
+        @bundle(trainable=True)
+        def act(self):
+            return "first"
+
+    agent = Agent()
+    agent.act.parameter.assign(
+        "def act(self):\n    return super().__repr__()\n", origin="optimizer"
+    )
+    with pytest.raises(RuntimeError) as caught:
+        agent.act()
+    said = "super() asks the class of the program"
+    assert said in failed_node(caught.value).create_feedback("full")
+    assert any(said in note for note in caught.value.__notes__)
+    agent.act.parameter.trust()
+    assert "Agent object" in agent.act().data
+
+
 def test_an_object_that_is_no_sandbox_is_refused():
     @bundle(trainable=True, sandbox=7)
     def f(x):

@@ -156,6 +156,22 @@ def test_a_new_type_of_feedback_needs_only_merge():
     assert a.feedback[Cost].dollars == 8
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("upper", tg.Remark, 3), "an operation's name, a type of feedback and a function"),
+        ((str.upper, tg.Remark, print), "an operation's name"),
+        (("upper", str, print), "a type of feedback, such as Remark"),
+        (("upper", "Remark", print), "a type of feedback, such as Remark"),
+    ],
+)
+def test_what_is_no_rule_is_refused_where_it_is_given(wrong, said):
+    with pytest.raises(TypeError, match=said):
+        register_rule(*wrong)
+    a = node("a", trainable=True)
+    assert a.upper().backward("x")[a]
+
+
 def test_rules_of_bundles_and_of_operations():
     a, b = two()
 

@@ -227,8 +227,11 @@ class Call:
         quiet = self.policy is not None and not self.policy.active
         code = getattr(inspect.unwrap(self.function), "__code__", None)
         first = original(error)
+        through = (
+            error if self.frame.traceable else first
+        )  # an operation inside raised in its place
         if self.bundle.trainable:
-            code = innermost(first, code, self.bundle._within())
+            code = innermost(through, code, self.bundle._within())
         return failed(
             self.bundle.operation,
             () if quiet else distinct(self.names),
@@ -236,7 +239,8 @@ class Call:
             first,
             code,
             self.extra,
-            self._told(first, code),
+            self._told(through, code),
+            through,
         )
 
     def _told(self, error: Exception, code: Any) -> str:

@@ -332,7 +332,7 @@ class _File:
         edits = self._undecorated(text, definition, known)
         if code is None:
             for item in definition.body:
-                member = _plain(vars(value).get(getattr(item, "name", "")))
+                member = vars(value).get(getattr(item, "name", ""))
                 edits += self._method(text, item, member, holder, known)
         kept = replaced(text, edits)
         definition = _class_statement(kept, value)
@@ -347,14 +347,14 @@ class _File:
         self, text: str, item: ast.stmt, member: Any, holder: Any, names: Mapping[str, Any]
     ) -> list[Span]:
         """Edits that make one method plain, with today's text where it is trainable."""
-        if not isinstance(member, Bundle):
+        function = _plain(member)
+        if not isinstance(function, Bundle):
             return []
         edits = self._undecorated(text, item, names)
-        if member.parameter is None:
+        if function.parameter is None:
             return edits
-        name = getattr(item, "name", "")
-        mine = member if holder is None else getattr(holder, name)
-        parameter = getattr(getattr(mine, "__func__", mine), "parameter", None) or member.parameter
+        mine = function if holder is None else member.__get__(holder, type(holder))
+        parameter = getattr(_plain(mine), "parameter", None) or function.parameter
         decorators = getattr(item, "decorator_list", [])
         last = [d.end_lineno or 0 for d in decorators if _meant(_called(d), names) is bundle]
         first = (max(last) if last else item.lineno - 1) + 1

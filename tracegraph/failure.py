@@ -44,11 +44,16 @@ class Failure:
 
     @classmethod
     def of(
-        cls, error: BaseException, code: types.CodeType | None = None, told: str = ""
+        cls,
+        error: BaseException,
+        code: types.CodeType | None = None,
+        told: str = "",
+        through: BaseException | None = None,
     ) -> Failure:
         """Read `error`, and mark the line of `code` (or of the innermost frame) that raised it.
 
-        What is `told` beside it, such as the values of variables, stands below the lines.
+        What is `told` beside it, such as the values of variables, stands below the lines. What went
+        `through` the code may be another exception, raised in the place of `error`.
         """
         try:
             message = str(error)
@@ -57,7 +62,7 @@ class Failure:
         if len(message) > _LIMIT:
             message = f"{message[:_LIMIT]} (+{len(message) - _LIMIT:,} characters)"
         marked = getattr(error, "__dict__", {}).get("marked")
-        source = marked or "\n".join(filter(None, (_marked(error, code, message), told)))
+        source = marked or "\n".join(filter(None, (_marked(through or error, code, message), told)))
         return cls(type(error).__name__, message, source)
 
     def __str__(self) -> str:

@@ -173,9 +173,12 @@ class Ranking(_Noted):
     __slots__ = ()
 
     def __init__(self, place: int, *, of: int, reason: str = "") -> None:
-        if not 1 <= place <= of:
+        if not (isinstance(place, int) and isinstance(of, int) and 1 <= place <= of):
             raise UnknownFeedback(f"a place lies between 1 and {of}, got {place}")
         super().__init__(f"place {place} of {of}" + (f": {reason}" if reason else ""))
+
+
+_NO_NUMBERS = (str, bytes, list, tuple, dict, set, type(None))
 
 
 @final
@@ -184,11 +187,18 @@ class Gradient(Feedback):
 
     Args:
         value: a number, an array or a tensor of the value's shape.
+
+    Raises:
+        UnknownFeedback: a text or a container, which cannot be added up.
     """
 
     __slots__ = ("value",)
 
     def __init__(self, value: Any) -> None:
+        if isinstance(value, _NO_NUMBERS):
+            raise UnknownFeedback(
+                f"a gradient is a number, an array or a tensor, got {show(value, 80)}"
+            )
         self.value = value
 
     def merge(self, other: Self) -> Self:

@@ -288,7 +288,12 @@ def _value(result: Result, text: str, shift: int, missing: Mapping[str, bool]) -
 
 
 def _lacking(error: Exception, missing: Mapping[str, bool]) -> str:
-    """What to do about a name that the program around the text has and the sandbox has not."""
+    """What to do about what the program around the text has and the sandbox has not."""
+    if isinstance(error, RuntimeError) and "__class__ cell not found" in str(error):
+        return (
+            "super() asks the class of the program, and the code runs apart from it; where the code is "
+            "trusted (parameter.trust()) it runs here"
+        )
     found = _NO_NAME.match(str(error)) if isinstance(error, NameError) else None
     if found is None or found[1] not in missing:
         return ""

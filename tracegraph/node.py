@@ -582,9 +582,10 @@ def failed(
     code: Any = None,
     extra: dict[str, Any] | None = None,
     told: str = "",
+    through: Exception | None = None,
 ) -> Exception:
     """Record that a step raised `error`; gives the exception to raise in its place."""
-    failure = Failure.of(error, code, told)
+    failure = Failure.of(error, code, told, through)
     node = record(operation, names, inputs, str(failure), {**(extra or {}), "failure": failure})
     return joined(error, node)
 

@@ -47,7 +47,17 @@ def register_rule(operation: str, kind: type[Feedback], rule: Rule) -> None:
         kind: the type of feedback.
         rule: ``rule(node, feedback) -> {input name: feedback}``; inputs left out receive none. A rule
             for `Gradient` holds for what is recorded from now on, of tensors too.
+
+    Raises:
+        TypeError: it is no name, no type of feedback, or no function.
     """
+    if not isinstance(operation, str) or not callable(rule):
+        raise TypeError(
+            "register_rule takes an operation's name, a type of feedback and a function (node, feedback) -> "
+            f"{{input: feedback}}, got {show(operation, 40)} and {show(rule, 40)}"
+        )
+    if not (isinstance(kind, type) and issubclass(kind, Feedback)):
+        raise TypeError(f"a rule is for a type of feedback, such as Remark, got {show(kind, 80)}")
     _rules[operation, kind] = rule
     if kind is Gradient:
         CUT.add(operation)

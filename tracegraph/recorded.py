@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import itertools
 import types
 import weakref
 from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bundle", "Way", "operation_of", "text_of"]
 
+_numbers = itertools.count()
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -80,6 +82,9 @@ class Bundle(Generic[P, R]):
         self._sources: list[Source] = []  # of what is compiled: a source knows its lines
         self._held: Node[Any] | None = None  # the code's leaf lives on, so that a call makes none
         self._method = method
+        self._owner: type | None = None  # the class that it stands in, and what that calls it
+        self._attribute = ""
+        self._key = f"_bundle_{operation.name}_{next(_numbers)}"  # where an object holds its own
         self._binding = Binding(function)
         self._mode = mode_of(function)
         self._kept: dict[int, tuple[weakref.ref[Any], Bundle[P, R]]] = {}
@@ -122,6 +127,7 @@ class Bundle(Generic[P, R]):
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._method = True
+        self._owner, self._attribute = owner, name
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
@@ -134,17 +140,22 @@ class Bundle(Generic[P, R]):
         return self._twin(copy.deepcopy(self.parameter, memo))
 
     def _for(self, instance: Any) -> Bundle[P, R]:
-        """The bundle of one object: every object owns the code of its methods."""
+        """The bundle of one object: every object owns the code of its methods.
+
+        What a subclass overrides, and calls by ``super()``, is no method of the object: it stays the class's.
+        """
         held = getattr(instance, "__dict__", None)
-        key = f"_bundle_{getattr(self, '__name__', self.name)}"
         if held is not None:
-            mine = held.get(key)
+            mine = held.get(self._key)
             if mine is None:
-                mine = self._twin(copy.deepcopy(self.parameter))
-                held[key] = mine
+                if self._is_overridden(type(instance)):
+                    return self
+                mine = held.setdefault(self._key, self._twin(copy.deepcopy(self.parameter)))
             return cast("Bundle[P, R]", mine)
         entry = self._kept.get(id(instance))
         if entry is None or entry[0]() is not instance:
+            if self._is_overridden(type(instance)):
+                return self
             forget = functools.partial(self._kept.pop, id(instance), None)
             entry = (
                 weakref.ref(instance, lambda _: forget()),
@@ -152,6 +163,14 @@ class Bundle(Generic[P, R]):
             )
             self._kept[id(instance)] = entry
         return entry[1]
+
+    def _is_overridden(self, kind: type) -> bool:
+        """Whether objects of `kind` have another member of this name."""
+        for owner in kind.__mro__:
+            member = vars(owner).get(self._attribute)
+            if member is not None:
+                return member is not self
+        return False
 
     def _within(self) -> str:
         """The name of what holds the text that this function is a part of; by default itself."""
@@ -161,7 +180,7 @@ class Bundle(Generic[P, R]):
         return name.rpartition(".")[0]
 
     def _twin(self, parameter: Parameter[str] | None) -> Bundle[P, R]:
-        return Bundle(
+        twin: Bundle[P, R] = Bundle(
             self._function,
             self.operation,
             parameter=parameter,
@@ -170,6 +189,13 @@ class Bundle(Generic[P, R]):
             way=self._way,
             versions=self._versions,
         )
+        twin._owner = self._owner
+        if self.parameter is not None and parameter is not None:
+            # a copy begins at version 0 with the text that is in force: not with that of the function
+            now, copied = self.parameter._cell(), parameter._cell()
+            known = self._compiled.get((now.version, now.trusted))
+            twin._compiled = {} if known is None else {(copied.version, copied.trusted): known}
+        return twin
 
     # Calling
 
@@ -228,7 +254,7 @@ class Bundle(Generic[P, R]):
         self._source = source
         self._sources.append(source)
         if cell.trusted:
-            return source.compile(self._function)
+            return source.compile(self._function, self._owner)
         from tracegraph import isolation, travel  # here: most programs run their own code alone
 
         host = hosted(self._way.host)

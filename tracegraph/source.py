@@ -200,19 +200,22 @@ class Source(Text):
         """The line that every text of this entry has: ``def name(arguments):``."""
         return f"{self.signature}:"
 
-    def compile(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """The function that the text defines, in the place of `original`.
+    def compile(self, original: Callable[..., Any], kind: type | None = None) -> Callable[..., Any]:
+        """The function that the text defines, in the place of `original`, a method of a class `kind`.
 
         It sees the cells of `original`'s closure themselves, so ``nonlocal``, ``super()`` and later
         changes work, and the globals of its module.
         """
         raw: Any = inspect.unwrap(original)
-        cells = dict(zip(raw.__code__.co_freevars, raw.__closure__ or (), strict=True))
+        cells = {} if kind is None else {"__class__": types.CellType(kind)}
+        cells |= dict(zip(raw.__code__.co_freevars, raw.__closure__ or (), strict=True))
         cells[_DEFAULTS] = types.CellType(raw.__defaults__ or ())
         cells[_KEYWORDS] = types.CellType(raw.__kwdefaults__ or {})
         made = inner_code(inner_code(self._module, "_outer"), "_make")
         function = types.FunctionType(
-            made, raw.__globals__, closure=tuple(cells[name] for name in made.co_freevars)
+            made,
+            raw.__globals__,
+            closure=tuple(cells.get(name) or types.CellType() for name in made.co_freevars),
         )()
         if isinstance(function, (staticmethod, classmethod)):  # `original` stands inside such a one
             function = function.__func__
@@ -247,7 +250,9 @@ class Source(Text):
                 argument.annotation = None
         if self.owner:
             private_names(entry, self.owner)
-        return self.compiled(tree, (*self.free, _DEFAULTS, _KEYWORDS))
+        lacks = self.owner and "__class__" not in self.free  # the first text did not ask super()
+        around = (*self.free, "__class__") if lacks else self.free
+        return self.compiled(tree, (*around, _DEFAULTS, _KEYWORDS))
 
 
 def future_flags(function: types.FunctionType) -> int:
