@@ -213,6 +213,12 @@ def test_on_paper_it_is_boxes_and_arrows(opened: Opened, tangle: Picture) -> Non
     opened.tab.evaluate("window.dispatchEvent(new Event('afterprint'))")
     rested(opened)
     assert opened.tab.evaluate(DRAWN)
+    opened.tab.keyboard.press("n")  # near, where what is out of the window is hidden
+    opened.until(HIDDEN)
+    rested(opened)
+    assert opened.tab.locator(".tg-box[data-key]:visible").count() < len(tangle.boxes)
+    opened.tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert opened.tab.locator(".tg-box[data-key]:visible").count() == len(tangle.boxes)
 
 
 @pytest.mark.skipif(FIREFOX is None, reason="no Firefox is installed")

@@ -246,6 +246,41 @@ def test_from_afar_titles_fill_their_boxes_and_stay_in_them(browser: Any, tmp_pa
     graph.tab.close()
 
 
+def test_a_reply_in_json_is_a_tree_whose_texts_have_lines(browser: Any, tmp_path: Path) -> None:
+    reply = '{"reasoning": "<b>short</b>", "suggestion": {"prompt": "one\\ntwo"}}'
+    asked = (Exchange(prompt="improve", reply=reply), Exchange(prompt="improve", reply="{no"))
+    frame = Frame(picture=traced().picture(), exchanges=asked)
+    opened = Opened(browser, write_html(Page("", (frame,)), tmp_path / "page.html"))
+    opened.tab.keyboard.press("d")
+    for call in opened.side.locator("details.item > summary").all():
+        call.click()
+    assert opened.side.locator(".tree pre").all_text_contents() == ["one\ntwo"]
+    assert '"<b>short</b>"' in opened.side.locator(".tree").inner_text()
+    assert opened.side.locator("pre").all_text_contents()[-1] == "{no"
+    assert opened.wrong == []
+    opened.tab.close()
+
+
+def test_on_paper_the_picture_is_whole_with_its_legend(graph: Opened) -> None:
+    tab = graph.tab
+    assert tab.locator(".legend").is_visible()
+    assert not tab.locator(".stage .tg-legend").is_visible()
+    for _ in range(8):
+        tab.keyboard.press("-")
+    graph.until("document.querySelector('.stage').classList.contains('far')")
+    assert tab.locator(".legend").bounding_box()["height"] > 20  # at every scale
+    tab.emulate_media(media="print")
+    tab.set_viewport_size({"width": 500, "height": 700})
+    tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    paper = tab.locator(".stage > svg").bounding_box()
+    assert paper["x"] >= 0
+    assert paper["x"] + paper["width"] <= 500
+    assert paper["y"] + paper["height"] <= 700
+    assert tab.locator(".stage .tg-legend").is_visible()
+    assert not tab.locator(".legend").is_visible()
+    assert tab.locator(".stage .tg-line").first.is_visible()  # paper is sharp: values, too
+
+
 def test_what_is_picked_stays_picked_from_step_to_step(run: Opened) -> None:
     run.box("prompt").click()
     run.tab.keyboard.press(",")

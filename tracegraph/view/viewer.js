@@ -58,7 +58,15 @@
   const crumbs = el("nav", { class: "crumbs", "aria-label": "Opened boxes", hidden: true });
   const far = overview();
   let afar = false; // it is drawn on a canvas
-  root.append(far.probe, far.canvas, stage, crumbs);
+  const legend = drawn("svg", { class: "tg legend", "aria-hidden": "true" }); // stays in place at every scale
+  root.append(far.probe, far.canvas, stage, legend, crumbs);
+  function explain(signs) {
+    legend.replaceChildren(...(signs ? [signs.cloneNode(true)] : []));
+    if (!signs) return;
+    legend.firstChild.removeAttribute("transform");
+    const area = legend.getBBox(), wide = Math.ceil(area.width || 640) + 16;
+    for (const [name, value] of [["viewBox", `${area.x - 8} -6 ${wide} 30`], ["width", wide], ["height", 30]]) legend.setAttribute(name, value);
+  }
 
   function load(number) {
     if (stages.has(number)) return stages.get(number);
@@ -152,7 +160,14 @@
     if (todo.length > CHUNK) { graph.covered = null; move(); } // the rest with the next frames
     else far.hide();
   }
-  window.addEventListener("beforeprint", () => { near(); far.hide(); build(graph, graph.elements.keys()); });
+  window.addEventListener("beforeprint", () => { // all of it, with every word
+    near();
+    far.hide();
+    stage.classList.remove("far", "farther");
+    build(graph, graph.elements.keys());
+    graph.unseen.fill(0);
+    for (const part of graph.elements) part.style.display = "";
+  });
   window.addEventListener("afterprint", () => move());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => repaint());
 
@@ -363,6 +378,7 @@
   function turn() { // shows the picture that `path` leads to
     graph = load(current());
     stage.replaceChildren(graph.svg);
+    explain(load(frames[now].picture).svg.querySelector(".tg-legend"));
     const names = [];
     let number = frames[now].picture;
     for (const key of path) { names.push(titleOf(number, key)); number = within(number, key); }
@@ -579,9 +595,9 @@
     diff: ([before, after]) => diff(page.texts[before], page.texts[after]),
     image: (source) => el("img", { class: "picture", alt: "the values as a picture", src: source.startsWith("data:image/png;base64,") ? source : "" }),
   };
-  function section(heading, form, content) {
-    const words = typeof content === "number" ? page.texts[content] : content;
-    return [el("h3", {}, heading, typeof words === "string" && form !== "image" ? copier(words) : null), SHOW[form](words)];
+  function section(heading, form, content, raw) {
+    const words = typeof content === "number" ? page.texts[content] : content, copied = raw || (typeof words === "string" && form !== "image" ? words : null);
+    return [el("h3", {}, heading, copied == null ? null : copier(copied)), SHOW[form](words)];
   }
   function copier(words) {
     const made = el("button", { type: "button", class: "small", onclick: async () => {
@@ -636,9 +652,16 @@
     for (const name of names) parts.push(parameter(name, frame.parameters[name], changed(name) ? was[name] : null));
     frame.exchanges.forEach(([prompt, reply, model], index) => {
       if (!index) parts.push(el("h3", {}, `Model calls (${frame.exchanges.length})`));
-      parts.push(lazily(el("details", { class: "item" }, el("summary", {}, `call ${index + 1} ${page.texts[model]}`)), () => [...section("Prompt", "text", prompt), ...section("Reply", "text", reply)]));
+      parts.push(lazily(el("details", { class: "item" }, el("summary", {}, `call ${index + 1} ${page.texts[model]}`)), () => [...section("Prompt", "text", prompt), ...section("Reply", ...readable(reply))]));
     });
     return parts;
+  }
+  function readable(number) { // a reply in JSON as a tree, in which texts have their lines
+    try {
+      const read = JSON.parse(page.texts[number]);
+      if (read !== null && typeof read === "object") return ["tree", asTree(read), page.texts[number]];
+    } catch { /* it is text */ }
+    return ["text", number];
   }
   function lazily(details, make, open) {
     const inside = el("div", { class: "in" });
