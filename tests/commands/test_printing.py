@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 import tracegraph as tg
 from tracegraph.cli import app
-from tracegraph.commands.printing import table
+from tracegraph.commands.printing import difference, table
 from tracegraph.history.display import fact, runs_rows, steps_rows, when
 from tracegraph.history.export import run_facts
 from tracegraph.history.reading import KeptStep
@@ -98,3 +99,23 @@ def test_a_column_in_which_nothing_stands_is_left_out() -> None:
         "step": "7", "score": "0.5", "changes": "2", "time": "250 ms",
     }  # fmt: skip
     assert "cost" in steps_rows([])[0]
+
+
+def test_a_difference_is_coloured_on_a_terminal_that_wants_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "--- a before\n+++ a after\n@@ -1 +1 @@\n-old\x1b[31m\n+new\n same"
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    difference(text)
+    piped = capsys.readouterr().out
+    assert "\x1b" not in piped
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    difference(text)
+    inked = capsys.readouterr().out
+    assert "\x1b[32m+new" in inked
+    assert "\x1b[31m-old" in inked
+    assert re.sub(r"\x1b\[\d+m", "", inked) == piped  # what a value says in colour is only words
+    assert inked.startswith("--- a before\n+++ a after\n")
+    monkeypatch.setenv("NO_COLOR", "1")
+    difference(text)
+    assert capsys.readouterr().out == piped

@@ -359,6 +359,17 @@ def test_a_directory_is_enough(
         assert (run.status, len(run.steps)) == ("done", 1)
 
 
+def test_a_package_that_is_run_gives_the_run_its_name(tmp_path: Path) -> None:
+    for folder in ("desk", ".tracegraph"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "desk" / "__main__.py").write_text(PROGRAM)
+    subprocess.run(
+        [sys.executable, "-W", "error", "-m", "desk"], cwd=tmp_path, check=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert tg.History(tmp_path).run().name == "desk"
+
+
 def test_what_keeping_breaks_does_not_break_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,14 @@ class Opened:
         found: list[str] = self.tab.locator(".picked > .tg-title").all_text_contents()
         return found
 
+    def until(self, expression: str) -> None:
+        """Wait until a condition holds. (playwright's own waiting is stopped by the page's policy.)"""
+        for _ in range(160):
+            if self.tab.evaluate(expression):
+                return
+            self.tab.wait_for_timeout(50)
+        raise AssertionError(f"it never came to be that {expression}")
+
     @property
     def moved(self) -> str:
         self.tab.evaluate("new Promise(requestAnimationFrame)")

@@ -18,6 +18,11 @@ from tracegraph.view.svg import drawing
 HIDDEN = "document.querySelector('.overview').hidden"
 DRAWN = f"!{HIDDEN}"
 COUNTED = """() => {
+  const write = CanvasRenderingContext2D.prototype.fillText;
+  CanvasRenderingContext2D.prototype.fillText = function (...given) {
+    (window.written = window.written || []).push(given[0]);
+    return write.apply(this, given);
+  };
   for (const name of ["stroke", "fillRect"]) {
     const kept = CanvasRenderingContext2D.prototype[name];
     CanvasRenderingContext2D.prototype[name] = function (...given) {
@@ -166,10 +171,39 @@ def test_the_image_stays_until_the_boxes_are_there_and_follows_the_dark(opened: 
     for _ in range(20):
         tab.keyboard.press("+")
     rested(opened)
-    tab.wait_for_function(HIDDEN)
+    opened.until(HIDDEN)
     seen = tab.locator(".tg-box:visible").count()
     assert 1 < seen < 200
     assert tab.locator(".tg-arrow[data-tail]:visible").count() > 1
+
+
+def test_halfway_titles_stand_in_the_image(opened: Opened) -> None:
+    tab = opened.tab
+    assert not tab.evaluate("window.written")  # no word could be read
+    while tab.evaluate("new DOMMatrix(document.querySelector('.stage').style.transform).a") < 0.35:
+        tab.keyboard.press("+")
+        opened.moved
+    rested(opened)
+    assert tab.evaluate(DRAWN)
+    assert set(tab.evaluate("window.written")) <= {"add", *(f"p{n}" for n in range(10))}
+    assert "add" in tab.evaluate("window.written")
+
+
+def test_from_afar_all_boxes_are_in_a_list(opened: Opened, tangle: Picture) -> None:
+    tab = opened.tab
+    tab.keyboard.press("l")
+    listed = opened.side.locator(".links button")
+    assert listed.count() == 201  # and one that tells of more
+    listed.last.focus()
+    assert listed.last.inner_text() == "200 more of 300"
+    tab.keyboard.press("Enter")
+    assert listed.count() == 401
+    name = tab.evaluate("document.activeElement.querySelector('b').textContent")
+    assert name == tangle.boxes[200].title
+    tab.keyboard.press("Enter")
+    rested(opened)
+    assert opened.picked == [name]
+    assert tab.evaluate(HIDDEN)  # it came near
 
 
 def test_on_paper_it_is_boxes_and_arrows(opened: Opened, tangle: Picture) -> None:
@@ -179,6 +213,12 @@ def test_on_paper_it_is_boxes_and_arrows(opened: Opened, tangle: Picture) -> Non
     opened.tab.evaluate("window.dispatchEvent(new Event('afterprint'))")
     rested(opened)
     assert opened.tab.evaluate(DRAWN)
+    opened.tab.keyboard.press("n")  # near, where what is out of the window is hidden
+    opened.until(HIDDEN)
+    rested(opened)
+    assert opened.tab.locator(".tg-box[data-key]:visible").count() < len(tangle.boxes)
+    opened.tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert opened.tab.locator(".tg-box[data-key]:visible").count() == len(tangle.boxes)
 
 
 @pytest.mark.skipif(FIREFOX is None, reason="no Firefox is installed")

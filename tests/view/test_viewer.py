@@ -14,12 +14,14 @@ import pytest
 import tracegraph as tg
 from tests.view.chromium import Opened
 from tracegraph.view import (
+    Box,
     Candidate,
     Curve,
     Exchange,
     Frame,
     Front,
     Page,
+    Picture,
     Rejection,
     Version,
     html,
@@ -192,6 +194,93 @@ def test_the_slider_goes_through_the_steps(run: Opened) -> None:
     assert run.side.locator("h2").inner_text() == "step 0"
 
 
+def test_a_click_on_a_curve_goes_to_the_step_that_is_nearest(run: Opened) -> None:
+    score = run.side.locator("svg.chart").first
+    area = score.bounding_box()
+    run.tab.mouse.click(area["x"] + area["width"] * 0.5, area["y"] + 10)
+    assert run.side.locator("h2").inner_text() == "step 1"
+    words = score.locator("text").all_text_contents()
+    assert words == ["0", "0.2", "step 0", "step 2"]  # what the axes reach from and to
+
+
+def test_all_boxes_are_a_list_to_be_worked_by_keys(graph: Opened) -> None:
+    tab = graph.tab
+    tab.keyboard.press("l")
+    listed = graph.side.locator(".links button")
+    titles = tab.locator(".tg-box[data-key] > .tg-title").count()
+    assert listed.count() == titles > 4
+    assert "✗ failure" in listed.filter(has_text="broken").inner_text()
+    tab.keyboard.press("/")
+    tab.keyboard.type("deep")
+    assert listed.locator("b").all_text_contents() == ["facts"]  # by its value
+    listed.first.focus()
+    tab.keyboard.press("Enter")
+    assert graph.picked == ["facts"]
+    assert graph.side.locator("h2").inner_text() == "facts"
+
+
+def test_from_afar_titles_fill_their_boxes_and_stay_in_them(browser: Any, tmp_path: Path) -> None:
+    titles = (
+        "a",
+        "price",
+        "a title of some length",
+        "日本語の題名",
+        "answer_the_question_in_short",
+    )
+    boxes = tuple(Box(key=n, title=title, role="input") for n, title in enumerate(titles))
+    path = write_html(Page("", (Frame(picture=Picture(boxes)),)), tmp_path / "page.html")
+    graph = Opened(browser, path)
+    for _ in range(5):
+        graph.tab.keyboard.press("-")
+    graph.until("document.querySelector('.stage').classList.contains('far')")
+    found = graph.tab.evaluate("""[...document.querySelectorAll('.tg-box[data-key]')].map((box) => {
+      const title = box.querySelector('.tg-title'), its = title.getBoundingClientRect();
+      const around = box.querySelector('.tg-body:not(.tg-pile)').getBoundingClientRect();
+      return [parseFloat(getComputedStyle(title).fontSize), its.left >= around.left &&
+        its.right <= around.right && its.top >= around.top && its.bottom <= around.bottom];
+    })""")
+    assert [inside for _, inside in found] == [True] * len(titles)
+    sizes = [size for size, _ in found]
+    assert sizes[0] > 20 > sizes[-1]
+    assert graph.wrong == []
+    graph.tab.close()
+
+
+def test_a_reply_in_json_is_a_tree_whose_texts_have_lines(browser: Any, tmp_path: Path) -> None:
+    reply = '{"reasoning": "<b>short</b>", "suggestion": {"prompt": "one\\ntwo"}}'
+    asked = (Exchange(prompt="improve", reply=reply), Exchange(prompt="improve", reply="{no"))
+    frame = Frame(picture=traced().picture(), exchanges=asked)
+    opened = Opened(browser, write_html(Page("", (frame,)), tmp_path / "page.html"))
+    opened.tab.keyboard.press("d")
+    for call in opened.side.locator("details.item > summary").all():
+        call.click()
+    assert opened.side.locator(".tree pre").all_text_contents() == ["one\ntwo"]
+    assert '"<b>short</b>"' in opened.side.locator(".tree").inner_text()
+    assert opened.side.locator("pre").all_text_contents()[-1] == "{no"
+    assert opened.wrong == []
+    opened.tab.close()
+
+
+def test_on_paper_the_picture_is_whole_with_its_legend(graph: Opened) -> None:
+    tab = graph.tab
+    assert tab.locator(".legend").is_visible()
+    assert not tab.locator(".stage .tg-legend").is_visible()
+    for _ in range(8):
+        tab.keyboard.press("-")
+    graph.until("document.querySelector('.stage').classList.contains('far')")
+    assert tab.locator(".legend").bounding_box()["height"] > 20  # at every scale
+    tab.emulate_media(media="print")
+    tab.set_viewport_size({"width": 500, "height": 700})
+    tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    paper = tab.locator(".stage > svg").bounding_box()
+    assert paper["x"] >= 0
+    assert paper["x"] + paper["width"] <= 500
+    assert paper["y"] + paper["height"] <= 700
+    assert tab.locator(".stage .tg-legend").is_visible()
+    assert not tab.locator(".legend").is_visible()
+    assert tab.locator(".stage .tg-line").first.is_visible()  # paper is sharp: values, too
+
+
 def test_what_is_picked_stays_picked_from_step_to_step(run: Opened) -> None:
     run.box("prompt").click()
     run.tab.keyboard.press(",")
@@ -259,7 +348,7 @@ def test_candidates_are_a_tree_with_curves_and_a_front(browser: Any, tmp_path: P
     assert opened.box("prompt").count() == 1  # the page begins with its steps
     tab.keyboard.press("c")
     assert opened.box("prompt").count() == 0
-    assert "$0.1 … $0.4" in opened.side.inner_text()
+    assert "$0.1\n$0.4" in opened.side.inner_text()
     assert opened.side.locator(".chart .front").count() == 2
     opened.side.locator(".chart .front").last.click()
     assert opened.picked == ["best"]
@@ -283,7 +372,7 @@ def test_an_array_is_shown_as_a_picture(browser: Any, tmp_path: Path) -> None:
     opened = Opened(browser, Path(tg.Graph.of(photo).to_html(tmp_path / "page.html")))
     opened.box("photo").click()
     size = "document.querySelector('img.picture')"
-    opened.tab.wait_for_function(f"{size}.complete")
+    opened.until(f"{size}.complete")
     assert opened.tab.evaluate(f"[{size}.naturalWidth, {size}.naturalHeight]") == [24, 16]
     assert opened.wrong == []
     opened.tab.close()

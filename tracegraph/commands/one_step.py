@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tracegraph.history import KeptStep
-from tracegraph.history.display import fact, money, tokens
+from tracegraph.history.display import fact, model, money, tokens
 from tracegraph.view.plain import one_line, plain
 
 __all__ = ["step_lines"]
@@ -51,7 +51,9 @@ def _rejections(refused: Any) -> Iterator[str]:
 def _exchanges(asked: Any) -> Iterator[str]:
     for number, one in enumerate(asked, 1):
         spent = [tokens(*(one.get("usage") or (None, None))), money(one.get("cost"))]
-        yield "  " + one_line(", ".join(filter(None, (f"call {number}", one.get("model"), *spent))))
+        yield "  " + one_line(
+            ", ".join(filter(None, (f"call {number}", model(one.get("model")), *spent)))
+        )
         for role, text in [*one["prompt"], ["reply", one["reply"]]]:
             yield f"  [{one_line(role)}]"
             yield from _indented(text, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Collection
@@ -12,12 +13,16 @@ import typer
 
 from tracegraph.errors import HistoryError
 from tracegraph.kinds import show
-from tracegraph.view.plain import fit, width
+from tracegraph.view.plain import fit, plain, width
 from tracegraph.writing import write_whole
 
-__all__ = ["as_json", "difference_facts", "shown", "table", "write", "write_file"]
+__all__ = [
+    "as_json", "difference", "difference_facts", "lines_wide", "shown", "table", "write",
+    "write_file",
+]  # fmt: skip
 
 _BETWEEN = "  "
+_INKS = {"+": "green", "-": "red", "@": "cyan"}
 _LEAST = 12  # cells that an elastic column keeps
 
 
@@ -53,6 +58,19 @@ def table(titles: list[str], rows: list[list[str]], *, elastic: Collection[int] 
 def _room() -> int:
     """The cells of a line of the terminal; as good as endless where there is none."""
     return shutil.get_terminal_size((0, 0)).columns or sys.maxsize
+
+
+def difference(text: str) -> None:
+    """Print a unified diff: in colours on a terminal, unless ``NO_COLOR`` is set there."""
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for number, line in enumerate(plain(text).splitlines()):
+        ink = _INKS.get(line[:1]) if coloured and number > 1 else None  # two lines name the texts
+        typer.echo(typer.style(line, fg=ink) if ink else line)
+
+
+def lines_wide() -> int:
+    """How wide lines that can be of any width should be: as the terminal, within reason."""
+    return max(40, min(shutil.get_terminal_size((80, 24)).columns, 160))
 
 
 def write(text: str, output: str | None) -> None:

@@ -11,7 +11,14 @@ import typer
 from tracegraph.commands.export import export
 from tracegraph.commands.one_step import step_lines
 from tracegraph.commands.options import AsJson, RunName, Store, history
-from tracegraph.commands.printing import as_json, difference_facts, shown, table
+from tracegraph.commands.printing import (
+    as_json,
+    difference,
+    difference_facts,
+    lines_wide,
+    shown,
+    table,
+)
 from tracegraph.commands.waiting import waiting
 from tracegraph.history import KeptRun, differences
 from tracegraph.history.display import fact, runs_rows, steps_rows, summary_facts, when
@@ -84,7 +91,7 @@ def _show_step(kept: KeptRun, wanted: int, in_json: bool) -> None:
     for line in step_lines(step, details):
         typer.echo(line)
     if step.nodes:
-        typer.echo(f"\ngraph:\n{plain(kept.graph(wanted).to_text())}")
+        typer.echo(f"\ngraph:\n{plain(kept.graph(wanted).to_text(width=lines_wide()))}")
 
 
 @app.command("compare", epilog="Example: tracegraph runs compare first-try second-try")
@@ -103,8 +110,9 @@ def compare(one: RunName, other: RunName, store: Store = None, in_json: AsJson =
         [[name, *(one_line(fact(name, f.get(name))) for f in facts)] for name in names],
         elastic=[1, 2],
     )
-    for difference in changed:
-        typer.echo(f"\n{plain(difference.text)}")
+    for one in changed:
+        typer.echo("")
+        difference(one.text)
 
 
 @app.command("diff", epilog="Example: tracegraph runs diff first-try 0 12")
@@ -123,8 +131,9 @@ def diff(
         as_json([difference_facts(d) for d in changed])
     elif not changed:
         typer.echo("no parameter changed")
-    for difference in () if in_json else changed:
-        typer.echo(plain(difference.text) + "\n")
+    for one in () if in_json else changed:
+        difference(one.text)
+        typer.echo("")
 
 
 @app.command("prune", epilog="Example: tracegraph runs prune --keep 20 --dry-run")

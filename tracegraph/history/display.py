@@ -13,6 +13,7 @@ from tracegraph.view.plain import fit, one_line
 __all__ = [
     "duration",
     "fact",
+    "model",
     "money",
     "number",
     "runs_rows",
@@ -118,6 +119,15 @@ def _of_many(facts: Mapping[str, Any]) -> str:
         place = facts.get("directory")
         return shlex.join(argv) + (f", in {place}" if place else "")
     return ", ".join(f"{name} {fact(name, value)}" for name, value in facts.items())
+
+
+def model(name: object) -> str:
+    """What a model is called: of a function its own name, without where it was made.
+
+    >>> model("desk.<locals>.answer"), model("gpt-4o"), model(None)
+    ('answer', 'gpt-4o', '')
+    """
+    return str(name or "").rpartition("<locals>.")[2]
 
 
 def tokens(asked: int | None, answered: int | None) -> str:

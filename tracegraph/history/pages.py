@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tracegraph.errors import HistoryError
-from tracegraph.history.display import duration
+from tracegraph.history.display import duration, model
 from tracegraph.history.kept_graph import KeptGraph
 from tracegraph.history.reading import KeptCandidate, KeptRun, KeptStep
 from tracegraph.kinds import show
@@ -228,5 +228,4 @@ def _proposal(rejection: Mapping[str, Any]) -> str:
 
 def _exchange(kept: dict[str, Any]) -> Exchange:
     prompt = "\n\n".join(f"{role}: {text}" for role, text in kept.get("prompt", ()))
-    model = str(kept.get("model", "")).rpartition("<locals>.")[2]  # of a function: its own name
-    return Exchange(prompt=prompt, reply=str(kept.get("reply", "")), model=model)
+    return Exchange(prompt=prompt, reply=str(kept.get("reply", "")), model=model(kept.get("model")))

@@ -16,29 +16,42 @@ function histogram([low, high, counts]) {
   chart.append(drawn("path", { class: "axis", d: "M10 96.5H390" }), words(10, 112, short(low)), words(390, 112, short(high), "end"));
   return chart;
 }
+// The axes of a chart: the range of y to the left, that of x below.
+function axes(left, right, top, bottom, [least, most], [from, to]) {
+  const made = [drawn("path", { class: "axis", d: `M${left} ${bottom + 6.5}H${right}` })];
+  for (const [at, said] of least === most ? [[bottom, least]] : [[bottom, least], [top, most]])
+    made.push(drawn("path", { class: "grid", d: `M${left} ${at}H${right}` }), words(left - 6, at + 3.5, said, "end"));
+  made.push(words(left, bottom + 22, from), words(right, bottom + 22, to, "end"));
+  return made;
+}
 function line(heading, unit, points, axis, { low = null, high = null, name = (at) => `${axis} ${short(at)}`, act = null, at = null } = {}) {
   if (points.length < 2) return [];
-  const ys = points.map((p) => p[1]), least = Math.min(...ys), most = Math.max(...ys);
+  const ys = points.map((p) => p[1]), least = Math.min(...ys), most = Math.max(...ys), said = (value) => unit + short(value);
   const from = low == null ? points[0][0] : low, to = high == null ? points[points.length - 1][0] : high;
-  const px = (value) => 12 + (376 * (value - from)) / (to - from || 1), py = (value) => 96 - (80 * (value - least)) / (most - least || 1);
-  const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 124", role: "img", "aria-label": `${heading} by ${axis}: ${ys.map(short).join(", ").slice(0, 2000)}` });
-  chart.append(drawn("path", { class: "axis", d: "M12 102.5H388" }), drawn("path", { class: "curve", d: "M" + points.map(([a, b]) => `${px(a).toFixed(1)} ${py(b).toFixed(1)}`).join("L") }));
+  const left = 22 + 6 * Math.max(said(least).length, said(most).length);
+  const px = (value) => left + ((388 - left) * (value - from)) / (to - from || 1), py = (value) => 98 - (84 * (value - least)) / (most - least || 1);
+  const chart = drawn("svg", { class: act ? "chart goes" : "chart", viewBox: "0 0 400 126", role: "img", "aria-label": `${heading} by ${axis}: ${ys.map(short).join(", ").slice(0, 2000)}` });
+  chart.append(...axes(left, 388, 14, 98, [said(least), said(most)], [name(from), name(to)]),
+    drawn("path", { class: "curve", d: "M" + points.map(([a, b]) => `${px(a).toFixed(1)} ${py(b).toFixed(1)}`).join("L") }));
   for (const [where, value] of points) {
-    if (points.length > 80 && where !== at) continue;
-    const dot = drawn("circle", { class: where === at ? "dot now" : "dot", cx: px(where), cy: py(value), r: where === at ? 5 : 3, ...(act ? { onclick: () => act(where) } : {}) });
-    dot.append(titled(`${name(where)}: ${unit}${short(value)}`));
+    const dot = drawn("circle", { class: where === at ? "dot now" : "dot", cx: px(where), cy: py(value), r: where === at ? 5 : points.length > 80 ? 1 : 3 });
+    dot.append(titled(`${name(where)}: ${said(value)}`));
     chart.append(dot);
   }
-  chart.append(words(12, 117, `${unit}${short(least)} … ${unit}${short(most)}`), words(388, 117, `${name(from)} to ${name(to)}`, "end"));
+  if (act) chart.addEventListener("click", (event) => { // goes to what is nearest
+    const area = chart.getBoundingClientRect(), x = ((event.clientX - area.left) / area.width) * 400;
+    act(points.reduce((best, point) => (Math.abs(px(point[0]) - x) < Math.abs(px(best[0]) - x) ? point : best))[0]);
+  });
   return [el("h3", {}, heading), chart];
 }
 function scatter({ x: across, y: up, points }, act) {
   if (!points.length) return [];
   const range = (at) => { const all = points.map((p) => p[at]); return [Math.min(...all), Math.max(...all)]; };
   const [x0, x1] = range(1), [y0, y1] = range(2), best = points.filter((p) => p[3]).sort((a, b) => a[1] - b[1] || b[2] - a[2]);
-  const px = (value) => 16 + (368 * (value - x0)) / (x1 - x0 || 1), py = (value) => 212 - (176 * (value - y0)) / (y1 - y0 || 1);
-  const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 242", role: "img", "aria-label": `Pareto front of ${across} and ${up}: ${best.map((p) => `${p[0]} (${short(p[1])}, ${short(p[2])})`).join("; ").slice(0, 2000)}` });
-  chart.append(drawn("path", { class: "axis", d: "M12 220.5H388M12.5 28V220" }));
+  const left = 26 + 6 * Math.max(short(y0).length, short(y1).length);
+  const px = (value) => left + 8 + ((372 - left) * (value - x0)) / (x1 - x0 || 1), py = (value) => 204 - (168 * (value - y0)) / (y1 - y0 || 1);
+  const chart = drawn("svg", { class: "chart", viewBox: "0 0 400 236", role: "img", "aria-label": `Pareto front of ${across} and ${up}: ${best.map((p) => `${p[0]} (${short(p[1])}, ${short(p[2])})`).join("; ").slice(0, 2000)}` });
+  chart.append(...axes(left, 388, 36, 204, [short(y0), short(y1)], [short(x0), short(x1)]));
   if (best.length > 1) chart.append(drawn("path", { class: "line", d: "M" + best.map((p) => `${px(p[1]).toFixed(1)} ${py(p[2]).toFixed(1)}`).join("L") }));
   for (const [name, a, b, ahead] of points) { // squares are on the front, circles are not
     const onclick = () => act(name);
@@ -46,6 +59,6 @@ function scatter({ x: across, y: up, points }, act) {
     dot.append(titled(`${name}: ${across} ${short(a)}, ${up} ${short(b)}${ahead ? ", on the front" : ""}`));
     chart.append(dot);
   }
-  chart.append(words(16, 235, `${across}: ${short(x0)} … ${short(x1)}`), words(14, 16, `${up}: ${short(y0)} … ${short(y1)}`), words(388, 235, "■ on the front", "end"));
+  chart.append(words(left, 16, `↑ ${up}`), words((left + 388) / 2, 226, `${across} →`, "middle"), words(388, 16, "■ on the front", "end"));
   return [el("h3", {}, `Pareto front: ${across}, ${up}`), chart];
 }

@@ -30,3 +30,12 @@ function parsed(markup) {
   holder.innerHTML = markup;
   return holder.content.firstElementChild;
 }
+function unescaped(markup) {
+  return markup.replace(/&(lt|gt|quot|#x27|amp);/g, (_, name) => ({ lt: "<", gt: ">", quot: '"', "#x27": "'", amp: "&" })[name]);
+}
+// How large the title of a box, seen from afar, may be to fill it: in pixels, 12 if no more fits.
+function roomFor(title, wide) {
+  let cells = 0;
+  for (const letter of title) cells += letter.codePointAt(0) > 0x2e7f ? 2 : 1;
+  return [28, 24, 20, 16].find((size) => cells * size * 0.6 <= wide - 24) || 12;
+}

@@ -31,7 +31,7 @@ from tracegraph.writing import write_whole
 
 __all__ = ["framed", "html", "write_html"]
 
-_SCRIPTS = ("elements.js", "charts.js", "texts.js", "overview.js", "viewer.js")
+_SCRIPTS = ("elements.js", "charts.js", "texts.js", "sections.js", "overview.js", "viewer.js")
 _TITLE, _WORDS, _LONGEST = 200, 8_000, 100_000
 
 

@@ -1,17 +1,18 @@
-// A picture seen from afar, on one canvas: its lines and shapes without words.
+// A picture seen from afar, on one canvas: its lines and shapes, and titles where they can be read.
 // What was drawn is moved and scaled as an image; it is drawn anew where the image ends, or looks too coarse.
 "use strict";
 
 function overview() {
-  const AROUND = 0.5, PIXELS = 12e6, COARSE = 2.5, LEAST = 1.6, PLAIN = 5;
+  const AROUND = 0.5, PIXELS = 12e6, COARSE = 2.5, LEAST = 1.6, PLAIN = 5, LEGIBLE = 5.5;
   const canvas = el("canvas", { class: "overview", "aria-hidden": "true", hidden: true });
   const brush = canvas.getContext("2d");
   const roles = ["operation", "input", "output", "parameter", "failure"]; // what stands out is drawn last
   const probes = {}; // elements whose style says the inks, in light and in dark mode
-  const probe = drawn("svg", { class: "probe", "aria-hidden": "true" });
+  const inks = {}; // and those of titles
+  const probe = drawn("svg", { class: "probe tg", "aria-hidden": "true" });
   for (const name of [...roles, "arrow", "arrow tg-way", "picked"]) {
     probes[name] = drawn("path", { class: name.startsWith("arrow") ? "tg-wire" : "tg-body" });
-    probe.append(drawn("g", { class: "tg-" + name }, probes[name]));
+    probe.append(drawn("g", { class: "tg-" + name }, probes[name], (inks[name] = drawn("text", { class: "tg-title" }))));
   }
   let area = null; // what was drawn: its edges, scale, picture, and the mode of colours
 
@@ -27,7 +28,8 @@ function overview() {
         return { path: new Path2D(path), way: classes.includes("tg-way"), captured: classes.includes("tg-captured"), x: left, y: top };
       }
       const [x, y] = found(text, /translate\(([^,]+),([^)]+)\)/).map(Number), [path] = found(text, /class="tg-body" d="([^"]*)"/);
-      return { path: new Path2D(path), role: found(classes, /tg-(parameter|input|operation|output|failure)/)[0], way: classes.includes("tg-way"), x: left + x, y: top + y };
+      const [title] = found(text, /class="tg-title"[^>]*>([^<]*)</);
+      return { path: new Path2D(path), title: unescaped(title), role: found(classes, /tg-(parameter|input|operation|output|failure)/)[0], way: classes.includes("tg-way"), x: left + x, y: top + y };
     }));
   }
 
@@ -72,7 +74,7 @@ function overview() {
       for (const part of wires) { toward(part); brush.stroke(part.path); }
     });
     brush.setLineDash([]);
-    const box = ([part, at], fill, stroke, width, least) => {
+    const box = ([part, at], fill, stroke, width, least, ink) => {
       const high = (areas[at + 3] - areas[at + 1] - 12) * step;
       brush.fillStyle = high < PLAIN ? stroke : fill;
       brush.strokeStyle = stroke;
@@ -86,14 +88,21 @@ function overview() {
       brush.lineWidth = width / step;
       brush.fill(part.path);
       brush.stroke(part.path);
+      const wide = areas[at + 2] - areas[at] - 12, size = roomFor(part.title, wide);
+      if (size * scale < LEGIBLE) return;
+      brush.fillStyle = ink;
+      brush.font = `600 ${size}px ${family}`;
+      brush.fillText(part.title, wide / 2, high / step / 2 + size * 0.35);
     };
+    const family = getComputedStyle(inks.operation).fontFamily;
+    brush.textAlign = "center";
     brush.globalAlpha = searching ? 0.25 : 1;
     for (const role of roles) {
-      const style = getComputedStyle(probes[role]), least = (role === "operation" ? LEAST : 2 * LEAST) * fine;
-      for (const one of boxes.get(role)) box(one, style.fill, style.stroke, fine, least);
+      const style = getComputedStyle(probes[role]), ink = getComputedStyle(inks[role]).fill, least = (role === "operation" ? LEAST : 2 * LEAST) * fine;
+      for (const one of boxes.get(role)) box(one, style.fill, style.stroke, fine, least, ink);
     }
     brush.globalAlpha = 1;
-    for (const one of above) box(one, getComputedStyle(probes[one[0].role]).fill, pick, 3 * fine, 3 * LEAST * fine);
+    for (const one of above) box(one, getComputedStyle(probes[one[0].role]).fill, pick, 3 * fine, 3 * LEAST * fine, getComputedStyle(inks[one[0].role]).fill);
   }
 
   // Shows `picture` at (x, y) and `scale`; `exact` asks for an image at just this scale.

@@ -32,9 +32,16 @@ function grown(data, name, depth) {
     if (depth < 3) { unfold(); made.open = true; }
     return made;
   }
+  if (typeof data === "string" && data.includes("\n")) return el("div", {}, ...label, el("pre", {}, data));
   const kind = typeof data === "string" ? "s" : typeof data === "number" ? "n" : "k";
   const words = data === null ? "None" : data === true ? "True" : data === false ? "False" : typeof data === "string" ? JSON.stringify(data) : String(data);
   return el("div", {}, ...label, el("span", { class: kind }, words));
+}
+function asTree(value) { // what JSON told, in the form that `grown` takes
+  if (Array.isArray(value)) return { l: value.map(asTree), n: value.length };
+  if (value === null || typeof value !== "object") return value;
+  const pairs = Object.entries(value);
+  return { m: pairs.map(([name, part]) => [name, asTree(part)]), n: pairs.length };
 }
 function diff(before, after) {
   const made = el("pre", { class: "diff" });

@@ -7,7 +7,7 @@
   const frames = page.frames;
   const steps = frames.length - page.candidates; // the candidates, if any, are the last frame
   const root = document.getElementById("graph");
-  const FAR = 0.42, FARTHER = 0.09, LEAST = 0.01, MOST = 4, EDGE = 24, MANY = 400, CROWD = 1000, READ = 0.3, CHUNK = 1500, TINY = 0.1;
+  const FAR = 0.42, FARTHER = 0.09, LEAST = 0.01, MOST = 4, EDGE = 24, MANY = 400, CROWD = 1000, READ = 0.55, CHUNK = 1500, TINY = 0.1, NARROW = 0.25;
   const ROLES = { parameter: "◆ parameter", input: "▷ input", operation: "● operation", output: "◎ output", failure: "✗ failure" };
 
 
@@ -35,7 +35,7 @@
   const side = el("aside", { class: "side", "aria-label": "Details", tabindex: "-1", hidden: true });
   const keys = [["/", "search; Enter and Shift+Enter walk through what was found"], ["↑ ↓", "to an input, to a user of the box"],
     ["← →", "to the neighbour in the row"], ["n p", "to the next, the previous box in order"], ["Enter", "open the details, or a box that stands for several"], ["Backspace", "leave the opened box"],
-    ["+ − 0", "zoom in, out, show all"], [", .", "step before, next step"], ["c", "candidates and curves of the run"], ["d", "show or hide the details"], ["Esc", "close, clear"]];
+    ["+ − 0", "zoom in, out, show all"], [", .", "step before, next step"], ["c", "candidates and curves of the run"], ["d", "show or hide the details"], ["l", "all boxes as a list"], ["Esc", "close, clear"]];
   const help = el("dialog", { "aria-label": "Help" }, el("h2", {}, "Keys"),
     el("dl", {}, keys.map(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)])),
     el("p", { class: "quiet" }, "Drag to move, turn the wheel to zoom, click a box for its details, twice to open one that stands for several."),
@@ -58,7 +58,15 @@
   const crumbs = el("nav", { class: "crumbs", "aria-label": "Opened boxes", hidden: true });
   const far = overview();
   let afar = false; // it is drawn on a canvas
-  root.append(far.probe, far.canvas, stage, crumbs);
+  const legend = drawn("svg", { class: "tg legend", "aria-hidden": "true" }); // stays in place at every scale
+  root.append(far.probe, far.canvas, stage, legend, crumbs);
+  function explain(signs) {
+    legend.replaceChildren(...(signs ? [signs.cloneNode(true)] : []));
+    if (!signs) return;
+    legend.firstChild.removeAttribute("transform");
+    const area = legend.getBBox(), wide = Math.ceil(area.width || 640) + 16;
+    for (const [name, value] of [["viewBox", `${area.x - 8} -6 ${wide} 30`], ["width", wide], ["height", 30]]) legend.setAttribute(name, value);
+  }
 
   function load(number) {
     if (stages.has(number)) return stages.get(number);
@@ -71,6 +79,7 @@
       return `<g data-key="${keys[at]}" transform="translate(${places[2 * at]},${places[2 * at + 1]})"${markup[shapes[at]]}${markup[texts[at]]}`;
     };
     svg.setAttribute("role", "group");
+    svg.setAttribute("aria-description", "press l for a list of all boxes");
     const inner = svg.querySelector(".tg-parts");
     const layers = [0, 1, 2].map(() => inner.appendChild(drawn("g")));
     const length = arrows.length + keys.length;
@@ -119,10 +128,17 @@
       part.setAttribute("tabindex", key === picture.order[0] ? "0" : "-1");
       part.setAttribute("aria-label", `${name}, ${kind ? kind + " " : ""}${picture.told.words[role] || role}${opens >= 0 ? ", opens" : ""}${onPath ? ", " + (picture.told.words.way || "feedback passed through") : ""}${line ? ": " + line : ""}`);
       part.prepend(titled([name, line, ...(onPath ? [picture.told.words.way || "feedback passed through"] : [])].filter(Boolean).join("\n")));
+      roomy(part, picture.rects.get(key));
       if (picture === graph && key === picked) part.classList.add("picked");
       if (hitKeys.has(picture.number + ":" + key)) part.classList.add("hit");
     });
     inside.forEach((parts, level) => picture.layers[level].append(...parts));
+  }
+  function roomy(box, { width, height }) { // from afar the title fills the box
+    const title = box.querySelector(".tg-title"), wide = width - 12, size = roomFor(title.textContent, wide);
+    title.style.setProperty("--room", size + "px");
+    title.style.setProperty("--shift", wide / 2 - title.getAttribute("x") + "px");
+    title.style.setProperty("--drop", (height - 12) / 2 + size * 0.35 - title.getAttribute("y") + "px");
   }
   function element(key) {
     build(graph, [graph.at.get(key)]);
@@ -144,7 +160,14 @@
     if (todo.length > CHUNK) { graph.covered = null; move(); } // the rest with the next frames
     else far.hide();
   }
-  window.addEventListener("beforeprint", () => { near(); far.hide(); build(graph, graph.elements.keys()); });
+  window.addEventListener("beforeprint", () => { // all of it, with every word
+    near();
+    far.hide();
+    stage.classList.remove("far", "farther");
+    build(graph, graph.elements.keys());
+    graph.unseen.fill(0);
+    for (const part of graph.elements) part.style.display = "";
+  });
   window.addEventListener("afterprint", () => move());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => repaint());
 
@@ -215,13 +238,14 @@
     size = [wide, high];
     place();
   }
+  function legible() { return graph.length > CROWD ? READ : FAR; } // from here on values can be read
   function reveal(key, closer) {
     const at = graph.rects.get(key);
     if (!at) return;
     const wide = root.clientWidth, high = root.clientHeight, left = at.x * scale + x, top = at.y * scale + y;
-    if (left >= 0 && left + at.width * scale <= wide && top >= 0 && top + at.height * scale <= high && (!closer || scale >= FAR)) return;
+    if (left >= 0 && left + at.width * scale <= wide && top >= 0 && top + at.height * scale <= high && (!closer || scale >= legible())) return;
     fitted = false;
-    if (closer && scale < FAR) scale = 0.8;
+    if (closer && scale < legible()) scale = 0.8;
     x = wide / 2 - (at.x + at.width / 2) * scale;
     y = high / 2 - (at.y + at.height / 2) * scale;
     glide();
@@ -320,6 +344,7 @@
     const first = graph.order.find((other) => graph.inputs.has(other)) || graph.order[0];
     mark(null);
     focusBox(first);
+    if (scale < NARROW && !crowded()) reveal(first, true); // a row of turns, too wide to be read as a whole
     if (!side.hidden) fill();
     said.textContent = `${graph.told.heading} opened, ${graph.order.length} boxes`;
   }
@@ -353,6 +378,7 @@
   function turn() { // shows the picture that `path` leads to
     graph = load(current());
     stage.replaceChildren(graph.svg);
+    explain(load(frames[now].picture).svg.querySelector(".tg-legend"));
     const names = [];
     let number = frames[now].picture;
     for (const key of path) { names.push(titleOf(number, key)); number = within(number, key); }
@@ -425,6 +451,7 @@
     }
     markHits();
     hit = -1;
+    if (!side.hidden && tab === "list") fill();
     found.textContent = wanted ? (hits.length ? `${hits.length} found` : "none") : "";
   }
   function markHits() {
@@ -481,12 +508,14 @@
     else if (event.key === "c" && page.candidates && steps) turnCandidates();
     else if (event.key === ".") after.click();
     else if (event.key === "d") openSide(side.hidden);
+    else if (event.key === "l") { tab = "list"; openSide(true); side.focus(); }
     else if (event.key === "?") help.showModal();
   });
 
   // The panel
 
   let tab = "step";
+  const { SHOW, section, readable, lazily } = sections(page, side, said);
   const aboutSteps = page.candidates || page.curves.length || frames.some((f) => f.note || f.facts.length || f.rejections.length || f.exchanges.length || Object.keys(f.parameters).length || f.score != null || f.cost != null);
 
   function openSide(open) {
@@ -498,12 +527,13 @@
   function fill() {
     const tabs = el("div", { class: "tabs", role: "tablist" });
     const one = (name, word) => el("button", { type: "button", role: "tab", id: "tab-" + name, "aria-selected": String(tab === name), onclick: () => { tab = name; fill(); document.getElementById("tab-" + name).focus(); } }, word);
-    if (aboutSteps) tabs.append(one("box", "Box"), one("step", now < steps ? "Step" : "Run"));
-    else tab = "box";
+    tabs.append(one("box", "Box"), one("list", "List"));
+    if (aboutSteps) tabs.append(one("step", now < steps ? "Step" : "Run"));
+    else if (tab === "step") tab = "box";
     const close = button("✕", "Close the details (Esc)", () => openSide(false));
     close.classList.add("close");
     tabs.append(close);
-    side.replaceChildren(tabs, ...(tab === "box" ? boxPanel() : stepPanel()));
+    side.replaceChildren(tabs, ...(tab === "box" ? boxPanel() : tab === "list" ? listPanel() : stepPanel()));
     side.scrollTop = 0;
   }
 
@@ -512,7 +542,7 @@
     return word ? ROLES[role].slice(0, 2) + word : ROLES[role];
   }
   function boxPanel() {
-    if (picked == null || !graph.boxes.has(picked)) return [el("p", { class: "quiet" }, "Click a box to see what it holds.")];
+    if (picked == null || !graph.boxes.has(picked)) return [el("p", { class: "quiet" }, "Click a box to see what it holds, or find it in the list.")];
     const [name, role, kind, line, onPath, inside] = graph.boxes.get(picked);
     const entries = (frames[now].details[picked] || []).map((number) => page.entries[number]);
     said.textContent = `${name}, ${role}. ${entries.length} details.`;
@@ -522,6 +552,29 @@
     for (const [heading, form, content] of entries) parts.push(...section(heading, form, content));
     parts.push(...links(graph.told.words.inputs || "Inputs", graph.inputs.get(picked)), ...links(graph.told.words.users || "Used by", graph.users.get(picked)));
     return parts;
+  }
+  function listPanel() { // every box of the picture, or what was found in it: in words, for eyes and for screen readers
+    const searching = search.value.trim() !== "", keys = graph.order.filter((key) => !searching || hitKeys.has(graph.number + ":" + key));
+    const heading = searching ? `Found here (${keys.length} of ${graph.order.length})` : `Boxes (${keys.length})`;
+    said.textContent = heading;
+    return [el("h3", {}, heading), boxLinks(keys)];
+  }
+  function boxLinks(keys) {
+    const list = el("div", { class: "links" }), more = el("button", { type: "button", onclick: () => add(true) });
+    let shown = 0;
+    const add = (asked) => {
+      const fresh = keys.slice(shown, shown + 200).map((key) => {
+        const [name, role, , line] = graph.boxes.get(key);
+        return el("button", { type: "button", "aria-current": String(key === picked), onclick: () => { pick(key); reveal(key, true); } }, el("b", {}, name), el("code", {}, line), el("span", { class: "tag " + role }, called(role)));
+      });
+      shown += fresh.length;
+      more.remove();
+      list.append(...fresh);
+      if (shown < keys.length) { more.textContent = `${Math.min(200, keys.length - shown)} more of ${keys.length - shown}`; list.append(more); }
+      if (asked && fresh.length) fresh[0].focus();
+    };
+    add(false);
+    return list;
   }
   function links(heading, ends) {
     if (!ends) return [];
@@ -533,37 +586,6 @@
     }), ends.length > shown.length ? el("p", { class: "quiet" }, `and ${ends.length - shown.length} more`) : null)];
   }
 
-  const SHOW = {
-    text: (words) => el("pre", {}, words),
-    code: (words) => el("pre", {}, ...coloured(words)),
-    error: (words) => el("pre", { class: "error" }, ...words.split(/(?<=\n)/).map((line) => (line.includes("  <--- (") ? el("span", { class: "marked" }, line) : line))),
-    tree: (data) => el("div", { class: "tree" }, grown(data, "", 0)),
-    facts: (pairs) => el("dl", {}, pairs.map(([name, what]) => [el("dt", {}, name), el("dd", {}, what)])),
-    histogram: (data) => histogram(data),
-    diff: ([before, after]) => diff(page.texts[before], page.texts[after]),
-    image: (source) => el("img", { class: "picture", alt: "the values as a picture", src: source.startsWith("data:image/png;base64,") ? source : "" }),
-  };
-  function section(heading, form, content) {
-    const words = typeof content === "number" ? page.texts[content] : content;
-    return [el("h3", {}, heading, typeof words === "string" && form !== "image" ? copier(words) : null), SHOW[form](words)];
-  }
-  function copier(words) {
-    const made = el("button", { type: "button", class: "small", onclick: async () => {
-      try { await navigator.clipboard.writeText(words); } catch {
-        const area = el("textarea", { class: "unseen" });
-        area.value = words;
-        side.append(area);
-        area.select();
-        document.execCommand("copy");
-        area.remove();
-      }
-      made.textContent = "copied";
-      said.textContent = "copied";
-      setTimeout(() => { made.textContent = "copy"; }, 1200);
-    } }, "copy");
-    return made;
-  }
-
   // The panel of a step
 
   function runPanel() {
@@ -573,10 +595,7 @@
     const point = (name) => { const key = graph.order.find((other) => graph.boxes.get(other)[0] === name.slice(0, 12)); if (key) pick(key); };
     for (const front of page.fronts) parts.push(...scatter(front, point));
     const names = graph.order.filter((key) => graph.boxes.get(key)[5] < 0);
-    parts.push(el("h3", {}, `Candidates (${names.length})`), el("div", { class: "links" }, names.slice(0, 200).map((key) => {
-      const [name, role, , words] = graph.boxes.get(key);
-      return el("button", { type: "button", onclick: () => pick(key) }, el("b", {}, name), el("code", {}, words), el("span", { class: "tag " + role }, called(role)));
-    })));
+    parts.push(el("h3", {}, `Candidates (${names.length})`), boxLinks(names));
     return parts;
   }
   function stepPanel() {
@@ -603,21 +622,13 @@
     for (const name of names) parts.push(parameter(name, frame.parameters[name], changed(name) ? was[name] : null));
     frame.exchanges.forEach(([prompt, reply, model], index) => {
       if (!index) parts.push(el("h3", {}, `Model calls (${frame.exchanges.length})`));
-      parts.push(lazily(el("details", { class: "item" }, el("summary", {}, `call ${index + 1} ${page.texts[model]}`)), () => [...section("Prompt", "text", prompt), ...section("Reply", "text", reply)]));
+      parts.push(lazily(el("details", { class: "item" }, el("summary", {}, `call ${index + 1} ${page.texts[model]}`)), () => [...section("Prompt", "text", prompt), ...section("Reply", ...readable(reply))]));
     });
     return parts;
   }
-  function lazily(details, make, open) {
-    const inside = el("div", { class: "in" });
-    details.append(inside);
-    const unfold = () => { if (!inside.hasChildNodes()) inside.append(...make()); };
-    details.addEventListener("toggle", unfold);
-    if (open) { unfold(); details.open = true; }
-    return details;
-  }
   function parameter(name, [version, text, kind, origin, trusted], old) {
     const badge = `${kind}, version ${version}${origin ? ", by " + origin : ""}${trusted ? "" : ", not trusted"}`;
-    const made = el("details", { class: "item", "data-name": name }, el("summary", {}, el("b", {}, name), " ", el("span", { class: "quiet" }, badge), old ? el("span", { class: "tag path" }, "changed") : null));
+    const made = el("details", { class: "item", "data-name": name }, el("summary", {}, el("b", {}, name), " ", el("span", { class: "quiet" }, badge), " ", old ? el("span", { class: "tag path" }, "changed") : null));
     lazily(made, () => [
       ...(old ? [el("h3", {}, `From version ${old[0]} to ${version}`), diff(page.texts[old[1]], page.texts[text])] : []),
       ...section("Value", kind === "code" ? "code" : "text", text)], old);
