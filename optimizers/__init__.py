@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import opcode
-import sys
-import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -263,20 +260,14 @@ _FORMER = {
 
 def __getattr__(name: str) -> Any:
     if name in _FORMER:
-        said = f"optimizers has no {name!r}: {_FORMER[name]}"
-        if _imports(sys._getframe(1)):  # which would hide the words of an AttributeError
-            raise ImportError(said, name=__name__)
-        raise AttributeError(said, name=name)
+        from tracegraph.moved import not_here
+
+        raise not_here(__name__, name, _FORMER[name])
     if name not in _HOME:
         near = difflib.get_close_matches(name, _HOME, 1)
         said = f"did you mean {near[0]!r}?" if near else "dir(optimizers) has the names"
         raise AttributeError(f"module 'optimizers' has no attribute {name!r}; {said}")
     return getattr(importlib.import_module(_HOME[name]), name)
-
-
-def _imports(frame: types.FrameType) -> bool:
-    """Whether the code of a frame is at a ``from ... import``."""
-    return frame.f_code.co_code[frame.f_lasti] == opcode.opmap["IMPORT_FROM"]
 
 
 def __dir__() -> list[str]:
