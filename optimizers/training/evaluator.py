@@ -186,6 +186,7 @@ class Evaluator:
         self.workflow, self.parameters = workflow, dict(parameters)
         self.referee = Referee(guide, constraints, weights)
         self.relative = bool(getattr(guide, "relative", False))
+        self._recalls = not getattr(guide, "remembers", self.relative)
         self.call = call or call_with_input
         self._elsewhere = None
         if executor is not None and remote is not None:
@@ -416,7 +417,7 @@ class Evaluator:
 
     def _verdict(self, job: _Job, output: Any) -> Verdict:
         """What the judge says of an output, or said of the same one before this step was cut off."""
-        if self._kept_runs is None or self.relative or not job.traced:
+        if self._kept_runs is None or not self._recalls or not job.traced:
             return self.referee(job.example, output)
         verdict = self._kept_runs.find_verdict(job.judged, output)
         if verdict is None:
