@@ -8,9 +8,6 @@ Names are imported when they are first used, so that torch loads only where tens
 from __future__ import annotations
 
 import importlib
-import opcode
-import sys
-import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -262,10 +259,9 @@ _FORMER = {
 
 def __getattr__(name: str) -> Any:
     if name in _FORMER:
-        said = f"optimizers has no {name!r}: {_FORMER[name]}"
-        if _imports(sys._getframe(1)):  # which would hide the words of an AttributeError
-            raise ImportError(said, name=__name__)
-        raise AttributeError(said, name=name)
+        from tracegraph.moved import not_here
+
+        raise not_here(__name__, name, _FORMER[name])
     if name not in _HOME:
         from tracegraph.errors import nearest
 
@@ -273,11 +269,6 @@ def __getattr__(name: str) -> Any:
         said = f"did you mean {near!r}?" if near else "dir(optimizers) has the names"
         raise AttributeError(f"module 'optimizers' has no attribute {name!r}; {said}")
     return getattr(importlib.import_module(_HOME[name]), name)
-
-
-def _imports(frame: types.FrameType) -> bool:
-    """Whether the code of a frame is at a ``from ... import``."""
-    return frame.f_code.co_code[frame.f_lasti] == opcode.opmap["IMPORT_FROM"]
 
 
 def __dir__() -> list[str]:

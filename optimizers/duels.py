@@ -1,7 +1,8 @@
 """Duels: a guide that compares each output with what the present values gave for the same example.
 
 No right answers are needed. The scores only say who of two is better, so they belong to the values that
-were present when they were given: a training forgets them with every step (`relative`).
+were present when they were given: a training forgets them with every step (`relative`). Compared with
+outputs that stay the same, any number of candidates have an order.
 """
 
 from __future__ import annotations
@@ -47,13 +48,24 @@ class Duels:
     Args:
         parameters: of the workflow, by name.
         judge: see `Judge`.
+        reference: the output to compare with, of an example, in place of the present values' one.
+
+    Attributes:
+        relative: whether scores hold between two candidates only, so that no evaluation may be kept
+            for another comparison.
+        remembers: that it must see each recorded output, whatever is known of its score.
     """
 
-    relative = True
-    """The scores hold between two candidates only: no evaluation may be kept for another comparison."""
+    remembers = True
 
-    def __init__(self, parameters: Mapping[str, Parameter[Any]], judge: Judge) -> None:
-        self._parameters, self._judge = dict(parameters), judge
+    def __init__(
+        self,
+        parameters: Mapping[str, Parameter[Any]],
+        judge: Judge,
+        reference: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._parameters, self._judge, self._reference = dict(parameters), judge, reference
+        self.relative = reference is None
         self._present: str | None = ""
         self._outputs: dict[int, tuple[Any, Any]] = {}
         self._recorded: list[tuple[Any, Any]] = []
@@ -77,8 +89,11 @@ class Duels:
                 self._outputs[id(example)] = (example, output)  # which keeps the id its own
                 if recorded:
                     self._recorded.append((example, output))
-                return [Score(0.0)]
+                if self._reference is None:
+                    return [Score(0.0)]
             known = self._outputs.get(id(example))
+        if self._reference is not None:
+            known = example, self._reference(example)
         if known is None:
             return [Score(1.0), Remark("with the present values the run gave no output")]
         score = preferred(self._judge, example, output, known[1])

@@ -72,12 +72,13 @@ def test_what_has_another_name_says_so_and_that_is_there(home: str, name: str) -
             found = getattr(found, part)
 
 
-@pytest.mark.parametrize("name", MOVED["optimizers"])
-def test_a_name_that_moved_is_not_there_and_asking_says_where_it_went(name: str) -> None:
-    assert not hasattr(optimizers, name)
-    assert getattr(optimizers, name, None) is None
-    with pytest.raises(AttributeError, match=f"has no '{name}': .") as caught:
-        getattr(optimizers, name)
+@pytest.mark.parametrize(("home", "name"), [(home, name) for home in MOVED for name in MOVED[home]])
+def test_a_name_that_moved_is_not_there_and_asking_says_where_it_went(home: str, name: str) -> None:
+    package = importlib.import_module(home)
+    assert not hasattr(package, name)
+    assert getattr(package, name, None) is None
+    with pytest.raises(AttributeError, match=f"{home} has no '{name}': .") as caught:
+        getattr(package, name)
     assert caught.value.name == name
 
 

@@ -49,6 +49,7 @@ from tracegraph.functions import (
 )
 from tracegraph.graph import Graph
 from tracegraph.module import Map, Module, Seq, model, named_parameters
+from tracegraph.moved import not_here
 from tracegraph.namesake import watch as _watch
 from tracegraph.node import Node, unwrap
 from tracegraph.overlay import Overlay
@@ -177,7 +178,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(importlib.import_module(_LAZY[name]), name)
     if name in _FORMER:
-        raise ImportError(f"tracegraph has no {name!r}: {_FORMER[name]}", name=__name__)
+        raise not_here(__name__, name, _FORMER[name])
     near = nearest(name, __all__)
     raise AttributeError(
         f"module {__name__!r} has no attribute {name!r}"

@@ -8,7 +8,7 @@ new values are kept only if THEY win the majority.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, final
@@ -71,6 +71,9 @@ class SPO(ModelOptimizer):
         requirements: what good outputs are, in words; for the proposals and for the judge.
         judge: ``judge(example, first, second)`` gives a number, above 0 if the first is better, below 0 if
             the second is, 0 for a draw. By default the model judges.
+        reference: ``reference(example)`` gives an output to compare with in place of the present values'
+            one, such as what the values at the start gave. So any number of candidates have an order, as
+            ``fit(..., search=...)`` needs.
         parameters: see `ModelOptimizer`, as for the other options.
 
     >>> import tracegraph as tg
@@ -89,6 +92,7 @@ class SPO(ModelOptimizer):
         *args: Any,
         requirements: str,
         judge: Judge | None = None,
+        reference: Callable[[Any], Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(parameters, *args, **options)
@@ -98,7 +102,11 @@ class SPO(ModelOptimizer):
             )
         self.requirements = requirements
         self.judge = judge or self._judged
-        self.guide = Duels(self.named_parameters, lambda *duel: self.judge(*duel))
+        if reference is not None and not callable(reference):
+            raise OptimizerError(
+                f"reference gives the output to compare with, of an example; got {show(reference, 80)}"
+            )
+        self.guide = Duels(self.named_parameters, lambda *duel: self.judge(*duel), reference)
         self._shown: list[tuple[Any, Any]] = []
 
     def improve(self, workflow: Any, examples: Sequence[Any]) -> tuple[Update, Duel | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 from typing import Any, final
 
 from optimizers.base import Usage
@@ -75,7 +76,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, limit in asdict(self).items():
-            if limit is not None and not (math.isfinite(limit) and limit > 0):
+            number = isinstance(limit, Real)
+            if limit is not None and not (number and math.isfinite(limit) and limit > 0):
                 raise OptimizerError(
                     f"the budget allows {name}={limit!r}: nothing can be done with that; give a number "
                     "above 0, or None for no limit"

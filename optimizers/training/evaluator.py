@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from concurrent.futures import Executor, Future
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, astuple, dataclass, field, replace
+from numbers import Real
 from typing import Any, final
 
 from optimizers.base import Usage
 from optimizers.candidate import Candidate
 from optimizers.places import Place
+from optimizers.training.callable_so import check_callable, check_workflow
 from optimizers.training.elsewhere import Elsewhere
 from optimizers.training.guide import Guide, Referee, Verdict, waited_for
 from optimizers.training.kept_runs import KeptRun, KeptRuns
@@ -159,15 +161,22 @@ class Evaluator:
         receipts: MutableMapping[str, Any] | None = None,
         tensors: KeptTensors | None = None,
     ) -> None:
-        if not callable(workflow):
-            raise OptimizerError(f"workflow must be callable, got {show(workflow, 80)}")
-        if not isinstance(workers, int) or workers < 1:
-            raise OptimizerError(f"workers must be a whole number from 1, got {workers!r}")
-        if timeout is not None and not timeout > 0:
-            raise OptimizerError(f"timeout must be a number of seconds above 0, got {timeout!r}")
-        if not math.isfinite(failure_score):
-            raise OptimizerError(f"failure_score must be a finite number, got {failure_score!r}")
-        if executor is not None and not callable(getattr(executor, "submit", None)):
+        check_workflow(workflow, called=call is not None)
+        if call is not None:
+            check_callable("call", call, "workflow", "example")
+        if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+            raise OptimizerError(f"workers must be a whole number from 1, got {show(workers, 40)}")
+        if timeout is not None and not (isinstance(timeout, Real) and timeout > 0):
+            raise OptimizerError(
+                f"timeout must be a number of seconds above 0, got {show(timeout, 40)}"
+            )
+        if not isinstance(failure_score, Real) or not math.isfinite(failure_score):
+            raise OptimizerError(
+                f"failure_score must be a finite number, got {show(failure_score, 40)}"
+            )
+        if isinstance(executor, type) or (
+            executor is not None and not callable(getattr(executor, "submit", None))
+        ):
             raise OptimizerError(f"executor must have submit(), got {show(executor, 80)}")
         if remote is not None and (executor is None or not callable(remote)):
             raise OptimizerError(
@@ -177,6 +186,7 @@ class Evaluator:
         self.workflow, self.parameters = workflow, dict(parameters)
         self.referee = Referee(guide, constraints, weights)
         self.relative = bool(getattr(guide, "relative", False))
+        self._recalls = not getattr(guide, "remembers", self.relative)
         self.call = call or call_with_input
         self._elsewhere = None
         if executor is not None and remote is not None:
@@ -407,7 +417,7 @@ class Evaluator:
 
     def _verdict(self, job: _Job, output: Any) -> Verdict:
         """What the judge says of an output, or said of the same one before this step was cut off."""
-        if self._kept_runs is None or self.relative or not job.traced:
+        if self._kept_runs is None or not self._recalls or not job.traced:
             return self.referee(job.example, output)
         verdict = self._kept_runs.find_verdict(job.judged, output)
         if verdict is None:

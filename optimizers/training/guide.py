@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol, final
 
+from optimizers.training.callable_so import check_callable
 from tracegraph.errors import BudgetExceeded, OptimizerError
 from tracegraph.feedback import Feedback, Remark, Score
 from tracegraph.kinds import show
@@ -93,6 +94,11 @@ def judge(
         words = ", ".join(f"{name} {value:.4g}" for name, value in named[0].items())
         plain = [part for part in parts if not isinstance(part, Mapping)]
         parts = [_weighted(named[0], weights, example), words, *plain]
+    elif weights is not None:
+        raise BadVerdict(
+            f"weights= has {sorted(weights)}, and the guide gave {show(said, 80)} for the example "
+            f"{show(example, 120)}: it must give a dict with a number for each of these"
+        )
     messages = [made for made in map(_message, parts) if made is not None]
     scores = [message for message in messages if isinstance(message, Score)]
     given = [part for part in parts if part not in (None, "")]
@@ -136,8 +142,11 @@ class Referee:
             )
         self.guide, self.constraints = guide, dict(constraints or {})
         for name, given in (("guide", guide), *self.constraints.items()):
-            if not callable(given):
-                raise OptimizerError(f"{name} must be callable, got {show(given, 80)}")
+            check_callable(name, given, "example", "output")
+        if weights is not None and not isinstance(weights, Mapping):
+            raise OptimizerError(
+                f"weights are numbers by objective, {{'right': 2, 'short': 1}}, got {show(weights, 80)}"
+            )
         self.weights = None if weights is None else dict(weights)
         for name, weight in (self.weights or {}).items():
             if not isinstance(weight, (int, float)) or not math.isfinite(weight):
@@ -251,6 +260,6 @@ def _number(given: Any) -> float | None:
         return None
     try:
         number = float(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

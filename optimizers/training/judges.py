@@ -61,6 +61,7 @@ class Ensemble:
             raise OptimizerError(f"penalty must be a finite number from 0, got {penalty!r}")
         self.rule, self.penalty = rule, penalty
         self.relative = any(getattr(one, "relative", False) for one in self.judges)
+        self.remembers = any(getattr(one, "remembers", self.relative) for one in self.judges)
 
     def __call__(self, example: Any, output: Any) -> tuple[float, str]:
         """The score and the words of all judges.

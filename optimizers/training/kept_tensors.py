@@ -1,7 +1,7 @@
 """Tensors of what a step has paid for, as files beside the store until the step is in the saved state.
 
-A file is written whole before anything refers to it, and is believed only with the digest that whoever
-refers to it knows. It holds numbers and nothing else (safetensors).
+A file is written before anything refers to it, and is believed only with the digest that whoever refers to it
+knows. It holds numbers and nothing else (safetensors).
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ class KeptTensors:
         data = tensor_bytes(tensors)
         path = self._file(name)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            part.write_bytes(data)
-            part.replace(path)
+            try:
+                path.write_bytes(data)
+            except FileNotFoundError:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
         except OSError as error:
             raise HistoryError(f"{path} cannot be written: {error}") from error
         return _digest(data)

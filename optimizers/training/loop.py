@@ -128,8 +128,8 @@ class Training:
         if self.policy.scored:
             raise OptimizerError(
                 "this guide compares two candidates, so its scores cannot rank several, as search= needs: "
-                "who beats whom may go round in a circle. Leave out search=, or compare with fixed "
-                "outputs (Pairwise)"
+                "who beats whom may go round in a circle. Leave out search=, or compare with outputs that "
+                "stay the same: SPO(..., reference=function), Pairwise(compare, reference=function)"
             )
         if self.validation and not hasattr(guide, "against"):
             raise OptimizerError(

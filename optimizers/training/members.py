@@ -40,7 +40,7 @@ class Members:
 
 
 def _optimizer(given: Any, workflow: Any) -> Any:
-    if given is not None and hasattr(given, "backward"):
+    if given is not None and hasattr(given, "backward") and not isinstance(given, type):
         if not isinstance(given, (Optimizer, Partition)) and not hasattr(given, "step"):
             raise OptimizerError(f"{show(given, 80)} is no optimizer: it has no step()")
         return given

@@ -126,8 +126,17 @@ class Options:
             raise OptimizerError(f"seed must be a whole number, got {show(self.seed, 40)}")
         for name, method in (("acceptance", "decide"), ("search", "ask"), ("racing", "dropped")):
             given = getattr(self, name)
+            if isinstance(given, type):
+                raise OptimizerError(
+                    f"{name} is the class {given.__name__}: give one of it, {given.__name__}()"
+                )
             if given is not None and not callable(getattr(given, method, None)):
                 raise OptimizerError(f"{name} must have {method}(), got {show(given, 80)}")
+        for name, switch in (("resume", self.resume), ("progress", self.progress or False)):
+            if not isinstance(switch, bool):
+                raise OptimizerError(f"{name} must be True or False, got {show(switch, 40)}")
+        if not isinstance(self.on, Iterable):
+            raise OptimizerError(f"on= takes a list of listeners, got {show(self.on, 80)}")
         object.__setattr__(self, "on", tuple(self.on))
         for listener in self.on:
             if not callable(listener):

@@ -18,7 +18,6 @@ from tracegraph.array_calls import arranged
 from tracegraph.bundle import Bundle
 from tracegraph.errors import HistoryError
 from tracegraph.history.at_hand import AtHand
-from tracegraph.history.tensors import tensor_bytes
 from tracegraph.history.values import pack
 from tracegraph.kinds import is_array, is_tensor, show
 from tracegraph.node import Node, apply
@@ -67,13 +66,25 @@ def mark_of(value: Any) -> list[str]:
     """A digest of the numbers and their types, and which steps of torch the tensors came from.
 
     Raises:
-        HistoryError: something in it has no numbers that could be compared.
+        HistoryError: something in it has no numbers on this machine's processor to be compared.
     """
-    tensors: dict[str, Any] = {}
-    data = json.dumps(pack(value, tensors))
-    digest = hashlib.sha256(data.encode("utf-8", "surrogatepass") + tensor_bytes(tensors))
+    digest = hashlib.sha256()
+    if not is_tensor(value):
+        digest.update(json.dumps(pack(value, {})).encode("utf-8", "surrogatepass"))
+    for numbers in numbers_inside(value):
+        digest.update(f"{numbers.dtype} {tuple(numbers.shape)}".encode())
+        digest.update(_bytes(numbers))
     steps = (type(tensor.grad_fn).__name__ for tensor in tensors_inside(value))
     return [digest.hexdigest()[:32], *steps]
+
+
+def _bytes(numbers: Any) -> Any:
+    if not is_tensor(numbers):
+        return numbers.tobytes()
+    try:
+        return numbers.detach().contiguous().reshape(-1).view(sys.modules["torch"].uint8).numpy()
+    except (RuntimeError, TypeError) as error:
+        raise HistoryError(f"a {numbers.dtype} tensor cannot be compared: {error}") from error
 
 
 def layouts_of(value: Any) -> list[list[Any] | None]:

@@ -94,6 +94,13 @@ def _find(x, edges):
 
 
 @triton.jit
+def _chunk(table, row, tensors, i, first, S: tl.constexpr, BLOCK: tl.constexpr):
+    """The addresses and the numbers of a chunk's elements, of the state that begins at `row`."""
+    off = first + tl.arange(0, BLOCK)
+    return tl.multiple_of(tl.load(table + row * tensors + i).to(tl.pointer_type(S)), 16) + off, off
+
+
+@triton.jit
 def held(
     table,
     row,
@@ -110,8 +117,7 @@ def held(
     BLOCK: tl.constexpr,
 ):
     """A chunk of the state that begins at `row` of the table, as float32."""
-    off = first + tl.arange(0, BLOCK)
-    at = tl.multiple_of(tl.load(table + row * tensors + i).to(tl.pointer_type(S)), 16) + off
+    at, off = _chunk(table, row, tensors, i, first, S, BLOCK)
     x = read(at, off, n, MASKED).to(tl.float32)
     if CODEC <= STOCHASTIC:
         return x
@@ -148,8 +154,7 @@ def keep(
     BLOCK: tl.constexpr,
 ):
     """Store a chunk of state."""
-    off = first + tl.arange(0, BLOCK)
-    at = tl.multiple_of(tl.load(table + row * tensors + i).to(tl.pointer_type(S)), 16) + off
+    at, off = _chunk(table, row, tensors, i, first, S, BLOCK)
     if CODEC == PLAIN:
         coded = x.to(S)
     elif CODEC == STOCHASTIC:

@@ -334,3 +334,54 @@ def test_a_guide_by_itself() -> None:
         assert [float(duels(example, said)[0].mean) for said in ("abcd", "ab", "xyz")] == [1, -1, 0]
     assert duels.take() == [(example, "abc")]
     assert duels.take() == []
+
+
+# A search: duels with outputs that stay the same
+
+
+def searched(store: Path | None, note: Any) -> Any:
+    """A search over words, each compared with what the first one gave."""
+
+    def replies(request: Any) -> str:
+        note(request.messages[-1].text)
+        return suggest("x" * (sum(map(ord, request.messages[-1].text)) % 13))
+
+    word = tg.node("plain", trainable=True, name="word")
+    spo = SPO(
+        [word], llm=Scripted(replies), requirements="be long", judge=longer,
+        reference=lambda example: "plain" + example,
+    )  # fmt: skip
+    result = fit(
+        lambda example: word + example, EXAMPLES, spo.guide, optimizer=spo, search=Pareto(),
+        store=store, budget=Budget(steps=5), tries=1, workers=1, acceptance=Paired(alpha=1),
+    )  # fmt: skip
+    return word.data, result.score, [str(event) for event in result.history]
+
+
+def test_compared_with_outputs_that_stay_the_same_a_search_may_choose(tmp_path: Path) -> None:
+    """It goes on exactly after a kill at any question, and the model sees the outputs."""
+    asked: list[str] = []
+    expected = searched(None, asked.append)
+    assert expected[:2] == ("x" * len(expected[0]), 1.0)
+    assert all(f"{word}'" in asked[0] for word in ("plaina", "plainbb", "plainccc"))
+
+    class Killed(BaseException):
+        pass
+
+    for kill in range(1, len(asked) + 1):
+        again: list[str] = []
+
+        def note(text: str, again: list[str] = again, kill: int = kill) -> None:
+            again.append(text)
+            if len(again) == kill:
+                raise Killed
+
+        with pytest.raises(Killed):
+            searched(tmp_path / str(kill), note)
+        assert searched(tmp_path / str(kill), again.append) == expected
+        assert again == [*asked[:kill], *asked[kill - 1 :]]
+
+
+def test_a_reference_that_is_no_function_is_refused() -> None:
+    with pytest.raises(OptimizerError, match="reference gives the output to compare with"):
+        SPO([tg.node("a", trainable=True)], llm=Scripted([]), requirements="long", reference="text")
