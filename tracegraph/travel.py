@@ -17,7 +17,8 @@ from tracegraph.companions import companions, written
 from tracegraph.errors import SandboxError
 from tracegraph.held import can_hold, drop, held, put
 from tracegraph.isolation import as_called, away, is_plain, names_around, prelude
-from tracegraph.node import Node, lower
+from tracegraph.lowering import lower
+from tracegraph.node import Node
 from tracegraph.profiling import way_of
 from tracegraph.recorder import current
 from tracegraph.variables import attributes, listed
