@@ -467,6 +467,11 @@ class Till:
     def close(self):
         self.sales.clear()
 
+    __STEP = 4
+
+    def __next(self, price):
+        return price + self.__STEP if self.__open else None
+
     def spy(self):
         import os
 
@@ -503,6 +508,43 @@ def selling(body):
 )
 def test_other_methods_of_the_object_go_along(body, wanted):
     assert selling(body).sell(7).data == wanted
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ("return self.__open", True),
+        ("return f'{self.__open}'", "True"),
+        ("return [(lambda: self.__STEP)() for _ in range(2)]", [4, 4]),
+        ("return self.__next(price)", 11),
+        ("self.__open = False; return self.total(), self.__next(price)", (0, None)),
+        ("self.__new = price; return self.__dict__['_Till__new']", 7),
+        ("class Own:\n        __x = 1\n    return Own._Own__x", 1),
+        ("return self.__class__.__name__.startswith('__')", False),
+        ("return self.discount(3)", (True, 3)),
+    ],
+    ids=str,
+)
+def test_private_names_are_those_of_the_class_apart_and_in_place(body, wanted):
+    apart, here = selling(body), selling(body)
+    for till in (apart, here):
+        text = "def discount(self, price):\n    return self.__open, price\n"
+        till.discount.parameter.assign(text, origin="optimizer")
+    here.sell.parameter.trust()
+    here.discount.parameter.trust()
+    assert apart.sell(7).data == here.sell(7).data == wanted
+    values = [
+        {k: v for k, v in vars(till).items() if not k.startswith("_bundle_")}
+        for till in (apart, here)
+    ]
+    assert values[0] == values[1]
+
+
+def test_a_private_name_that_is_not_there_is_told_with_its_line():
+    with pytest.raises(AttributeError, match="_Till__gone") as caught:
+        selling("return self.__gone").sell(7)
+    marked = failed_node(caught.value).create_feedback("full")
+    assert "   2 |     return self.__gone  <--- (AttributeError)" in marked
 
 
 def test_other_methods_work_there_on_the_values_and_nothing_runs_here():

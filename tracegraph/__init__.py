@@ -48,10 +48,11 @@ from tracegraph.functions import (
     setitem,
 )
 from tracegraph.graph import Graph
+from tracegraph.lowering import unwrap
 from tracegraph.module import Map, Module, Seq, model, named_parameters
 from tracegraph.moved import not_here
 from tracegraph.namesake import watch as _watch
-from tracegraph.node import Node, unwrap
+from tracegraph.node import Node
 from tracegraph.overlay import Overlay
 from tracegraph.parameter import Parameter, node
 from tracegraph.propagate import StaleFeedbackWarning, backward, register_rule

@@ -15,7 +15,8 @@ from tracegraph.errors import ParameterError
 from tracegraph.failure import failed_node, innermost, original
 from tracegraph.kinds import ATOMS, show
 from tracegraph.lifting import cut, is_cut
-from tracegraph.node import Node, distinct, failed, leaf, lower, next_id, raise_failed, record
+from tracegraph.lowering import lower
+from tracegraph.node import Node, distinct, failed, leaf, next_id, raise_failed, record
 from tracegraph.recorder import Frame, current
 from tracegraph.variables import variables
 

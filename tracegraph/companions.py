@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from tracegraph.isolation import is_plain, names_around, prelude
 from tracegraph.marking import BadSource
 from tracegraph.parsing import expression_of, tree_of
-from tracegraph.source import class_of, dedented, parsed, private_names
+from tracegraph.source import class_of, dedented, parsed, private, private_names
 
 __all__ = ["Companion", "companions", "written"]
 
@@ -53,14 +53,16 @@ class Companion(NamedTuple):
 
 
 def companions(
-    kind: type, text: str, entry: str, text_of: Text
+    kind: type, text: str, entry: str, text_of: Text, *, owner: str = ""
 ) -> tuple[list[Companion], set[str]]:
     """The methods of `kind` that a text may call, and those that these may call.
+
+    The text was written for the body of a class `owner`, where private names are its own.
 
     Gives also the names that all of them ask of the object.
     """
     found: dict[str, Companion] = {}
-    asked = _attributes(text)
+    asked = {private(name, owner) for name in _attributes(text)}
     todo = [*sorted(asked), *(n for n in sorted(_ASKED_BY_SYNTAX) if _own(kind, n) is not None)]
     while todo:
         name = todo.pop()
@@ -99,10 +101,22 @@ def _companion(name: str, word: str, function: Any, text: str | None) -> Compani
     raw = inspect.unwrap(function)
     called = getattr(raw, "__name__", name)
     try:
-        source, names = _bare(raw) if text is None else (text, names_around(raw))
+        bare = (
+            _bare(raw) if text is None else (_as_in(class_of(raw), text, called), names_around(raw))
+        )
+        source, names = bare
     except BadSource as error:
         return Companion(name, word, called, "", error.reason)
     return Companion(name, word, called, "\n".join([*prelude(source, names), source]), "")
+
+
+def _as_in(owner: str, text: str, entry: str) -> str:
+    """A text whose function has its private names as in the body of a class `owner`."""
+    tree = parsed(text)
+    for item in tree.body:
+        if isinstance(item, _FUNCTION) and item.name == entry:
+            private_names(item, owner)
+    return ast.unparse(tree)
 
 
 @functools.lru_cache(256)

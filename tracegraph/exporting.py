@@ -24,9 +24,10 @@ from tracegraph.bundle import Bundle, bundle
 from tracegraph.definitions import class_statement
 from tracegraph.errors import ParameterError
 from tracegraph.literals import Unwritable, literal
+from tracegraph.lowering import lower
 from tracegraph.marking import BadSource
 from tracegraph.module import Map, Module, Seq, is_module, model, named_parameters
-from tracegraph.node import Node, lower
+from tracegraph.node import Node
 from tracegraph.parameter import Parameter, node
 from tracegraph.source import dedented, future_flags, is_filled
 from tracegraph.spans import Span, lines_of, offset, replaced, span

@@ -23,7 +23,8 @@ from typing import Any, Self, final
 from tracegraph.errors import FeedbackError
 from tracegraph.failure import failed_node
 from tracegraph.kinds import is_tensor, show
-from tracegraph.node import Node, unwrap
+from tracegraph.lowering import unwrap
+from tracegraph.node import Node
 
 __all__ = [
     "Feedback",

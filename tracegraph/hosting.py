@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tracegraph.failure import failed_node
-from tracegraph.node import Node, lower
+from tracegraph.lowering import lower
+from tracegraph.node import Node
 from tracegraph.recorder import beside, current
 
 __all__ = ["hosted"]

@@ -17,11 +17,10 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from tracegraph import operators
-from tracegraph.errors import CyclicValue
 from tracegraph.failure import Failure, joined
-from tracegraph.inside import Inside, may_hold
 from tracegraph.kinds import ATOMS, is_tensor, preview, show
 from tracegraph.lifting import CUT, can_lift, cut, lift, lift_beside
+from tracegraph.lowering import Holder, lower, unwrap
 from tracegraph.operators import Operation, changes, copied, named
 from tracegraph.recorder import Frame, Policy, current
 
@@ -71,7 +70,7 @@ _FORMER: dict[str, Callable[..., Any]] = {
 """Methods that every node of Microsoft Trace has; a method of the value comes first."""
 
 
-class Node(Generic[T]):
+class Node(Holder, Generic[T]):
     """One value of a trace, and how it was made; make one with `node`.
 
     Attributes:
@@ -639,50 +638,6 @@ def _keep_preview(made: Node[Any], value: Any) -> None:
 
 
 _new = object.__new__
-
-
-# Reading nodes out of values
-
-
-def unwrap(value: Any) -> Any:
-    """`value` with every node in it replaced by what it holds; containers are copied if needed."""
-    nodes: list[Node[Any]] = []
-    plain = lower(value, "", nodes, [])
-    policy = current()
-    if policy is not None and policy.frame is not None:
-        for found in nodes:
-            policy.frame.read(found)
-    return plain
-
-
-def lower(value: Any, name: str, nodes: list[Node[Any]], names: list[str]) -> Any:
-    """The plain value of `value`; the nodes found in it are added to `nodes`, named by their path.
-
-    Looks into lists, tuples, dicts, sets, dataclasses and pydantic models. What holds no node is
-    given back itself; what does is copied along the way.
-
-    Raises:
-        CyclicValue: a container that holds nodes also holds itself.
-    """
-    kind = type(value)
-    if kind in ATOMS:
-        return value
-    if isinstance(value, Node):
-        found = value._leaf()
-        nodes.append(found)
-        names.append(name)
-        return found._data
-    if not may_hold(value, kind):
-        return value
-    search = Inside(Node, name, nodes, names)
-    before = len(nodes)
-    plain = search.plain(value, name)
-    if search.cyclic and len(nodes) > before:
-        raise CyclicValue(
-            f"{name or 'a value'} is a {kind.__name__} that holds itself and holds nodes: the nodes "
-            "in it cannot be listed; pass the nodes as arguments of their own"
-        )
-    return plain
 
 
 # Recording an operation

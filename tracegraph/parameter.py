@@ -15,7 +15,8 @@ from weakref import ref
 from tracegraph.constraint import Constraint
 from tracegraph.errors import ParameterError, Rejected
 from tracegraph.kinds import Kind, is_tensor, show
-from tracegraph.node import Node, described, distinct, leaf, lower, record, unwrap
+from tracegraph.lowering import lower, unwrap
+from tracegraph.node import Node, described, distinct, leaf, record
 from tracegraph.operators import COLLECT
 from tracegraph.recorder import current
 

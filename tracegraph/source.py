@@ -35,6 +35,7 @@ __all__ = [
     "kept_decorators",
     "outside_function",
     "parsed",
+    "private",
     "private_names",
     "signature_of",
     "unlike",
@@ -266,6 +267,17 @@ def class_of(function: Any) -> str:
     return "" if name == "<locals>" else name
 
 
+def private(name: str, owner: str) -> str:
+    """`name` as Python has it inside the body of a class `owner`.
+
+    >>> private("__x", "_Till"), private("__x__", "Till"), private("__x", "")
+    ('_Till__x', '__x__', '__x')
+    """
+    bare = owner.lstrip("_")
+    is_private = name.startswith("__") and not name.endswith("__") and "." not in name
+    return f"_{bare}{name}" if bare and is_private else name
+
+
 def private_names(definition: ast.AST, owner: str) -> None:
     """Write private names (``self.__x``) as Python does inside the body of a class `owner`."""
     _Private(owner).visit(definition)
@@ -273,21 +285,17 @@ def private_names(definition: ast.AST, owner: str) -> None:
 
 class _Private(ast.NodeTransformer):
     def __init__(self, owner: str) -> None:
-        self.prefix = f"_{owner.lstrip('_')}" if owner.strip("_") else ""
-
-    def mangled(self, name: str) -> str:
-        private = name.startswith("__") and not name.endswith("__") and "." not in name
-        return f"{self.prefix}{name}" if private else name
+        self.owner = owner
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         return node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        node.attr = self.mangled(node.attr)
+        node.attr = private(node.attr, self.owner)
         return self.generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
-        node.id = self.mangled(node.id)
+        node.id = private(node.id, self.owner)
         return node
 
 

@@ -17,9 +17,11 @@ from tracegraph.companions import companions, written
 from tracegraph.errors import SandboxError
 from tracegraph.held import can_hold, drop, held, put
 from tracegraph.isolation import as_called, away, is_plain, names_around, prelude
-from tracegraph.node import Node, lower
+from tracegraph.lowering import lower
+from tracegraph.node import Node
 from tracegraph.profiling import way_of
 from tracegraph.recorder import current
+from tracegraph.source import class_of
 from tracegraph.variables import attributes, listed
 
 __all__ = ["Traveller", "actor", "method_apart"]
@@ -163,15 +165,15 @@ def method_apart(
     def run(instance: Any, /, *args: Any, **kwargs: Any) -> Any:
         kind = instance if isinstance(instance, type) else type(instance)
         target = None if isinstance(instance, type) else instance
-        along, used = companions(kind, text, entry, functools.partial(text_of, target))
+        mine = functools.partial(text_of, target)
+        along, used = companions(kind, text, entry, mine, owner=class_of(raw))
         held = {name: getattr(kind, name) for name in sorted(used) if hasattr(kind, name)}
         body = [f"    {name} = {value!r}" for name, value in held.items() if is_plain(value)]
-        bound = (
-            entry  # of a classmethod whose text stands below its decorator, the decorator is added
-        )
-        if target is None:
+        bound = entry
+        if target is None:  # of a classmethod whose text stands below its decorator, that is added
             bound = f"{entry} if isinstance({entry}, classmethod) else classmethod({entry})"
-        owner = "\n".join([f"\n\nclass {_OWNER}:", *body, f"    {entry} = {bound}\n"])
+        owner = _PRIVATE + f"_as_in_a_class({entry}, {class_of(raw).lstrip('_')!r})\n"
+        owner += "\n".join([f"\n\nclass {_OWNER}:", *body, f"    {entry} = {bound}\n"])
         owner += written(along, _OWNER)
         act = away(
             text,
@@ -187,6 +189,25 @@ def method_apart(
 
     return as_called(run, way)
 
+
+_PRIVATE = """
+
+def _as_in_a_class(function, owner):
+    def renamed(code):
+        names = [
+            f"_{owner}{n}" if owner and n.startswith("__") and not n.endswith("__") else n
+            for n in code.co_names
+        ]
+        inner = [renamed(c) if isinstance(c, type(code)) else c for c in code.co_consts]
+        return code.replace(co_names=tuple(names), co_consts=tuple(inner))
+
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    if hasattr(function, "__code__"):
+        function.__code__ = renamed(function.__code__)
+
+"""
+"""Gives a function that stands alone its private names (``self.__x``) as the body of a class gives them."""
 
 _RESULTS = {
     "value": "{0}",

@@ -24,7 +24,7 @@ from tracegraph.errors import BudgetExceeded, ModelError, OptimizerError, Reject
 from tracegraph.kinds import show
 from tracegraph.llm import LanguageModelLike, Message, Reply
 from tracegraph.llm.keeping import keeping, part
-from tracegraph.node import unwrap
+from tracegraph.lowering import unwrap
 from tracegraph.overlay import Overlay
 from tracegraph.recorder import stop_tracing
 

@@ -21,7 +21,7 @@ from tracegraph.errors import OptimizerError
 from tracegraph.kinds import show
 from tracegraph.llm import Message
 from tracegraph.llm.keeping import keeping
-from tracegraph.node import unwrap
+from tracegraph.lowering import unwrap
 from tracegraph.overlay import Overlay
 from tracegraph.problem import Problem
 from tracegraph.recorder import stop_tracing

@@ -38,7 +38,8 @@ from tracegraph.history.at_hand import AtHand
 from tracegraph.history.checkpoint import random_state_now, set_random_state
 from tracegraph.kinds import show
 from tracegraph.llm.keeping import keeping
-from tracegraph.node import Node, next_id, unwrap
+from tracegraph.lowering import unwrap
+from tracegraph.node import Node, next_id
 from tracegraph.overlay import Overlay
 from tracegraph.parameter import Parameter
 from tracegraph.recorder import stop_tracing

@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast, final
 from tracegraph.bundle import bundle
 from tracegraph.failure import failed_node
 from tracegraph.kinds import show
-from tracegraph.node import unwrap
+from tracegraph.lowering import unwrap
 from tracegraph.parameter import Parameter, node
 from tracegraph.recorder import current
 

@@ -14,6 +14,7 @@ The zygote reads nothing that a child writes.
 
 from __future__ import annotations
 
+import _socket  # the part in C of `socket`, whose other parts would be an eighth of the start
 import contextlib
 import gc
 import json
@@ -21,7 +22,7 @@ import math
 import os
 import select
 import signal
-import socket
+import struct
 import sys
 import time
 from typing import Any, NoReturn
@@ -33,6 +34,7 @@ from tracegraph.sandbox.serve import OUT_OF_MEMORY, serve
 __all__ = ["main"]
 
 _MOST = 1 << 16  # bytes of one control message
+_FDS = struct.Struct("2i")  # with each that asks for a child, two descriptors
 _LOADED_LATER = {"torch": ("torch.fx.experimental.symbolic_shapes",)}
 """Parts that a package loads at its first use, which every child would wait for: half a second for the
 first gradient of torch."""
@@ -50,7 +52,7 @@ class _Ward:  # not a dataclass: that module's import would be a quarter of the 
 
 def main(policy: dict[str, Any]) -> NoReturn:
     """Wall this process in as the policy says, report what is active, then serve requests."""
-    control = socket.socket(fileno=policy["fd"])
+    control = _socket.socket(fileno=policy["fd"])
     wanted = set(policy["layers"])
     layers: dict[str, str] = {}
     missing: dict[str, str] = {}
@@ -87,7 +89,7 @@ def main(policy: dict[str, Any]) -> NoReturn:
     os._exit(0)
 
 
-def _become_init(control: socket.socket) -> None:
+def _become_init(control: _socket.socket) -> None:
     """Fork into the new process namespace; the process outside stays to reap the one inside."""
     pid = os.fork()
     if pid:
@@ -122,7 +124,7 @@ def _probe_seccomp() -> str:
 class _Zygote:
     """The loop: start children, watch them, end them."""
 
-    def __init__(self, control: socket.socket, policy: dict[str, Any], layers: dict[str, str]):
+    def __init__(self, control: _socket.socket, policy: dict[str, Any], layers: dict[str, str]):
         self._control, self._policy, self._layers = control, policy, layers
         self._poller = select.poll()
         self._poller.register(control.fileno(), select.POLLIN)
@@ -150,7 +152,7 @@ class _Zygote:
         return None if nearest == math.inf else max(0.0, nearest - time.monotonic()) * 1000
 
     def _take_request(self) -> bool:
-        message, fds, _, _ = socket.recv_fds(self._control, _MOST, 2)
+        message, fds = _received(self._control)
         if not message:
             return False
         request = json.loads(message)
@@ -227,6 +229,12 @@ class _Zygote:
     def _end_all(self) -> None:
         for ward in set(self._wards.values()):
             self._end(ward, timed_out=False)
+
+
+def _received(control: _socket.socket) -> tuple[bytes, tuple[int, ...]]:
+    """One message of the parent's, and the descriptors that came with it."""
+    message, rights, _, _ = control.recvmsg(_MOST, _socket.CMSG_SPACE(_FDS.size))
+    return message, tuple(fd for _, _, data in rights for fd in _FDS.unpack(data))
 
 
 def _reseed() -> None:

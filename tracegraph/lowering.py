@@ -1,6 +1,6 @@
-"""Find the nodes that stand inside a container, whatever its depth, and its value without them.
+"""Find the nodes in a value: in lists, dicts, dataclasses and pydantic models, however deep.
 
-Nothing here knows what a node is: its class is given. What holds no node is given back itself.
+`lower` gives the plain value behind; what holds no node is given back itself, and what does is copied.
 """
 
 from __future__ import annotations
@@ -8,11 +8,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tracegraph.errors import CyclicValue
 from tracegraph.kinds import ATOMS, show
+from tracegraph.recorder import current
 
-__all__ = ["Inside", "may_hold"]
+if TYPE_CHECKING:
+    from tracegraph.node import Node
+
+__all__ = ["Holder", "lower", "unwrap"]
 
 _PLAIN = frozenset({list, tuple, set, frozenset})
 _Path = tuple[int, Any, Callable[[Any], str], Any]
@@ -24,7 +29,57 @@ _OPEN = object()
 """Stands for the plain value of a container that is being searched."""
 
 
-def may_hold(value: Any, kind: type) -> bool:
+class Holder:
+    """What is looked for: something that holds a value, and a node that stands for it in a graph."""
+
+    __slots__ = ()
+
+    def _leaf(self) -> Node[Any]:
+        raise NotImplementedError
+
+
+def unwrap(value: Any) -> Any:
+    """`value` with every node in it replaced by what it holds; containers are copied if needed."""
+    nodes: list[Node[Any]] = []
+    plain = lower(value, "", nodes, [])
+    policy = current()
+    if policy is not None and policy.frame is not None:
+        for found in nodes:
+            policy.frame.read(found)
+    return plain
+
+
+def lower(value: Any, name: str, nodes: list[Node[Any]], names: list[str]) -> Any:
+    """The plain value of `value`; the nodes found in it are added to `nodes`, named by their path.
+
+    Looks into lists, tuples, dicts, sets, dataclasses and pydantic models. What holds no node is
+    given back itself; what does is copied along the way.
+
+    Raises:
+        CyclicValue: a container that holds nodes also holds itself.
+    """
+    kind = type(value)
+    if kind in ATOMS:
+        return value
+    if isinstance(value, Holder):
+        found = value._leaf()
+        nodes.append(found)
+        names.append(name)
+        return found._data
+    if not _may_hold(value, kind):
+        return value
+    search = _Search(name, nodes, names)
+    before = len(nodes)
+    plain = search.plain(value, name)
+    if search.cyclic and len(nodes) > before:
+        raise CyclicValue(
+            f"{name or 'a value'} is a {kind.__name__} that holds itself and holds nodes: the nodes "
+            "in it cannot be listed; pass the nodes as arguments of their own"
+        )
+    return plain
+
+
+def _may_hold(value: Any, kind: type) -> bool:
     """Whether nodes may stand inside `value`, which is of a `kind`: containers of atoms hold none."""
     if kind in _PLAIN:
         return not ATOMS.issuperset(map(type, value))
@@ -56,11 +111,10 @@ def _field(name: str) -> str:
     return f".{name}"
 
 
-class Inside:
+class _Search:
     """A search for the nodes inside one container; what stands in it twice is read once.
 
     Args:
-        node: the class of the nodes.
         name: what the container is called.
         nodes, names: where they are added, with the path to each.
 
@@ -68,12 +122,11 @@ class Inside:
         cyclic: whether the container holds itself.
     """
 
-    __slots__ = ("cyclic", "known", "name", "names", "node", "nodes")
+    __slots__ = ("cyclic", "known", "name", "names", "nodes")
 
-    def __init__(self, node: type, name: str, nodes: list[Any], names: list[str]) -> None:
-        self.node = node
+    def __init__(self, name: str, nodes: list[Node[Any]], names: list[str]) -> None:
         self.name = name
-        self.nodes = nodes
+        Holders = nodes
         self.names = names
         self.known: dict[int, tuple[Any, Any]] = {}  # containers with their plain values, by id
         self.cyclic = False
@@ -85,9 +138,9 @@ class Inside:
     def _plain(self, value: Any, path: _Path) -> Any:
         open_: list[tuple[Any, _Steps]] = []
         while True:
-            if isinstance(value, self.node):
+            if isinstance(value, Holder):
                 value = self._found(value, self._written(path))
-            elif may_hold(value, type(value)):
+            elif _may_hold(value, type(value)):
                 known = self.known.get(id(value))
                 if known is None:
                     self.known[id(value)] = value, _OPEN
@@ -109,9 +162,9 @@ class Inside:
             else:
                 return value
 
-    def _found(self, value: Any, name: str) -> Any:
+    def _found(self, value: Holder, name: str) -> Any:
         found = value._leaf()
-        self.nodes.append(found)
+        Holders.append(found)
         self.names.append(name)
         return found._data
 
@@ -139,7 +192,7 @@ class Inside:
         for index, item in enumerate(value):
             if type(item) in ATOMS:
                 plain = item
-            elif isinstance(item, self.node):
+            elif isinstance(item, Holder):
                 prefix = prefix or self._written(path)
                 plain = self._found(item, f"{prefix}[{index}]")
             else:
