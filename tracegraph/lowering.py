@@ -126,7 +126,7 @@ class _Search:
 
     def __init__(self, name: str, nodes: list[Node[Any]], names: list[str]) -> None:
         self.name = name
-        Holders = nodes
+        self.nodes = nodes
         self.names = names
         self.known: dict[int, tuple[Any, Any]] = {}  # containers with their plain values, by id
         self.cyclic = False
@@ -164,7 +164,7 @@ class _Search:
 
     def _found(self, value: Holder, name: str) -> Any:
         found = value._leaf()
-        Holders.append(found)
+        self.nodes.append(found)
         self.names.append(name)
         return found._data
 
