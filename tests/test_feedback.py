@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,6 +95,7 @@ def test_rankings_and_preferences():
 def test_a_place_is_one_of_several(place, of):
     with pytest.raises(UnknownFeedback, match=f"a place lies between 1 and {of}, got {place}"):
         Ranking(place, of=of)
+    assert str(Ranking(np.int64(2), of=3)) == "place 2 of 3"
 
 
 def test_remarks_are_text():

@@ -63,6 +63,33 @@ def test_parameters_are_found_by_path():
     assert outer("!").data == "Be kind.!"
 
 
+def test_what_stands_in_a_class_belongs_to_all_its_objects():
+    class Inner(tg.Module):
+        def __init__(self):
+            self.rate = node(0.5, trainable=True, name="rate")
+
+    class Base(tg.Module):
+        prompt = node("Be kind.", trainable=True, name="prompt")
+        inner = Inner()
+        fixed = node("not trained")
+
+        def forward(self, x):
+            return self.prompt + x
+
+    class Heir(Base):
+        def __init__(self):
+            self.inner = Inner()
+
+    first, heir = Base(), Heir()
+    assert first.named_parameters() == {"prompt": Base.prompt, "inner.rate": Base.inner.rate}
+    assert heir.named_parameters() == {"inner.rate": heir.inner.rate, "prompt": Base.prompt}
+    assert set(first("!").backward("shorter")) == {Base.prompt}
+    heir.load_state_dict({"inner.rate": 0.1, "prompt": "Be brief."})
+    assert (first.prompt.data, first.inner.rate.data) == ("Be brief.", 0.5)
+    with pytest.raises(tg.ParameterError, match=r"Base\.prompt has no place in the text"):
+        tg.export(first)
+
+
 def test_model_keeps_the_class():
     assert Agent.__name__ == "Agent"
     assert Agent.__doc__ == "An agent."

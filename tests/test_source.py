@@ -57,6 +57,7 @@ BAD = {
     "def f(a, b=1, *rest, c, d=2, **more):\n    return 'a\x00'": "null",
     "def f(a, b=1, *rest, c, d=2, **more):\n        x\n    y": "indent",
     "(" * 10_000: "parse",
+    "from __future__ import annotations\ndef f(a, b=1, *rest, c, d=2, **more): pass": "leave out",
     "def f(a, b=1, *rest, c, d=2, **more):\n    if a:\n        x = yield a": "return, not yield",
     "def f(a, b=1, *rest, c, d=2, **more):\n    yield from rest": "return, not yield",
 }

@@ -228,9 +228,8 @@ class Call:
         quiet = self.policy is not None and not self.policy.active
         code = getattr(inspect.unwrap(self.function), "__code__", None)
         first = original(error)
-        through = (
-            error if self.frame.traceable else first
-        )  # an operation inside raised in its place
+        # in a traceable call an operation inside has raised in the place of `first`
+        through = error if self.frame.traceable else first
         if self.bundle.trainable:
             code = innermost(through, code, self.bundle._within())
         return failed(

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from operator import index
 from typing import Any, Self, final
 
 from tracegraph.errors import FeedbackError
@@ -174,7 +175,11 @@ class Ranking(_Noted):
     __slots__ = ()
 
     def __init__(self, place: int, *, of: int, reason: str = "") -> None:
-        if not (isinstance(place, int) and isinstance(of, int) and 1 <= place <= of):
+        try:
+            stands = 1 <= index(place) <= index(of)
+        except TypeError:
+            stands = False
+        if not stands:
             raise UnknownFeedback(f"a place lies between 1 and {of}, got {place}")
         super().__init__(f"place {place} of {of}" + (f": {reason}" if reason else ""))
 

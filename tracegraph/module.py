@@ -32,8 +32,9 @@ C = TypeVar("C", bound=type)
 def named_parameters(holder: Any) -> dict[str, Parameter[Any]]:
     """The parameters inside `holder`, by the path that leads to each.
 
-    Looks into parameters, bundles, modules, objects of `model` classes, lists, tuples and dicts. A
-    parameter that is found twice is listed once, by its first path.
+    Looks into parameters, bundles, modules, objects of `model` classes, lists, tuples and dicts; of an
+    object also at the parameters, bundles and modules that stand in its class. A parameter that is found
+    twice is listed once, by its first path.
     """
     found: dict[str, Parameter[Any]] = {}
     owners: set[int] = set()
@@ -98,17 +99,20 @@ def _attributes(holder: Any) -> list[str]:
     for kind in type(holder).__mro__:
         slots = kind.__dict__.get("__slots__", ())
         own += [n for n in ((slots,) if isinstance(slots, str) else slots) if hasattr(holder, n)]
-    trainable = [
+    shared = [
         name
         for kind in reversed(type(holder).__mro__)
         for name, member in vars(kind).items()
-        if isinstance(_unwrapped(member), Bundle) and _unwrapped(member).trainable
+        if _is_held(member.__func__ if isinstance(member, staticmethod | classmethod) else member)
     ]
-    return list(dict.fromkeys([*own, *trainable]))
+    return list(dict.fromkeys([*own, *shared]))
 
 
-def _unwrapped(member: Any) -> Any:
-    return member.__func__ if isinstance(member, (staticmethod, classmethod)) else member
+def _is_held(member: Any) -> bool:
+    """Whether what stands in a class is, or has, parameters: of all its objects, where it is no method."""
+    if isinstance(member, Bundle):
+        return member.trainable
+    return isinstance(member, Parameter) or is_module(member)
 
 
 class Module:

@@ -503,7 +503,7 @@ class _Method:
 
     def __getattr__(self, name: str) -> Any:
         """What can be called may hold more: the layers of a module of torch."""
-        if name.startswith("__") and name.endswith("__"):
+        if name in _Method.__slots__ or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(name)
         return getattr(self._attribute(), name)
 

@@ -75,6 +75,15 @@ class Text:
             error = SyntaxError(f"{misplaced[0]!r} outside function")
             error.lineno = misplaced[1]
             raise _unparsable(self.text, error)
+        for item in tree.body:
+            if isinstance(item, ast.ImportFrom) and item.module == "__future__":
+                raise BadSource(
+                    "leave out the import from __future__: the code becomes a part of its module, whose "
+                    "first lines decide that",
+                    text=self.text,
+                    line=item.lineno,
+                    mark="leave this out",
+                )
         template = tree_of(
             f"def _outer({', '.join(given)}):\n def _make():\n  return {self.entry}\n return _make"
         )
