@@ -77,6 +77,7 @@ def test_every_fact_of_a_run_can_be_said(tmp_path: Path) -> None:
 def test_runs_that_were_started_in_other_ways_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # another test's notebook
     for word in ("first", "second"):
         monkeypatch.setattr(sys, "orig_argv", ["python", "program.py", word])
         with tg.run(word, store=tmp_path) as run:
