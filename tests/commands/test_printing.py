@@ -77,7 +77,7 @@ def test_every_fact_of_a_run_can_be_said(tmp_path: Path) -> None:
 def test_runs_that_were_started_in_other_ways_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # of another test
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # another test's notebook
     monkeypatch.setattr(sys, "executable", "python")
     monkeypatch.setenv("COLUMNS", "120")
     for word in ("first", "second"):

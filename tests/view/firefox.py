@@ -29,13 +29,14 @@ class Firefox:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         self._number = 0
+        self._socket: socket.socket | None = None
         try:
-            self._socket = socket.create_connection(("127.0.0.1", self._port(folder)), timeout=60)
+            self._socket = socket.create_connection(("127.0.0.1", self._port(folder)), timeout=100)
             self._read()  # the greeting
             self.ask("WebDriver:NewSession", capabilities={"alwaysMatch": {}})
             self.ask("WebDriver:SetWindowRect", width=1300, height=900)
         except BaseException:
-            self._process.kill()
+            self._end()
             raise
 
     def _port(self, folder: Path) -> int:
@@ -57,14 +58,24 @@ class Firefox:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._socket.close()
+        self._end()
+
+    def _end(self) -> None:
+        """Leave neither the connection nor the process behind, however far it came."""
+        if self._socket is not None:
+            self._socket.close()
         self._process.terminate()
-        self._process.wait(30)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def ask(self, command: str, **parameters: Any) -> Any:
         """Send a command, give its result."""
         self._number += 1
         text = json.dumps([0, self._number, command, parameters]).encode()
+        assert self._socket is not None
         self._socket.sendall(str(len(text)).encode() + b":" + text)
         _, _, error, result = self._read()
         if error is not None:
@@ -82,6 +93,7 @@ class Firefox:
         return json.loads(b"".join(parts))
 
     def _some(self, count: int) -> bytes:
+        assert self._socket is not None
         found = self._socket.recv(count)
         if not found:
             raise ConnectionError("Firefox closed the connection")

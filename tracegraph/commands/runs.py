@@ -110,9 +110,9 @@ def compare(one: RunName, other: RunName, store: Store = None, in_json: AsJson =
         [[name, *(one_line(fact(name, f.get(name))) for f in facts)] for name in names],
         elastic=[1, 2],
     )
-    for one in changed:
+    for change in changed:
         typer.echo("")
-        difference(one.text)
+        difference(change.text)
 
 
 @app.command("diff", epilog="Example: tracegraph runs diff first-try 0 12")
@@ -131,8 +131,8 @@ def diff(
         as_json([difference_facts(d) for d in changed])
     elif not changed:
         typer.echo("no parameter changed")
-    for one in () if in_json else changed:
-        difference(one.text)
+    for change in () if in_json else changed:
+        difference(change.text)
         typer.echo("")
 
 

@@ -359,7 +359,10 @@ def _legend(picture: Picture, y: float) -> Iterator[str]:
     entries = _entries(picture)
     if not entries:
         return
-    yield f'<g class="tg-legend" aria-hidden="true" transform="translate({_MARGIN:.7g},{y:.7g})">'
+    yield (
+        f'<g class="tg-legend" aria-hidden="true" data-wide="{_legend_width(picture):.7g}" '
+        f'transform="translate({_MARGIN:.7g},{y:.7g})">'
+    )
     x = 0.0
     for name, word in entries:
         yield f'<g transform="translate({x:.7g},0)">'

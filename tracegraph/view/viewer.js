@@ -60,12 +60,12 @@
   let afar = false; // it is drawn on a canvas
   const legend = drawn("svg", { class: "tg legend", "aria-hidden": "true" }); // stays in place at every scale
   root.append(far.probe, far.canvas, stage, legend, crumbs);
-  function explain(signs) {
+  function explainSigns() { // by the outermost picture: those inside have none
+    const signs = load(frames[now].picture).svg.querySelector(".tg-legend");
     legend.replaceChildren(...(signs ? [signs.cloneNode(true)] : []));
     if (!signs) return;
     legend.firstChild.removeAttribute("transform");
-    const area = legend.getBBox(), wide = Math.ceil(area.width || 640) + 16;
-    for (const [name, value] of [["viewBox", `${area.x - 8} -6 ${wide} 30`], ["width", wide], ["height", 30]]) legend.setAttribute(name, value);
+    for (const [name, value] of [["viewBox", `-8 -6 ${signs.dataset.wide} 30`], ["width", signs.dataset.wide], ["height", 30]]) legend.setAttribute(name, value);
   }
 
   function load(number) {
@@ -378,7 +378,7 @@
   function turn() { // shows the picture that `path` leads to
     graph = load(current());
     stage.replaceChildren(graph.svg);
-    explain(load(frames[now].picture).svg.querySelector(".tg-legend"));
+    explainSigns();
     const names = [];
     let number = frames[now].picture;
     for (const key of path) { names.push(titleOf(number, key)); number = within(number, key); }
@@ -661,7 +661,7 @@
     if (fresh && aboutSteps && (frames.length > 1 || frames[number].note) && root.clientWidth > 1000) side.hidden = false;
     const deep = path.length, next = load(current());
     if (fresh || path.length !== deep || next.width !== was.width || next.height !== was.height) turn();
-    else if (next !== was) { graph = next; stage.replaceChildren(next.svg); place(); }
+    else if (next !== was) { graph = next; stage.replaceChildren(next.svg); explainSigns(); place(); }
     mark(held != null && graph.boxes.has(held) ? held : null);
     if (hadFocus && picked != null) focusBox(picked);
     if (search.value) find();
