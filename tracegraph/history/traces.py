@@ -329,7 +329,7 @@ class _Reader:
             raise TypeError(f"{data['class']} is no class")
         if "member" in data:
             return kind[data["member"]]  # type: ignore[index]
-        made = object.__new__(kind)
+        made: Any = object.__new__(kind)
         for name, part in data["holds"]:
             put(made, name, self.value(part))
         return made
