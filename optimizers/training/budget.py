@@ -10,7 +10,12 @@ from typing import Any, final
 from optimizers.base import Usage
 from tracegraph.errors import OptimizerError
 
-__all__ = ["Budget", "Spend", "as_budget"]
+__all__ = ["Budget", "Spend", "as_budget", "is_number"]
+
+
+def is_number(given: object) -> bool:
+    """Whether something is a real number, of Python or of numpy."""
+    return isinstance(given, Real)
 
 
 @final
@@ -76,8 +81,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, limit in asdict(self).items():
-            number = isinstance(limit, Real)
-            if limit is not None and not (number and math.isfinite(limit) and limit > 0):
+            if limit is not None and not (is_number(limit) and math.isfinite(limit) and limit > 0):
                 raise OptimizerError(
                     f"the budget allows {name}={limit!r}: nothing can be done with that; give a number "
                     "above 0, or None for no limit"

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from concurrent.futures import Executor, Future
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, astuple, dataclass, field, replace
-from numbers import Real
 from typing import Any, final
 
 from optimizers.base import Usage
 from optimizers.candidate import Candidate
 from optimizers.places import Place
+from optimizers.training.budget import is_number
 from optimizers.training.callable_so import check_callable, check_workflow
 from optimizers.training.elsewhere import Elsewhere
 from optimizers.training.guide import Guide, Referee, Verdict, waited_for
@@ -167,11 +167,11 @@ class Evaluator:
             check_callable("call", call, "workflow", "example")
         if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
             raise OptimizerError(f"workers must be a whole number from 1, got {show(workers, 40)}")
-        if timeout is not None and not (isinstance(timeout, Real) and timeout > 0):
+        if timeout is not None and not (is_number(timeout) and timeout > 0):
             raise OptimizerError(
                 f"timeout must be a number of seconds above 0, got {show(timeout, 40)}"
             )
-        if not isinstance(failure_score, Real) or not math.isfinite(failure_score):
+        if not is_number(failure_score) or not math.isfinite(failure_score):
             raise OptimizerError(
                 f"failure_score must be a finite number, got {show(failure_score, 40)}"
             )

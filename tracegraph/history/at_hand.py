@@ -94,6 +94,9 @@ def _inside(way: str, value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, types.FunctionType):
         if not _OURS.match(value.__module__ or ""):
             yield from _variables(way, value)
+            yield f"{way}.__code__", value.__code__
+    elif isinstance(value, types.CodeType):  # of the functions that are written within it
+        yield from ((f"{way}.co_consts[{at}]", c) for at, c in enumerate(value.co_consts))
     elif isinstance(value, Mapping):
         for key, item in list(value.items())[:_WIDEST]:
             if isinstance(key, (str, int)):

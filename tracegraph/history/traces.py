@@ -10,13 +10,15 @@ at hand is refused; nothing stands in for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple
+from dataclasses import astuple, is_dataclass
+from enum import Enum
 from functools import lru_cache
 from typing import Any, Final
 
 from tracegraph.asking import Asked
 from tracegraph.errors import HistoryError
 from tracegraph.failure import Failure
+from tracegraph.held import held, is_written, put
 from tracegraph.history.at_hand import AtHand
 from tracegraph.history.recomputed import (
     bundle_at,
@@ -39,6 +41,7 @@ __all__ = ["trace_data", "trace_of"]
 
 _MOST: Final = 64 << 20
 """The most bytes of tensors and arrays in a run that is kept."""
+_DEEPEST: Final = 50
 _MOST_NODES: Final = 500_000
 _ATOMS: Final = frozenset({str, bool, int, float, complex, bytes, type(None), type(Ellipsis)})
 _SEQUENCES: Final = frozenset({list, tuple})
@@ -103,7 +106,7 @@ class _Keeper:
     ) -> None:
         self.hand, self.since, self.given, self.tensors = hand, since, given, tensors
         self.numbers: dict[int, int] = {}
-        self.room = _MOST
+        self.room, self.depth = _MOST, 0
         self.first: dict[int, int] = {}  # which node has a tensor first, by the tensor's id
 
     def entries(self, output: Node[Any]) -> list[dict[str, Any]]:
@@ -152,6 +155,8 @@ class _Keeper:
                 for name, source in zip(node._names, node._inputs, strict=True)
             ]
         if operation is not None and self.is_made_again(node):
+            if "code" in made["operation"]:
+                raise HistoryError(f"{operation.name} was decorated within the run, and is gone")
             self.take_room(node._data)
             made["again"] = mark_of(node._data)
             if "held" in made["operation"]:
@@ -169,10 +174,15 @@ class _Keeper:
     def operation(self, operation: Operation) -> Any:
         if is_own(operation):
             return {"own": [operation.name, *operation.parameters]}
-        if operation.code is None and operation.rules is None:
-            facts = operation.name, operation.parameters, operation.doc, operation.signature
-            return {"step": pack(list(facts), {})}
-        return {"held": self.way(operation)}
+        code = operation.code
+        known = code is not None and self.hand.way_to(operation) is not None
+        if known or operation.rules is not None:
+            return {"held": self.way(operation)}
+        facts = operation.name, operation.parameters, operation.doc, operation.signature
+        step = {"step": pack(list(facts), {})}
+        if code is not None:  # decorated within the run: what was written is there again
+            step["code"] = self.way(code)
+        return step
 
     def fact(self, fact: Any) -> Any:
         if _is_node(fact):
@@ -197,7 +207,27 @@ class _Keeper:
             if way is not None:
                 return {"held": way, "mark": mark_of(value)}
             return self.beside(value, self.tensors)
+        if self.hand.way_to(value) is None and _is_data(value):
+            return self.parts(value)
         return {"held": self.way(value)}
+
+    def parts(self, value: Any) -> dict[str, Any]:
+        """A container, a dataclass or a model, part by part, or a choice by its name."""
+        kind = type(value)
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise HistoryError(f"a {kind.__name__} is nested too deeply, or holds itself")
+        try:
+            if kind in _SEQUENCES:
+                return {"items": [self.value(item) for item in value], "kind": kind.__name__}
+            if kind is dict:
+                return {"pairs": [[self.value(k), self.value(v)] for k, v in value.items()]}
+            if isinstance(value, Enum):
+                return {"member": value.name, "class": self.way(kind)}
+            holds = [[name, self.value(part)] for name, part in held(value).items()]
+            return {"holds": holds, "class": self.way(kind)}
+        finally:
+            self.depth -= 1
 
     def beside(self, value: Any, tensors: dict[str, Any]) -> Any:
         known = len(tensors)
@@ -273,38 +303,65 @@ class _Reader:
             return self.made[data["number"]]
         if "of" in data:
             return self.made[data["of"]]._data
-        if "kind" in data:
+        if "fields" in data:
             return _DATACLASSES[data["kind"]](*unpack(data["fields"], {}))
         if "given" in data:
             return self.given[data["given"]]
+        if "items" in data:
+            items = map(self.value, data["items"])
+            return tuple(items) if data["kind"] == "tuple" else list(items)
+        if "pairs" in data:
+            return {self.value(key): self.value(item) for key, item in data["pairs"]}
+        if "class" in data:
+            return self.instance(self.hand.at(data["class"]), data)
         if "held" in data:
-            held = self.hand.at(data["held"])
-            if "mark" in data and mark_of(held) != data["mark"]:
+            found = self.hand.at(data["held"])
+            if "mark" in data and mark_of(found) != data["mark"]:
                 raise ValueError(f"{data['held']} has other numbers now")
-            return held
+            return found
         layouts = data.get("layout", {})
         moved = {name: laid_out(self.tensors[name], layouts[name]) for name in layouts}
         return unpack(data["plain"], {**self.tensors, **moved} if moved else self.tensors)
 
+    def instance(self, kind: Any, data: Mapping[str, Any]) -> Any:
+        """A choice, or an object that holds what it held; nothing of its class runs."""
+        if not isinstance(kind, type):
+            raise TypeError(f"{data['class']} is no class")
+        if "member" in data:
+            return kind[data["member"]]  # type: ignore[index]
+        made: Any = object.__new__(kind)
+        for name, part in data["holds"]:
+            put(made, name, self.value(part))
+        return made
+
 
 def _operation(data: Any, hand: AtHand) -> Operation:
     if "held" in data:
-        held: Operation = hand.at(data["held"])
-        return held
+        found: Operation = hand.at(data["held"])
+        return found
     if "own" in data:
         name, *parameters = data["own"]
         return own(name, tuple(parameters))
-    return _step(*unpack(data["step"], {}))
+    return _step(*unpack(data["step"], {}), hand.at(data["code"]) if "code" in data else None)
 
 
 @lru_cache(maxsize=1024)
-def _step(name: str, parameters: tuple[str, ...], doc: str, signature: str) -> Operation:
-    """An operation of no function that a person wrote; the same one for all nodes that it made."""
-    return Operation(name, None, parameters, doc=doc, signature=signature)
+def _step(name: str, parameters: tuple[str, ...], doc: str, signature: str, code: Any) -> Operation:
+    """An operation whose function is not there, if it ever was; the same one for all nodes that it made."""
+    return Operation(name, None, parameters, doc=doc, signature=signature, code=code)
 
 
 def _is_node(fact: Any) -> bool:
     return isinstance(fact, Node) and not isinstance(fact, Parameter)
+
+
+def _is_data(value: Any) -> bool:
+    """Whether a value is made of parts that are told one by one: declared as data, and nothing else."""
+    kind = type(value)
+    if kind in _SEQUENCES or kind is dict or isinstance(value, Enum):
+        return True
+    declared = is_dataclass(kind) or hasattr(kind, "model_fields")
+    return declared and all(is_written(base) or base is object for base in kind.__mro__)
 
 
 def _is_cut(node: Node[Any]) -> bool:
@@ -332,6 +389,8 @@ def _plain(value: Any, depth: int = 0, *, numbers: bool = False) -> bool:
     inside = depth + 1
     if kind in _SEQUENCES:
         return all(_plain(item, inside, numbers=numbers) for item in value)
+    if kind is set or kind is frozenset:
+        return all(type(item) in _ATOMS for item in value)
     if kind is slice:
         return _plain((value.start, value.stop, value.step), inside, numbers=numbers)
     if kind is dict:
