@@ -101,10 +101,10 @@ def _companion(name: str, word: str, function: Any, text: str | None) -> Compani
     raw = inspect.unwrap(function)
     called = getattr(raw, "__name__", name)
     try:
-        bare = (
-            _bare(raw) if text is None else (_as_in(class_of(raw), text, called), names_around(raw))
-        )
-        source, names = bare
+        if text is None:
+            source, names = _bare(raw)
+        else:
+            source, names = _as_in(class_of(raw), text, called), names_around(raw)
     except BadSource as error:
         return Companion(name, word, called, "", error.reason)
     return Companion(name, word, called, "\n".join([*prelude(source, names), source]), "")

@@ -160,20 +160,21 @@ def method_apart(
     """
     raw: Any = inspect.unwrap(original)
     way = way_of(raw)
-    names = names_around(raw)
+    names, within = names_around(raw), class_of(raw)
+    private = within and re.search(r"\b__\w", text)
+    naming = f"{_PRIVATE}_as_in_a_class({entry}, {within.lstrip('_')!r})\n" if private else ""
 
     def run(instance: Any, /, *args: Any, **kwargs: Any) -> Any:
         kind = instance if isinstance(instance, type) else type(instance)
         target = None if isinstance(instance, type) else instance
         mine = functools.partial(text_of, target)
-        along, used = companions(kind, text, entry, mine, owner=class_of(raw))
+        along, used = companions(kind, text, entry, mine, owner=within)
         held = {name: getattr(kind, name) for name in sorted(used) if hasattr(kind, name)}
         body = [f"    {name} = {value!r}" for name, value in held.items() if is_plain(value)]
         bound = entry
         if target is None:  # of a classmethod whose text stands below its decorator, that is added
             bound = f"{entry} if isinstance({entry}, classmethod) else classmethod({entry})"
-        owner = _PRIVATE + f"_as_in_a_class({entry}, {class_of(raw).lstrip('_')!r})\n"
-        owner += "\n".join([f"\n\nclass {_OWNER}:", *body, f"    {entry} = {bound}\n"])
+        owner = naming + "\n".join([f"\n\nclass {_OWNER}:", *body, f"    {entry} = {bound}\n"])
         owner += written(along, _OWNER)
         act = away(
             text,
