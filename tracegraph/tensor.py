@@ -187,7 +187,7 @@ def _leaf(value: Any) -> Any:
     if is_tensor(value):
         return value.detach().double().requires_grad_() if value.is_floating_point() else value
     if is_real(value):
-        return torch.tensor(value, dtype=torch.float64, requires_grad=True)
+        return torch.tensor(value, dtype=torch.float64, device="cpu", requires_grad=True)
     return value
 
 
@@ -195,7 +195,8 @@ def constant(value: Any) -> Any:
     """`value` as a float64 tensor that torch does not follow."""
     import torch
 
-    return torch.as_tensor(value, dtype=torch.float64).detach()
+    device = value.device if is_tensor(value) else "cpu"
+    return torch.as_tensor(value, dtype=torch.float64, device=device).detach()
 
 
 def vector_jacobian(

@@ -8,6 +8,7 @@ from optimizers.numeric.executors import native
 from optimizers.numeric.executors.batch import Batch, Executor
 from optimizers.numeric.executors.eager import Eager
 from optimizers.numeric.executors.foreach import Foreach
+from optimizers.numeric.members import in_memory
 from tracegraph.errors import MissingExtra
 
 __all__ = ["BACKENDS", "check_backend", "choose"]
@@ -52,8 +53,11 @@ def choose(backend: str, batch: Batch) -> Executor:
     """The executor for `batch`: the one named, or with "auto" the fastest that takes it.
 
     A batch that the named executor cannot run (8-bit state for ``foreach``, a strided view for
-    ``native``) goes to ``eager``, which takes everything.
+    ``native``) goes to ``eager``, which takes everything, as does one of tensors that are not in
+    memory themselves.
     """
+    if batch.addresses is None and not in_memory(batch.params, batch.grads):
+        return EAGER
     if backend == "auto":
         return _fastest(batch)
     named: Executor

@@ -27,6 +27,7 @@ from typing_extensions import override
 from optimizers.numeric.executors.batch import Addresses, Batch, Executor
 from optimizers.numeric.executors.cpp import CTYPE, source
 from optimizers.numeric.executors.glance import entry, item, reader
+from optimizers.numeric.members import in_memory
 from optimizers.numeric.rules.rule import Rule
 from tracegraph.errors import MissingExtra
 
@@ -153,6 +154,8 @@ class Table(Addresses):
     def hold(self, params: list[Tensor], grads: list[Tensor]) -> bool:
         count, read = len(params), reader()
         if any(grads[i].is_neg() for i in self.lone):  # no larger one is both that and contiguous
+            return False
+        if not in_memory(grads):
             return False
         if read is None:
             if not super().hold(params, grads):
