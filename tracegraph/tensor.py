@@ -108,9 +108,11 @@ class WrongShape(FeedbackError, ValueError):
 
 
 def accumulate(tensor: Any, gradient: Any) -> None:
-    """Add `gradient` to ``tensor.grad``, as ``torch.autograd.backward`` does."""
+    """Add `gradient` to ``tensor.grad``, and call the hooks that wait for that, as torch does."""
     if tensor.is_leaf or tensor.retains_grad:
         tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+    for hook in tuple((getattr(tensor, "_post_accumulate_grad_hooks", None) or {}).values()):
+        hook(tensor)
 
 
 def hessian_vector(
