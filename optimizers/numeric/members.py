@@ -66,7 +66,7 @@ def in_memory(*columns: Iterable[Tensor]) -> bool:
 
     One that is wrapped around others, or a fake without numbers, computes by `__torch_dispatch__`.
     """
-    kinds = {kind for column in columns for kind in set(map(type, column))}
+    kinds: set[Any] = {kind for column in columns for kind in set(map(type, column))}
     return all(kind.__torch_dispatch__ is Tensor.__torch_dispatch__ for kind in kinds)
 
 

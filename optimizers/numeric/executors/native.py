@@ -138,7 +138,7 @@ def _answer(question: Any, *about: Any) -> bool:
 class Table(Addresses):
     """Addresses as a kernel reads them: a column per tensor, rows of parameters, gradients, states."""
 
-    __slots__ = ("elements", "kernel", "lone", "pointers", "sizes")
+    __slots__ = ("kernel", "lone", "pointers", "sizes")
 
     def __init__(self, kernel: _Kernel, columns: list[list[Tensor]]) -> None:
         params, grads, *states = ([x.data_ptr() for x in column] for column in columns)
@@ -148,7 +148,6 @@ class Table(Addresses):
         self.pointers = array("q", [*params, *grads, *self.states])
         self.sizes = array("q", numel)
         self.lone = [i for i, n in enumerate(numel) if n == 1]
-        self.elements = sum(numel)
 
     @override
     def hold(self, params: list[Tensor], grads: list[Tensor]) -> bool:
