@@ -19,6 +19,7 @@ NATIVE: Executor = native.Native()
 
 BACKENDS = ("auto", "eager", "foreach", "native", "compiled", "triton")
 WORTH_COMPILING = 1 << 14  # elements; below, the time is Python's
+MANY = 64  # tensors, for each of which torch's own operations cost time, however small it is
 
 
 def check_backend(name: str) -> str:
@@ -77,7 +78,8 @@ def choose(backend: str, batch: Batch) -> Executor:
 
 def _fastest(batch: Batch) -> Executor:
     if not batch.params or batch.params[0].device.type == "cpu":
-        if batch.elements >= WORTH_COMPILING and native.available() and NATIVE.takes(batch):
+        worth = batch.elements >= WORTH_COMPILING or len(batch.params) >= MANY
+        if worth and native.available() and NATIVE.takes(batch):
             return NATIVE
     elif batch.params[0].device.type == "cuda" and find_spec("triton") is not None:
         triton = _triton()
