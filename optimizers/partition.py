@@ -58,12 +58,13 @@ class Partition:
     zero_grad = zero_feedback
 
     def backward(self, outputs: Any, feedback: Any = None, **options: Any) -> Mapping[Any, Any]:
-        """Carry feedback back in one walk, to the parameters of all of them.
+        """Carry feedback back in one walk, to the parameters of all of them, torch's tensors too.
 
         Raises:
             NotReached: no parameter at all lies behind any of the outputs.
         """
-        return walk(outputs, feedback, self.parameters, options)
+        tensors = [p for p in self.parameters if is_tensor(p)]
+        return walk(outputs, feedback, self.parameters, {"tensors": tensors, **options})
 
     def step(self, *, bypassing: bool = False, **options: Any) -> Update:
         """Step every optimizer; gives what all of them did.

@@ -382,3 +382,38 @@ def test_a_dropped_graph_with_lifted_numbers_is_freed() -> None:
     del loss
     gc.collect()
     assert ghost() is None
+
+
+def test_hooks_that_wait_for_a_gradient_are_called_once_it_is_there() -> None:
+    """ZeRO and optimizers that step in the backward pass wait for it so."""
+    w, seen = tensor(1.0, 2.0), []
+
+    def hook(p: torch.Tensor) -> None:
+        assert p.grad is not None
+        seen.append(p.grad.tolist())
+        p.grad = None
+
+    handle = w.data.register_post_accumulate_grad_hook(hook)
+    (w * w).sum().backward(1.0)
+    (w * 3.0).sum().backward(1.0)
+    assert seen == [[2.0, 4.0], [3.0, 3.0]]
+    assert w.data.grad is None
+    handle.remove()
+    (w * 3.0).sum().backward(1.0)
+    assert len(seen) == 2
+
+
+def test_tensors_that_are_no_parameters_get_a_gradient_when_asked_for() -> None:
+    """On both sides of a rule, and beside a parameter that shares one of them."""
+    w, frozen = tensor(1.0, 2.0), torch.ones(2)
+    bias, inner = (torch.ones(2, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    loss = (squared_by_numpy(w * bias) * bias * inner).sum()
+    loss.backward(2.0, tensors=[bias, inner, frozen, w.data])
+    x, b, i = (t.detach().clone().requires_grad_() for t in (w.data, bias, inner))
+    (((x * b) ** 2 * b * i).sum() * 2).backward()
+    assert torch.equal(w.data.grad, x.grad)
+    assert torch.equal(bias.grad, b.grad)
+    assert torch.equal(inner.grad, i.grad)
+    assert frozen.grad is None
+    loss.backward(2.0)
+    assert torch.equal(bias.grad, b.grad)

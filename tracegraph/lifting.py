@@ -65,12 +65,12 @@ def lifted(node: Node[Any]) -> Any:
         torch = sys.modules["torch"]
         data = node._data
         if type(data) is float:  # the common case, in half the time of `torch.tensor`
-            made = torch.scalar_tensor(data, dtype=torch.float64, requires_grad=True)
+            made = torch.scalar_tensor(data, dtype=torch.float64, device="cpu", requires_grad=True)
             if extra is not None and "parameter" in extra:
                 extra["parameter"]._lifted(data, made)
         else:
             dtype = None if is_array(data) else torch.float64
-            made = torch.tensor(data, dtype=dtype, requires_grad=True)
+            made = torch.tensor(data, dtype=dtype, device="cpu", requires_grad=True)
     node._extra = {**(extra or {}), "lifted": made}
     return made
 

@@ -69,6 +69,7 @@ def backward(
     strict: bool = False,
     create_graph: bool = False,
     inspect: Iterable[Node[Any]] = (),
+    tensors: Iterable[Any] = (),
     **former: Any,
 ) -> Received:
     """Carry the feedback on several outputs back in one walk.
@@ -79,6 +80,8 @@ def backward(
             is discarded with a `StaleFeedbackWarning`.
         create_graph: keep gradients differentiable.
         inspect: nodes on the way whose messages are wanted too; others cost nothing.
+        tensors: torch's own tensors that are no parameters and are to get their gradient too, in
+            ``.grad`` as in torch; those that require none are passed over.
 
     Returns:
         The messages that arrived, by parameter and by type. They are added to `Parameter.feedback`
@@ -98,7 +101,7 @@ def backward(
     Remark('not so loud')
     """
     _check_former(former)
-    walk = _Walk(strict, create_graph, inspect)
+    walk = _Walk(strict, create_graph, inspect, tensors)
     for entry in outputs:
         walk.start(entry)
     walk.run()
@@ -108,7 +111,13 @@ def backward(
 class _Walk:
     """One reverse walk: messages waiting at nodes, and what has arrived."""
 
-    def __init__(self, strict: bool, create_graph: bool, inspect: Iterable[Node[Any]]) -> None:
+    def __init__(
+        self,
+        strict: bool,
+        create_graph: bool,
+        inspect: Iterable[Node[Any]],
+        tensors: Iterable[Any],
+    ) -> None:
         self.strict = strict
         self.create_graph = create_graph
         self.waiting: dict[int, tuple[Node[Any], Messages]] = {}
@@ -122,6 +131,8 @@ class _Walk:
         self.cut = False  # whether some leaf has more behind it
         self.inspected = _inspected(inspect)
         self.noticed: dict[int, Messages] = {}
+        self.tensors = [x for x in tensors if x.requires_grad]
+        self.beside: dict[int, Gradient] = {}  # what came to the tensors, by their ids
 
     def start(self, entry: tuple[Any, ...]) -> None:
         if not isinstance(entry, tuple) or len(entry) not in (2, 3):
@@ -197,8 +208,14 @@ class _Walk:
         seeds, self.seeds = self.seeds, []
         top = max(seed.id for seed, _ in seeds)
         leaves = [(node, tensor) for node, tensor in self.leaves if node.id <= top]
-        found = pull(seeds, [tensor for _, tensor in leaves], self.create_graph)
-        for (node, _), gradient in zip(leaves, found, strict=True):
+        ends = [*(tensor for _, tensor in leaves), *self.tensors]
+        found = pull(seeds, ends, self.create_graph)
+        for tensor, gradient in zip(self.tensors, found[len(leaves) :], strict=True):
+            if gradient is not None:
+                before = self.beside.get(id(tensor))
+                message = Gradient(gradient)
+                self.beside[id(tensor)] = message if before is None else before.merge(message)
+        for (node, _), gradient in zip(leaves, found, strict=False):
             if gradient is None:
                 continue
             message = Gradient(gradient)
@@ -310,15 +327,15 @@ class _Walk:
 
     def accumulate(self) -> None:
         """Add gradients to the tensors' ``.grad``, once where parameters share a tensor."""
+        found = [(p._data, messages.get(Gradient)) for p, (_, messages) in self.arrived.items()]
+        found += [(tensor, self.beside.get(id(tensor))) for tensor in self.tensors]
         done: set[int] = set()
-        for parameter, (_, messages) in self.arrived.items():
-            message: Any = messages.get(Gradient)
-            tensor = parameter._data
+        for tensor, message in found:
             if message is not None and is_tensor(tensor) and id(tensor) not in done:
                 from tracegraph.tensor import accumulate
 
                 done.add(id(tensor))
-                accumulate(tensor, message.value)
+                accumulate(tensor, message.value)  # type: ignore[attr-defined]
 
 
 _APART = (
@@ -430,7 +447,7 @@ def _check_former(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if name not in _ELSEWHERE and name not in _QUIET:
             raise TypeError(
-                f"backward has no option {name!r}; it has weight, strict, create_graph and inspect"
+                f"backward has no option {name!r}; it has weight, strict, create_graph, inspect and tensors"
             )
         if name in _ELSEWHERE and value is not None and value is not False:
             raise TypeError(f"backward has no option {name!r}: {_ELSEWHERE[name]}")

@@ -108,9 +108,11 @@ class WrongShape(FeedbackError, ValueError):
 
 
 def accumulate(tensor: Any, gradient: Any) -> None:
-    """Add `gradient` to ``tensor.grad``, as ``torch.autograd.backward`` does."""
+    """Add `gradient` to ``tensor.grad``, and call the hooks that wait for that, as torch does."""
     if tensor.is_leaf or tensor.retains_grad:
         tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+    for hook in tuple((getattr(tensor, "_post_accumulate_grad_hooks", None) or {}).values()):
+        hook(tensor)
 
 
 def hessian_vector(
@@ -187,7 +189,7 @@ def _leaf(value: Any) -> Any:
     if is_tensor(value):
         return value.detach().double().requires_grad_() if value.is_floating_point() else value
     if is_real(value):
-        return torch.tensor(value, dtype=torch.float64, requires_grad=True)
+        return torch.tensor(value, dtype=torch.float64, device="cpu", requires_grad=True)
     return value
 
 
@@ -195,7 +197,8 @@ def constant(value: Any) -> Any:
     """`value` as a float64 tensor that torch does not follow."""
     import torch
 
-    return torch.as_tensor(value, dtype=torch.float64).detach()
+    device = value.device if is_tensor(value) else "cpu"
+    return torch.as_tensor(value, dtype=torch.float64, device=device).detach()
 
 
 def vector_jacobian(

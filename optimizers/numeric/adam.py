@@ -131,5 +131,5 @@ class NadamW(RuleOptimizer):
                     product = rules.momentum_product(
                         float(group["betas"][0]), group["momentum_decay"], int(state["step"])
                     )
-                    state["mu_product"] = torch.tensor(product)
+                    state["mu_product"] = torch.tensor(product, dtype=torch.float32, device="cpu")
         return super().state_dict()

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from optimizers.numeric.members import in_memory
+
 __all__ = ["Cohort", "StepCounts"]
 
 
@@ -39,6 +41,8 @@ class StepCounts:
 
         `fresh` says that none of them has stepped before.
         """
+        if not in_memory([states[0]["step"]]):  # a fake counts nothing: every step is the first
+            return [1] * len(params)
         base = states[0]["step"]._base
         if fresh and base is not None and base.numel() == len(params) and not base.any():
             self.cohorts[k] = Cohort(params, [state["step"] for state in states], base, 0)

@@ -31,7 +31,7 @@ class _Curvature(RuleOptimizer):
     def _state_of(self, p: Tensor, group: Group) -> dict[str, Any]:
         state: dict[str, Any] = self.state[p]
         if not self.begun(state, group):
-            state.setdefault("step", torch.zeros(()))
+            state.setdefault("step", torch.zeros((), device="cpu"))
             self.begin(state, p, group)
         return state
 

@@ -15,12 +15,17 @@ __all__ = ["all_finite", "check_gradients", "not_finite"]
 def check_gradients(
     optimizer: str, name_of: Callable[[Tensor], str], params: list[Tensor], grads: list[Tensor]
 ) -> None:
-    """Refuse sparse gradients, and those of another shape, device or sharding than their tensor."""
+    """Refuse gradients that are sparse, of whole numbers, or not shaped and placed as their tensor."""
     for p, g in zip(params, grads, strict=True):
         if g.layout is not torch.strided:
             raise RuntimeError(
                 f"{optimizer} does not support sparse gradients, and {name_of(p)} has one; use "
                 "torch.optim.SparseAdam for it, or sparse=False in its Embedding"
+            )
+        if not (p.is_floating_point() or p.is_complex()):
+            raise ValueError(
+                f"{optimizer}: {name_of(p)} is {p.dtype}, in which steps would be cut to whole numbers, "
+                "and it has a gradient; nothing was changed. Make it a floating-point tensor"
             )
         if g.shape != p.shape or g.device != p.device:
             raise ValueError(

@@ -25,8 +25,10 @@ def check_nonnegative(**values: float) -> None:
             raise ValueError(f"Invalid {name} value: {value}; it must be 0 or more")
 
 
-def check_betas(betas: Sequence[float | Tensor]) -> None:
-    """Refuse decay rates of moments outside [0, 1)."""
+def check_betas(betas: Sequence[float | Tensor], *, count: int = 2) -> None:
+    """Refuse decay rates of averages that are not `count`, or outside [0, 1)."""
+    if len(betas) != count:
+        raise ValueError(f"Invalid decay rates: {tuple(betas)}; there must be {count}")
     for k, beta in enumerate(betas):
         if isinstance(beta, Tensor) and beta.numel() != 1:
             raise ValueError(f"Tensor betas[{k}] must be 1-element")

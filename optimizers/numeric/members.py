@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import repeat
@@ -11,7 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Group", "Member", "Work", "is_sharded", "local", "placed", "real", "with_gradient"]
+__all__ = [
+    "Group",
+    "Member",
+    "Work",
+    "in_memory",
+    "is_sharded",
+    "local",
+    "placed",
+    "real",
+    "rounds",
+    "with_gradient",
+]
 
 Group = dict[str, Any]
 
@@ -49,6 +61,15 @@ def is_sharded(x: Tensor) -> bool:
     return hasattr(x, "to_local")
 
 
+def in_memory(*columns: Iterable[Tensor]) -> bool:
+    """Whether all tensors are in memory themselves, where a kernel can write to them.
+
+    One that is wrapped around others, or a fake without numbers, computes by `__torch_dispatch__`.
+    """
+    kinds: set[Any] = {kind for column in columns for kind in set(map(type, column))}
+    return all(kind.__torch_dispatch__ is Tensor.__torch_dispatch__ for kind in kinds)
+
+
 def placed(g: Tensor, p: Tensor) -> Tensor:
     """A gradient with the placements of its DTensor `p`, so that local parts belong together."""
     placements = getattr(p, "placements", None)
@@ -66,3 +87,18 @@ def with_gradient(params: Iterable[Tensor]) -> Work:
         return params, grads
     pairs = [(p, g) for p, g in zip(params, grads, strict=True) if g is not None]
     return [p for p, _ in pairs], [g for _, g in pairs]
+
+
+def rounds(params: list[Tensor], grads: list[Tensor]) -> list[Work]:
+    """The same without repetition: a tensor that is listed again steps again, as in torch, but later."""
+    if len(set(map(id, params))) == len(params):
+        return [(params, grads)]
+    seen: Counter[int] = Counter()
+    found: list[Work] = []
+    for p, g in zip(params, grads, strict=True):
+        if seen[id(p)] == len(found):
+            found.append(([], []))
+        for column, x in zip(found[seen[id(p)]], (p, g), strict=True):
+            column.append(x)
+        seen[id(p)] += 1
+    return found

@@ -27,10 +27,11 @@ from optimizers.numeric.members import (
     local,
     placed,
     real,
+    rounds,
     with_gradient,
 )
 from optimizers.numeric.parameters import adapt
-from optimizers.numeric.saved import check_saved, check_shapes, copied
+from optimizers.numeric.saved import check_saved, check_shapes, copied, follow_dtype
 from optimizers.numeric.traced import Traced
 from tracegraph.errors import NonFinite, OptimizerError
 
@@ -146,10 +147,11 @@ class NumericOptimizer(Traced):
                 if known[k]:
                     self.replay(k, hyper, grads)
                 else:
-                    members = self._members(k, hyper, params, grads)
-                    self._update(k, hyper, members)
-                    if not self.elementwise():
-                        self._round(members)
+                    for once in rounds(params, grads):
+                        members = self._members(k, hyper, *once)
+                        self._update(k, hyper, members)
+                        if not self.elementwise():
+                            self._round(members)
         self._tell(work)
         return loss
 
@@ -214,9 +216,12 @@ class NumericOptimizer(Traced):
         self, k: int, group: Group, params: list[Tensor], grads: list[Tensor]
     ) -> list[Member]:
         states = [self.state[p] for p in params]
+        if not self.elementwise():  # executors of rules convert
+            for p, state in zip(params, states, strict=True):
+                follow_dtype(state, p)
         fresh = [i for i, state in enumerate(states) if not self.begun(state, group)]
         if fresh:
-            steps = torch.zeros(len(fresh), dtype=torch.float32)
+            steps = torch.zeros(len(fresh), dtype=torch.float32, device="cpu")
             for i, step in zip(fresh, steps.unbind(), strict=True):
                 if self.counts:
                     states[i].setdefault("step", step)
@@ -293,35 +298,33 @@ class NumericOptimizer(Traced):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; takes the same kinds of parameters as the constructor."""
-        if isinstance(param_group, dict) and "params" in param_group:
-            adapted, bindings = adapt([param_group], type(self).__name__)
-            param_group = adapted[0]
-            self._bindings += bindings
-        super().add_param_group(param_group)
-        self._check_shards(self.param_groups[-1]["params"])
-        half = [p for p in self.param_groups[-1]["params"] if p.dtype == torch.float16]
-        if half and self.rounding != "nearest":
-            del self.param_groups[-1]
-            raise ValueError(
-                f"{type(self).__name__}: rounding={self.rounding!r} is for bfloat16 parameters, and "
-                f"one of shape {tuple(half[0].shape)} is float16; use bfloat16, or leave rounding out"
-            )
-
-    def _check_shards(self, params: list[Tensor]) -> None:
-        """Refuse DTensors that cannot be stepped, and the group with them."""
-        shards: list[Any] = [p for p in params if is_sharded(p)]
-        if not shards:
-            return
-        from optimizers.numeric.whole import check_sharding
-
+        groups, bindings = len(self.param_groups), self._bindings
         try:
-            for p in shards:
-                check_sharding(
-                    p, type(self).__name__, f"one of shape {tuple(p.shape)}", whole=self.whole
-                )
-        except ValueError:
-            del self.param_groups[-1]
+            if isinstance(param_group, dict) and "params" in param_group:
+                adapted, found = adapt([param_group], type(self).__name__)
+                param_group, self._bindings = adapted[0], [*bindings, *found]
+            super().add_param_group(param_group)
+            self.check_params(self.param_groups[-1]["params"])
+        except Exception:
+            del self.param_groups[groups:]
+            self._bindings = bindings
             raise
+
+    def check_params(self, params: list[Tensor]) -> None:
+        """Refuse a group whose tensors this optimizer cannot step."""
+        name = type(self).__name__
+        shards: list[Any] = [p for p in params if is_sharded(p)]
+        if shards:
+            from optimizers.numeric.whole import check_sharding
+
+            for p in shards:
+                check_sharding(p, name, f"one of shape {tuple(p.shape)}", whole=self.whole)
+        half = next((p for p in params if p.dtype == torch.float16), None)
+        if half is not None and self.rounding != "nearest":
+            raise ValueError(
+                f"{name}: rounding={self.rounding!r} is for bfloat16 parameters, and "
+                f"one of shape {tuple(half.shape)} is float16; use bfloat16, or leave rounding out"
+            )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict of this optimizer, or of torch's optimizer of the same name."""

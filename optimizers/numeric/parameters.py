@@ -51,14 +51,16 @@ class Binding:
         """Take over the number or array and its gradient; feedback for an older version is none."""
         if not self.beside:
             return
-        self.tensor.detach().copy_(torch.as_tensor(self.parameter.data, dtype=self.tensor.dtype))
+        self.tensor.detach().copy_(self._as_tensor(self.parameter.data))
         arrived = self.parameter.feedback
         message = arrived.get(Gradient) if arrived.version == self.parameter.version else None
         self.tensor.grad = None if message is None else self._gradient(message.value)
 
     def _gradient(self, value: Any) -> Tensor:
-        found = torch.as_tensor(value, dtype=self.tensor.dtype).detach()
-        return found.expand_as(self.tensor).clone()
+        return self._as_tensor(value).detach().expand_as(self.tensor).clone()
+
+    def _as_tensor(self, value: Any) -> Tensor:
+        return torch.as_tensor(value, dtype=self.tensor.dtype, device=self.tensor.device)
 
     def changed(self) -> None:
         """Tell the parameter that its tensor changed in place, or assign the number; the feedback
@@ -123,7 +125,9 @@ def _is_parameter(item: Any) -> bool:
 def _one(item: Any, optimizer: str, bindings: list[Binding]) -> Any:
     if _is_parameter(item):
         if hasattr(item, "feedback") and is_real(item.data):
-            stand_in = torch.tensor(item.data, dtype=torch.float64, requires_grad=True)
+            stand_in = torch.tensor(
+                item.data, dtype=torch.float64, device="cpu", requires_grad=True
+            )
             binding = Binding(item, stand_in, beside=True)
         else:
             binding = Binding(item, tensor_of(item, optimizer))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from operator import is_
 from typing import Any, TypedDict
 
@@ -58,6 +59,8 @@ class _Plan:
     cohort: Cohort | None
     kept: Callable[[], bool]
     """Whether the states hold what they held, their step numbers too where there is a cohort."""
+    first: int | None
+    """Which of the optimizer's states is the first of these, where these are one behind the other."""
 
     def fits(
         self, params: list[Tensor], grads: list[Tensor], state: Mapping[Tensor, Any], backend: str
@@ -68,10 +71,16 @@ class _Plan:
             return False
         return (
             all(map(is_, params, self.params))
-            and all(map(is_, map(state.__getitem__, params), self.states))
+            and all(map(is_, self._found(params, state), self.states))
             and self.kept()
             and known.hold(params, grads)
         )
+
+    def _found(self, params: list[Tensor], state: Mapping[Tensor, Any]) -> Iterable[Any]:
+        """The states of the tensors now; by their place, for a tensor's hash is a call of Python."""
+        if self.first is None or len(state) < self.first + len(params):
+            return map(state.__getitem__, params)
+        return islice(state.values(), self.first, None)
 
 
 class RuleOptimizer(Capturable):
@@ -239,7 +248,15 @@ class RuleOptimizer(Capturable):
         cohort = self._counts.cohort(k, params)
         if cohort is not None:
             names, columns = [*names, "step"], [*columns, cohort.held]
-        return _Plan(params, states, batch, cohort, batch.addresses.watch(states, names, columns))
+        kept = batch.addresses.watch(states, names, columns)
+        return _Plan(params, states, batch, cohort, kept, self._place_of(states))
+
+    def _place_of(self, states: list[dict[str, Any]]) -> int | None:
+        """The place of the first of some states, None where they do not follow it in order."""
+        held = list(self.state.values())
+        first = next(i for i, state in enumerate(held) if state is states[0])
+        same = all(map(is_, held[first : first + len(states)], states))
+        return first if same and first + len(states) <= len(held) else None
 
     @override
     def planned(self, k: int, params: list[Tensor], grads: list[Tensor]) -> bool:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from optimizers.numeric.codecs.codec import computing_dtype
 from optimizers.numeric.codecs.rounding import DRAWN, REST
 
-__all__ = ["BOOKKEEPING", "check_saved", "check_shapes", "copied"]
+__all__ = ["BOOKKEEPING", "check_saved", "check_shapes", "copied", "follow_dtype"]
 
 BOOKKEEPING = frozenset({"step", DRAWN, REST})
 """What a state holds beside what an optimizer's own step needs."""
+
+_COMPUTED = (torch.float32, torch.float64)
+"""The dtypes that steps are computed in."""
 
 
 def check_shapes(
@@ -24,13 +28,11 @@ def check_shapes(
     shaped: Iterable[str],
 ) -> None:
     """Refuse a parameter whose shape is no longer that of its states named in `shaped`."""
-    for key in shaped:
-        value = state.get(key)
-        if isinstance(value, Tensor) and value.shape != p.shape:
-            raise ValueError(
-                f"{optimizer}: {name_of(p)} has shape {tuple(p.shape)} and its {key} "
-                f"{tuple(value.shape)}; a parameter keeps its shape. Make a new {optimizer} for it"
-            )
+    for key, shape in _unlike(state, p, shaped):
+        raise ValueError(
+            f"{optimizer}: {name_of(p)} has shape {tuple(p.shape)} and its {key} "
+            f"{shape}; a parameter keeps its shape. Make a new {optimizer} for it"
+        )
 
 
 def check_saved(
@@ -49,13 +51,21 @@ def check_saved(
             f"{optimizer} cannot load this state: for {name_of(p)} it has {sorted(held)} and lacks "
             f"{missing}; it was saved by another optimizer or with other options"
         )
-    for key in needed:
+    for key, shape in _unlike(state, p, needed):
+        raise ValueError(
+            f"{optimizer} cannot load this state: {key} of {name_of(p)} has shape "
+            f"{shape}, the parameter {tuple(p.shape)}"
+        )
+
+
+def _unlike(
+    state: Mapping[str, Any], p: Tensor, names: Iterable[str]
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Those of the states `names` that have another shape than `p`, and the shape."""
+    for key in names:
         value = state.get(key)
         if isinstance(value, Tensor) and value.shape != p.shape:
-            raise ValueError(
-                f"{optimizer} cannot load this state: {key} of {name_of(p)} has shape "
-                f"{tuple(value.shape)}, the parameter {tuple(p.shape)}"
-            )
+            yield key, tuple(value.shape)
 
 
 def copied(key: str, value: Any, p: Tensor) -> Any:
@@ -65,3 +75,11 @@ def copied(key: str, value: Any, p: Tensor) -> Any:
     if key == "step":
         return value.detach().to(dtype=torch.float32, device="cpu", copy=True)
     return value.detach().to(device=p.device, copy=True)
+
+
+def follow_dtype(state: dict[str, Any], p: Tensor) -> None:
+    """Bring the states of a parameter that has become float64, or is it no more, to its dtype."""
+    wanted = computing_dtype(p.dtype)
+    for key, value in state.items():
+        if isinstance(value, Tensor) and key != "step" and value.dtype in _COMPUTED:
+            state[key] = value.to(wanted)

@@ -92,7 +92,8 @@ class ScheduleFreeAdamW(RuleOptimizer):
 
     @override
     def compiled(self, closure: Callable[[], Any] | None) -> Any:
-        # torch's compiler would write what a group counts to copies of its tensors
+        # torch's compiler reads a group before `_init_group` makes tensors of what it counts, and refuses
+        # that; where they are tensors already, its graphs write to copies of them
         return NumericOptimizer.compiled(self, closure)
 
     @override

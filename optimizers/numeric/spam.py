@@ -114,7 +114,7 @@ class StableSPAM(RuleOptimizer):
         **options: Unpack[Options],
     ) -> None:
         check_betas(betas)
-        check_betas(gammas)
+        check_betas(gammas, count=3)
         check_nonnegative(epsilon=eps, weight_decay=weight_decay, reset_interval=reset_interval)
         defaults = {
             "lr": lr,
@@ -135,7 +135,7 @@ class StableSPAM(RuleOptimizer):
         super().begin(state, p, group)
         dtype = torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32
         for key in ("m_max_t", "m_norm_t", "v_norm_t"):
-            state.setdefault(key, torch.zeros((), dtype=dtype, device=p.device))
+            state.setdefault(key, p.new_zeros((), dtype=dtype))
 
     @override
     def update(self, group: Group, members: list[Member]) -> None:

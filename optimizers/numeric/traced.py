@@ -74,7 +74,8 @@ class Traced(Optimizer):
         """Carry feedback back: ``backward(node, feedback)`` or ``backward([(node, feedback), ...])``.
 
         ``backward(loss)`` of one number, a tensor or not, gives it the gradient 1, as torch does. A
-        number as feedback is a gradient where the output is a tensor, elsewhere a `Score`.
+        number as feedback is a gradient where the output is a tensor, elsewhere a `Score`. Plain
+        tensors among the parameters get their gradients as well.
 
         >>> import torch
         >>> import tracegraph as tg
@@ -100,7 +101,8 @@ class Traced(Optimizer):
                 "call loss.data.backward() of torch, or make them parameters by "
                 "tracegraph.node(tensor, trainable=True)"
             )
-        received = reach(outputs, feedback, mine, options)
+        others = [p for p in self.parameters if isinstance(p, Tensor)]
+        received = reach(outputs, feedback, mine, {"tensors": others, **options})
         kinds = {kind for p in mine.values() for kind in received.get(p, ())}
         if kinds == {Score} or (not kinds and _read(outputs, mine.values())):
             raise NoRule(

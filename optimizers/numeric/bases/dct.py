@@ -43,8 +43,8 @@ def cosines(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     >>> torch.allclose(d.mT @ d, torch.eye(4, dtype=torch.float64))
     True
     """
-    place = torch.arange(size, dtype=torch.float64) + 0.5
-    frequency = torch.arange(size, dtype=torch.float64)
+    frequency = torch.arange(size, dtype=torch.float64, device="cpu")
+    place = frequency + 0.5
     d = torch.cos(torch.outer(place, frequency) * (math.pi / size)) * math.sqrt(2.0 / size)
     d[:, 0] /= math.sqrt(2.0)
     return d.to(dtype=dtype, device=device)
@@ -199,12 +199,11 @@ class Trion(MatrixOptimizer):
         }
         super().__init__(params, defaults, **options)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of matrices; vectors and scalars are refused."""
-        super().add_param_group(param_group)
-        for p in self.param_groups[-1]["params"]:
+    @override
+    def check_params(self, params: list[Tensor]) -> None:
+        super().check_params(params)
+        for p in params:
             if p.ndim < 2:
-                del self.param_groups[-1]
                 raise ValueError(
                     f"Trion steps tensors of two or more dimensions, and got one of shape "
                     f"{tuple(p.shape)}; give it to AdamW"

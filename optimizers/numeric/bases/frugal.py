@@ -24,15 +24,15 @@ def coordinates(size: int, rank: int, generator: torch.Generator) -> Tensor:
     >>> coordinates(3, 3, torch.Generator()).diagonal()
     tensor([1., 1., 1.])
     """
-    chosen = torch.randperm(size, generator=generator)[:rank].sort().values
-    units = torch.zeros(size, rank)
-    units[chosen, torch.arange(rank)] = 1.0
+    chosen = torch.randperm(size, generator=generator, device="cpu")[:rank].sort().values
+    units = torch.zeros(size, rank, device="cpu")
+    units[chosen, torch.arange(rank, device="cpu")] = 1.0
     return units
 
 
 def random_directions(size: int, rank: int, generator: torch.Generator) -> Tensor:
     """An orthonormal basis of a subspace that is uniformly random."""
-    return torch.linalg.qr(torch.randn(size, rank, generator=generator))[0]
+    return torch.linalg.qr(torch.randn(size, rank, generator=generator, device="cpu"))[0]
 
 
 class FRUGAL(LowRank):

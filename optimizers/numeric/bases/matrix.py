@@ -86,12 +86,11 @@ class MatrixOptimizer(NumericOptimizer):
 
     whole: bool = True
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; complex tensors are refused."""
-        super().add_param_group(param_group)
-        for p in self.param_groups[-1]["params"]:
+    @override
+    def check_params(self, params: list[Tensor]) -> None:
+        super().check_params(params)
+        for p in params:
             if p.is_complex():
-                del self.param_groups[-1]
                 raise ValueError(
                     f"{type(self).__name__} does not take complex tensors (shape "
                     f"{tuple(p.shape)}); give it torch.view_as_real of it, or use AdamW"

@@ -62,12 +62,11 @@ class Muon(MatrixOptimizer):
         }
         super().__init__(params, defaults, **options)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of matrices; other shapes are refused."""
-        super().add_param_group(param_group)
-        for p in self.param_groups[-1]["params"]:
+    @override
+    def check_params(self, params: list[Tensor]) -> None:
+        super().check_params(params)
+        for p in params:
             if p.ndim != 2:
-                del self.param_groups[-1]
                 raise ValueError(
                     "Muon only supports 2D parameters whereas we found a parameter with size: "
                     f"{p.size()}; give it to AdamW"

@@ -57,8 +57,8 @@ class RandomSubspace:
         self.start = [p.detach().clone() for p in self.params]
         dtypes = [computing_dtype(p.dtype) for p in self.params]
         dtype = torch.float64 if torch.float64 in dtypes else torch.float32
-        self.coordinates = torch.zeros(dim, dtype=dtype, requires_grad=True)
-        total = torch.zeros(dim, dtype=torch.float64)
+        self.coordinates = torch.zeros(dim, dtype=dtype, device="cpu", requires_grad=True)
+        total = torch.zeros(dim, dtype=torch.float64, device="cpu")
         for i in range(len(self.params)):
             total += self._columns(i).double().square().sum(dim=0)
         self._length = total.sqrt().clamp(min=1e-30).to(dtype)
@@ -109,7 +109,7 @@ class RandomSubspace:
         """The rows of `P` that belong to tensor `i`, before their columns have unit length."""
         generator = torch.Generator().manual_seed(self.seed + 7919 * i)
         shape = (self.params[i].numel(), self.dim)
-        return torch.randn(shape, generator=generator, dtype=self.coordinates.dtype)
+        return torch.randn(shape, generator=generator, dtype=self.coordinates.dtype, device="cpu")
 
     def _write(self) -> None:
         z = self.coordinates.detach() / self._length

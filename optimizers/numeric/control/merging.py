@@ -29,7 +29,7 @@ def min_norm_weights(gram: Tensor) -> Tensor:
     gram = gram.detach().double().cpu()
     count = len(gram)
     tolerance = 1e-12 * float(gram.diagonal().max())
-    weights = torch.zeros(count, dtype=torch.float64)
+    weights = torch.zeros(count, dtype=torch.float64, device="cpu")
     first = int(gram.diagonal().argmin())
     weights[first] = 1.0
     corral = [first]
@@ -47,10 +47,10 @@ def _to_affine_minimum(gram: Tensor, weights: Tensor, corral: list[int]) -> None
     """Move the weights to the minimum over the hull of the corral, dropping whom it leaves out."""
     while True:
         k = len(corral)
-        system = torch.ones(k + 1, k + 1, dtype=torch.float64)
+        system = torch.ones(k + 1, k + 1, dtype=torch.float64, device="cpu")
         system[0, 0] = 0.0
         system[1:, 1:] = gram[corral][:, corral]
-        right = torch.zeros(k + 1, dtype=torch.float64)
+        right = torch.zeros(k + 1, dtype=torch.float64, device="cpu")
         right[0] = 1.0
         wanted = torch.linalg.lstsq(system, right[:, None], driver="gelsd").solution[1:, 0]
         now = weights[corral]
@@ -85,7 +85,7 @@ def merge_gradients(losses: Sequence[Tensor], params: Sequence[Tensor]) -> Tenso
         torch.autograd.grad(loss, params, retain_graph=True, materialize_grads=True)
         for loss in losses
     ]
-    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device="cpu")
     for parts in zip(*rows, strict=True):
         flat = torch.stack([torch.view_as_real(g) if g.is_complex() else g for g in parts])
         flat = flat.reshape(len(rows), -1).double()

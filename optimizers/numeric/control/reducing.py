@@ -35,7 +35,7 @@ class Reducer:
         self.rank, self.world = dist.get_rank(group), dist.get_world_size(group)
         self._order = list(reversed(range(len(self.params))))
         self._sums: dict[int, Tensor] = {}
-        self._seen = torch.zeros(len(self.params), dtype=torch.int32)
+        self._seen = torch.zeros(len(self.params), dtype=torch.int32, device="cpu")
         self._sent = 0
         self._works: list[tuple[int, Tensor, Any]] = []
         self._passing = False

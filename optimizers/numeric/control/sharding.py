@@ -124,7 +124,7 @@ class ShardedState:
         mine = [p for p, k in zip(self.params, self.owners, strict=True) if k == self.rank]
         grads = [p.grad for p in mine if p.grad is not None]
         squares = [torch.linalg.vector_norm(g).double().cpu() ** 2 for g in grads]
-        total = torch.stack(squares or [torch.zeros((), dtype=torch.float64)]).sum()
+        total = torch.stack(squares or [torch.zeros((), dtype=torch.float64, device="cpu")]).sum()
         dist.all_reduce(total, group=self.group)
         norm = float(total.sqrt())
         for g in grads:

@@ -26,6 +26,11 @@ class Addresses:
     params: list[int]
     numel: list[int]
     states: list[int]
+    elements: int = field(init=False)
+    """How many numbers the parameters hold together."""
+
+    def __post_init__(self) -> None:
+        self.elements = sum(self.numel)
 
     def hold(self, params: list[Tensor], grads: list[Tensor]) -> bool:
         """Whether `params` still lie there, and `grads` are contiguous tensors like them."""
@@ -88,7 +93,7 @@ class Batch:
     def elements(self) -> int:
         """How many numbers the batch updates."""
         held = self.addresses
-        return sum(map(Tensor.numel, self.params)) if held is None else sum(held.numel)
+        return sum(map(Tensor.numel, self.params)) if held is None else held.elements
 
     @property
     def stored(self) -> list[list[Tensor]]:

@@ -8,6 +8,7 @@ from optimizers.numeric.executors import native
 from optimizers.numeric.executors.batch import Batch, Executor
 from optimizers.numeric.executors.eager import Eager
 from optimizers.numeric.executors.foreach import Foreach
+from optimizers.numeric.members import in_memory
 from tracegraph.errors import MissingExtra
 
 __all__ = ["BACKENDS", "check_backend", "choose"]
@@ -18,6 +19,7 @@ NATIVE: Executor = native.Native()
 
 BACKENDS = ("auto", "eager", "foreach", "native", "compiled", "triton")
 WORTH_COMPILING = 1 << 14  # elements; below, the time is Python's
+MANY = 64  # tensors, for each of which torch's own operations cost time, however small it is
 
 
 def check_backend(name: str) -> str:
@@ -52,8 +54,11 @@ def choose(backend: str, batch: Batch) -> Executor:
     """The executor for `batch`: the one named, or with "auto" the fastest that takes it.
 
     A batch that the named executor cannot run (8-bit state for ``foreach``, a strided view for
-    ``native``) goes to ``eager``, which takes everything.
+    ``native``) goes to ``eager``, which takes everything, as does one of tensors that are not in
+    memory themselves.
     """
+    if batch.addresses is None and not in_memory(batch.params, batch.grads):
+        return EAGER
     if backend == "auto":
         return _fastest(batch)
     named: Executor
@@ -73,7 +78,8 @@ def choose(backend: str, batch: Batch) -> Executor:
 
 def _fastest(batch: Batch) -> Executor:
     if not batch.params or batch.params[0].device.type == "cpu":
-        if batch.elements >= WORTH_COMPILING and native.available() and NATIVE.takes(batch):
+        worth = batch.elements >= WORTH_COMPILING or len(batch.params) >= MANY
+        if worth and native.available() and NATIVE.takes(batch):
             return NATIVE
     elif batch.params[0].device.type == "cuda" and find_spec("triton") is not None:
         triton = _triton()

@@ -27,6 +27,7 @@ from typing_extensions import override
 from optimizers.numeric.executors.batch import Addresses, Batch, Executor
 from optimizers.numeric.executors.cpp import CTYPE, source
 from optimizers.numeric.executors.glance import entry, item, reader
+from optimizers.numeric.members import in_memory
 from optimizers.numeric.rules.rule import Rule
 from tracegraph.errors import MissingExtra
 
@@ -137,7 +138,7 @@ def _answer(question: Any, *about: Any) -> bool:
 class Table(Addresses):
     """Addresses as a kernel reads them: a column per tensor, rows of parameters, gradients, states."""
 
-    __slots__ = ("elements", "kernel", "lone", "pointers", "sizes")
+    __slots__ = ("kernel", "lone", "pointers", "sizes")
 
     def __init__(self, kernel: _Kernel, columns: list[list[Tensor]]) -> None:
         params, grads, *states = ([x.data_ptr() for x in column] for column in columns)
@@ -147,12 +148,13 @@ class Table(Addresses):
         self.pointers = array("q", [*params, *grads, *self.states])
         self.sizes = array("q", numel)
         self.lone = [i for i, n in enumerate(numel) if n == 1]
-        self.elements = sum(numel)
 
     @override
     def hold(self, params: list[Tensor], grads: list[Tensor]) -> bool:
         count, read = len(params), reader()
         if any(grads[i].is_neg() for i in self.lone):  # no larger one is both that and contiguous
+            return False
+        if not in_memory(grads):
             return False
         if read is None:
             if not super().hold(params, grads):

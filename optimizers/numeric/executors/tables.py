@@ -33,7 +33,7 @@ def _point(table, at, last, a, b, c, d):
 
 def sent(values: list[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Host numbers on `device`, without waiting for it."""
-    held = torch.tensor(values, dtype=dtype, pin_memory=device.type == "cuda")
+    held = torch.tensor(values, dtype=dtype, device="cpu", pin_memory=device.type == "cuda")
     return held.to(device, non_blocking=True)
 
 
@@ -55,12 +55,16 @@ class Launch(Addresses):
             [x.data_ptr() for x in column] for column in (batch.params, batch.grads, *batch.stored)
         ]
         sizes = [p.numel() for p in batch.params]
-        numel = torch.tensor(sizes)
+        numel = torch.tensor(sizes, device="cpu")
         chunks = -(-numel // BLOCK)
-        tensor_of = torch.repeat_interleave(torch.arange(len(sizes)), chunks).to(torch.int32)
+        tensor_of = torch.repeat_interleave(torch.arange(len(sizes), device="cpu"), chunks).to(
+            torch.int32
+        )
         starts = torch.repeat_interleave(chunks.cumsum(0) - chunks, chunks)
-        chunk_of = (torch.arange(len(tensor_of)) - starts).to(torch.int32)
-        held = (x.to(device) for x in (torch.tensor(columns), numel, tensor_of, chunk_of))
+        chunk_of = (torch.arange(len(tensor_of), device="cpu") - starts).to(torch.int32)
+        held = (
+            x.to(device) for x in (torch.tensor(columns, device="cpu"), numel, tensor_of, chunk_of)
+        )
         pointers = [x for column in columns[2:] for x in column]
         return cls(columns[0], sizes, pointers, columns[1], *held)
 

@@ -246,7 +246,7 @@ def _books(device: torch.device) -> Tensor:
     """The dynamic map's values and the edges between them: signed, then unsigned."""
     rows = []
     for signed in (True, False):
-        values = torch.tensor(dynamic.code_book(signed), dtype=torch.float32)
+        values = torch.tensor(dynamic.code_book(signed), dtype=torch.float32, device="cpu")
         rows += [values, (values[1:] + values[:-1]) / 2, values[-1:]]
     return torch.cat(rows).to(device)
 

@@ -32,6 +32,9 @@ def sign(x: Any) -> Any:
     return np.greater(x, 0) * 1.0 - np.less(x, 0)
 
 
+_BUILTINS = {"__import__": __import__}
+"""What a body has of Python's own: what torch itself asks its caller for where a tensor is a wrapper."""
+
 WORDS = ("sqrt", "absolute", "where", "sign", "maximum", "minimum")
 
 
@@ -45,4 +48,5 @@ def bound(body: Callable[..., Any], meanings: Mapping[str, Any]) -> Callable[...
     """
     if not isinstance(body, FunctionType):
         raise TypeError(f"a rule's body must be a plain function, got {body!r}")
-    return FunctionType(body.__code__, {"__builtins__": {}, **meanings}, body.__name__)
+    words = {"__builtins__": _BUILTINS, **meanings}
+    return FunctionType(body.__code__, words, body.__name__)

@@ -170,3 +170,15 @@ def test_coded_state_steps_again_on_the_same_memory() -> None:
     two.forget()
     two.step()
     assert torch.equal(p, q)
+
+
+@pytest.mark.skipif(not native.available(), reason="needs a C++ compiler")
+@pytest.mark.parametrize(("count", "name"), [(63, "foreach"), (64, "native")])
+def test_many_tensors_are_worth_a_kernel_however_small(count: int, name: str) -> None:
+    ps = [torch.ones(2, requires_grad=True) for _ in range(count)]
+    optimizer = AdamW(ps, lr=0.1, weight_decay=0.0)
+    for p in ps:
+        p.grad = torch.ones(2)
+    optimizer.step()
+    assert optimizer.ran == (name,)
+    assert all(torch.allclose(p, torch.tensor(0.9)) for p in ps)

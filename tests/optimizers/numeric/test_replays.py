@@ -163,6 +163,31 @@ def test_a_changed_state_is_seen(optimizer: str) -> None:
     pair.step()
 
 
+@pytest.mark.parametrize("optimizer", ["AdamW", "SGD", "AdamW by foreach"])
+def test_states_that_changed_places_are_seen(optimizer: str) -> None:
+    """Plans find states by their place among all; a tensor that starts late has one of its own."""
+
+    def swapped(state: Any, ps: list[Tensor]) -> None:
+        state[ps[0]], state[ps[3]] = state[ps[3]], state[ps[0]]
+        state[ps[0]], state[ps[3]] = (
+            {k: x.clone() for k, x in state[p].items()} for p in ps[3::-3]
+        )
+
+    changes: list[Callable[[Any, list[Tensor]], None]] = [
+        swapped,
+        lambda state, ps: state.pop(ps[0]),  # begins anew, behind all others
+        lambda state, ps: state.update({ps[1]: state.pop(ps[1])}),
+        lambda state, ps: state.pop(ps[5]),
+        lambda state, ps: state.clear(),
+    ]
+    pair = Pair(optimizer)
+    for change in changes:
+        for o, ps in zip((pair.one, pair.two), pair.both, strict=True):
+            change(o.state, ps)
+        for _ in range(3):
+            pair.step()
+
+
 @pytest.mark.parametrize("optimizer", ["AdamW", "Lion", "AdamW by foreach"])
 @pytest.mark.parametrize("tensor", [0, 5])
 def test_a_state_that_was_given_other_memory_is_seen(optimizer: str, tensor: int) -> None:

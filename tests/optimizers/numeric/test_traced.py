@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -213,3 +214,39 @@ def test_a_partition_of_numbers_tensors_and_words() -> None:
     assert not any(p.feedback for p in (w, rate, word))
     with pytest.raises(tg.DuplicateName, match="rate"):
         Partition(SGD([rate]), AdamW([rate]))
+
+
+@pytest.mark.parametrize("parted", [False, True])
+def test_plain_tensors_beside_parameters_train_in_the_same_loop(parted: bool) -> None:
+    w, rate, table = parts()
+    layer = torch.nn.Linear(2, 2).double()
+    twin = copy.deepcopy(layer)
+    plain = [
+        torch.as_tensor(p.data).detach().double().clone().requires_grad_() for p in (w, rate, table)
+    ]
+
+    def loss(layer: Any, w: Any, rate: Any, table: Any) -> Any:
+        return (w @ layer.weight + layer.bias * rate - table).square().sum()
+
+    mine = AdamW([w, rate, table], lr=0.02) if parted else None
+    optimizer: Any = (
+        Partition(AdamW(layer.parameters(), lr=0.01), mine)
+        if parted
+        else AdamW(
+            [{"params": layer.parameters(), "lr": 0.01}, {"params": [w, rate, table]}], lr=0.02
+        )
+    )
+    groups: list[Any] = [{"params": twin.parameters(), "lr": 0.01}, {"params": plain}]
+    theirs = torch.optim.AdamW(groups, lr=0.02)
+    for _ in range(8):
+        optimizer.zero_feedback()
+        optimizer.backward(loss(layer, w, rate, table), 1.0)
+        optimizer.step()
+        theirs.zero_grad()
+        loss(twin, *plain).backward()
+        theirs.step()
+    for p, q in zip(layer.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=1e-9, atol=1e-9)
+    for held, other in zip((w, rate, table), plain, strict=True):
+        value = torch.as_tensor(held.data, dtype=torch.float64)
+        assert torch.allclose(value, other, rtol=1e-9, atol=1e-9)
