@@ -70,6 +70,8 @@ class ModelOptimizer(Questions, Optimizer):
     ) -> None:
         Optimizer.__init__(self, parameters)
         Questions.__init__(self, llm, max_tokens=max_tokens, options=options)
+        if objective is not None and not isinstance(objective, str):
+            raise OptimizerError(f"objective= is a text, got {show(objective, 80)}")
         self.objective = objective or self.default_objective
         self.budget = budget
         self.mask = _sections(mask)

@@ -11,7 +11,8 @@ from typing import Any
 
 from optimizers.base import Usage
 from optimizers.llm.turns import aside
-from tracegraph.errors import nearest
+from tracegraph.errors import OptimizerError, nearest
+from tracegraph.kinds import show
 from tracegraph.llm import LanguageModelLike, Message, Reply, Request, as_language_model
 from tracegraph.llm.thinking import spoken
 
@@ -41,6 +42,10 @@ class Questions:
     def __init__(
         self, llm: LanguageModelLike, *, max_tokens: int, options: Mapping[str, Any]
     ) -> None:
+        if not isinstance(max_tokens, int) or max_tokens < 1:
+            raise OptimizerError(
+                f"max_tokens must be a whole number from 1, got {show(max_tokens, 40)}"
+            )
         self.llm = as_language_model(llm)
         self.max_tokens = max_tokens
         self.options = options_of(options)

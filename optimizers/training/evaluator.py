@@ -237,6 +237,12 @@ class Evaluator:
             score = self._score_awaited if self._awaits else self._score
             self._all(jobs, score, (self._overlay(candidate),), limit=self.timeout)
 
+    def failed_always(self) -> str:
+        """How a run failed, where every run did; empty where one came to its end, or none was made."""
+        done = self.cache.values()
+        errors = [one.error for one in done if one.error is not None]
+        return errors[-1] if errors and len(errors) == len(done) else ""
+
     def settled(self) -> Usage:
         """What judges cost, and the money that runs cost, since this was asked last."""
         usage, self._unpaid = self._unpaid, Usage()

@@ -41,11 +41,15 @@ from tracegraph.errors import BudgetExceeded, OptimizerError, TracegraphError
 from tracegraph.history.at_hand import AtHand
 from tracegraph.recorder import Policy, current, under
 
-__all__ = ["Training", "TrainingStopped", "afit", "fit"]
+__all__ = ["RunsFailed", "Training", "TrainingStopped", "afit", "fit"]
 
 
 class TrainingStopped(UserWarning):
     """A training ended early because of an error; what was achieved is in its result."""
+
+
+class RunsFailed(UserWarning):
+    """No run of a training's workflow came to its end: mostly it is called in another way than it expects."""
 
 
 @final
@@ -166,6 +170,12 @@ class Training:
                     warnings.warn(
                         f"the training ended early: {reason}", TrainingStopped, stacklevel=3
                     )
+            failed = self.evaluator.failed_always()
+            if failed and not isinstance(error, KeyboardInterrupt):
+                reason = (
+                    f"{reason}; no run of the workflow came to its end, the last raised {failed}"
+                )
+                warnings.warn(f"the training ended: {reason}", RunsFailed, stacklevel=3)
             return self._finish(reason, error)
 
     def stop(self) -> None:

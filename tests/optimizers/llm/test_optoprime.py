@@ -16,7 +16,7 @@ import pytest
 import tracegraph as tg
 from optimizers import OptoPrime, Rejection
 from tracegraph import bundle, node
-from tracegraph.errors import MissingKey, ModelFailed, UnreadableReply
+from tracegraph.errors import MissingKey, ModelFailed, OptimizerError, UnreadableReply
 from tracegraph.llm import LiteLLM, Reply, Request, Scripted, Usage
 from tracegraph.llm.tokens import count_tokens
 
@@ -450,6 +450,19 @@ def test_usage_and_cost_are_reported() -> None:
 )
 def test_options_that_are_not_ours_are_explained(options: dict[str, Any], said: str) -> None:
     with pytest.raises(TypeError, match=said):
+        OptoPrime([prompt_of()], llm=Scripted([]), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"objective": 3}, "objective= is a text, got 3"),
+        ({"max_tokens": "many"}, "max_tokens must be a whole number from 1, got 'many'"),
+        ({"max_tokens": 0}, "max_tokens must be a whole number from 1, got 0"),
+    ],
+)
+def test_options_of_another_type_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptimizerError, match=said):
         OptoPrime([prompt_of()], llm=Scripted([]), **options)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from optimizers.numeric.adam import AdamW
 from optimizers.numeric.sgd import SGD
+from tests.optimizers.numeric.family import FAMILY, Row
 
 PAIRS: list[tuple[Any, Any, dict[str, Any]]] = [
     (torch.optim.AdamW, AdamW, {"lr": 0.05}),
@@ -159,3 +160,21 @@ def test_flags_that_contradict_each_other_or_cannot_be_are_refused() -> None:
         AdamW([p], differentiable=True)
     with pytest.raises(TypeError, match="unexpected keyword argument 'capturabel'"):
         AdamW([p], capturabel=True)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("row", FAMILY, ids=str)
+def test_a_rate_that_is_no_number_is_refused_by_name(row: Row) -> None:
+    p = torch.zeros(1, requires_grad=True)
+    for rate in ("0.1", None, [0.1]):
+        with pytest.raises(TypeError, match="lr must be a number, got"):
+            row([p], lr=rate)
+
+
+def test_other_numbers_that_are_none_are_refused_by_name() -> None:
+    p = torch.zeros(1, requires_grad=True)
+    for options, name in (
+        ({"betas": (0.9, "0.99")}, r"betas\[1\]"),
+        ({"weight_decay": "0.1"}, "weight_decay"),
+    ):
+        with pytest.raises(TypeError, match=f"{name} must be a number, got '0"):
+            AdamW([p], **options)  # type: ignore[arg-type]

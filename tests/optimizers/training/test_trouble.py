@@ -17,7 +17,7 @@ import tracegraph as tg
 from optimizers import Budget, OptoPrime, Partition, fit
 from optimizers.training.acceptance import Paired
 from optimizers.training.guide import BadVerdict
-from optimizers.training.loop import TrainingStopped
+from optimizers.training.loop import RunsFailed, TrainingStopped
 from optimizers.training.policies.beam import Beam
 from tests.optimizers.training.stand_ins import Changes, Says
 from tracegraph.errors import BudgetExceeded, HistoryError, ModelFailed, OptimizerError
@@ -178,6 +178,19 @@ def test_a_store_that_breaks_later_ends_it_with_what_was_achieved(word: Any) -> 
         result, _ = longer(word, steps=9, store=Breaks())
     assert isinstance(result.error, HistoryError)
     assert word.data == "plainxx"
+
+
+def test_a_training_whose_every_run_fails_says_so(word: Any) -> None:
+    with pytest.warns(RunsFailed, match=r"the last raised TypeError: .*dict") as said:
+        result, workflow = longer(word, train=[{"word": "a"}, {"word": "b"}])
+    assert said[0].filename == __file__  # where fit was called
+    assert workflow.runs > 0
+    assert "no run of the workflow came to its end" in result.stopped
+
+
+def test_one_run_that_does_not_fail_is_enough(word: Any) -> None:
+    result, _ = longer(word, train=["a", {"word": "b"}], batch_size=2)
+    assert result.stopped == "the budget of 3 steps is spent"
 
 
 def test_what_cannot_be_kept_exactly_is_refused(word: Any, tmp_path: Path) -> None:
