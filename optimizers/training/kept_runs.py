@@ -29,7 +29,8 @@ from tracegraph.history.values import pack, unpack
 from tracegraph.kinds import is_tensor
 from tracegraph.llm import Reply, Request
 from tracegraph.llm.keeping import keeping
-from tracegraph.node import Node, leaf, next_id, unwrap
+from tracegraph.lowering import unwrap
+from tracegraph.node import Node, leaf, next_id
 
 __all__ = ["KeptRun", "KeptRuns"]
 
@@ -120,7 +121,7 @@ class KeptRuns:
             return None
         (nodes, traced, evaluation, paid), moved, tensors = found
         try:
-            with self._drawing_nothing(), keeping(_Recalled(place.name, self._receipts)):
+            with self._drawing_nothing(), keeping(_Recalled(Place(place.name, self._receipts))):
                 output = trace_of(nodes, self._hand, given=_given(example), tensors=tensors)
         except (HistoryError, MissingExtra):
             return None
@@ -196,8 +197,8 @@ class KeptRuns:
 class _Recalled:
     """Gives what models replied to a run, and lets nobody be asked: what was kept is paid."""
 
-    def __init__(self, name: str, receipts: MutableMapping[str, Any]) -> None:
-        self._place = Place(name, receipts)
+    def __init__(self, place: Place) -> None:
+        self._place = place
 
     def find(self, request: Request, model: str) -> Reply:
         reply = self._place.find(request, model)
@@ -209,7 +210,7 @@ class _Recalled:
         """Nothing is new."""
 
     def part(self, name: str) -> _Recalled:
-        return _Recalled(f"{self._place.name}/{name}", self._place._journal or {})
+        return _Recalled(self._place.part(name))
 
 
 def _apart(value: Any) -> Any:

@@ -9,7 +9,6 @@ reaches them, and an optimizer proposes new ones. The agent itself is not run.
 
 from __future__ import annotations
 
-import difflib
 import heapq
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -18,7 +17,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import Any
 
-from tracegraph.errors import HistoryError
+from tracegraph.errors import HistoryError, nearest
 from tracegraph.failure import Failure
 from tracegraph.history.read_spans import ReadSpan, read_spans
 from tracegraph.kinds import show
@@ -54,8 +53,8 @@ class ImportedTrace:
         found = [self.nodes[span.id] for span in self.spans.values() if span.name == name]
         if not found:
             names = sorted({span.name for span in self.spans.values()})
-            near = difflib.get_close_matches(name, names, n=1) or [", ".join(names[:10])]
-            raise HistoryError(f"the trace has no span {name!r}; did you mean {near[0]}?")
+            near = nearest(name, names) or ", ".join(names[:10])
+            raise HistoryError(f"the trace has no span {name!r}; did you mean {near}?")
         return found
 
 

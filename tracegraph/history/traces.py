@@ -384,7 +384,7 @@ def _plain(value: Any, depth: int = 0, *, numbers: bool = False) -> bool:
     kind = type(value)
     if kind in _ATOMS:
         return True
-    if depth > 50:
+    if depth > _DEEPEST:
         return False
     inside = depth + 1
     if kind in _SEQUENCES:
