@@ -171,8 +171,8 @@ def test_a_judge_is_not_asked_twice_for_a_gradient(tmp_path: Path) -> None:
     assert runs.find_verdict(Place("b"), followed) is None
 
 
-def test_what_is_called_again_asks_no_model(tmp_path: Path) -> None:
-    """A function that asks a model and makes a tensor is given the reply that was kept."""
+def asking(tmp_path: Path) -> tuple[Evaluator, list[str], Any]:
+    """An evaluator of a function that asks a model and makes a tensor, what is asked, and the receipts."""
     weight = tg.node(torch.ones(2), trainable=True, name="weight")
     asked: list[str] = []
 
@@ -187,14 +187,33 @@ def test_what_is_called_again_asks_no_model(tmp_path: Path) -> None:
         """A model says by how much."""
         return weight * float(model.ask(Request.of(case)).text)
 
-    state = State("it", tmp_path)
+    receipts = State("it", tmp_path).journal("receipts")
     evaluator = Evaluator(
         lambda case: scaled(weight, case), lambda case, said: 1.0, {"weight": weight}, workers=1,
-        receipts=state.journal("receipts"), tensors=KeptTensors(tmp_path / "runs"),
+        receipts=receipts, tensors=KeptTensors(tmp_path / "runs"),
     )  # fmt: skip
+    return evaluator, asked, receipts
+
+
+def test_what_is_called_again_asks_no_model(tmp_path: Path) -> None:
+    """It is given the reply that was kept."""
+    evaluator, asked, _ = asking(tmp_path)
     present = Candidate.of({"weight": 1})
     first, again = (evaluator.traced(present, {0: "x", 1: "y"}) for _ in range(2))
     assert asked == ["x", "y"]
     assert [t.output.data.tolist() for t in again] == [t.output.data.tolist() for t in first]  # type: ignore[union-attr]
     (got,) = again[1].output.backward(tg.Gradient(torch.ones(2))).values()  # type: ignore[union-attr]
     assert got[tg.Gradient].value.tolist() == [2.0, 2.0]
+
+
+def test_without_the_reply_that_was_kept_the_run_is_made_again_and_asks_once(
+    tmp_path: Path,
+) -> None:
+    evaluator, asked, receipts = asking(tmp_path)
+    present = Candidate.of({"weight": 1})
+    evaluator.traced(present, {0: "x"})
+    for name in [name for name in receipts if not name.endswith("/kept")]:
+        del receipts[name]
+    (again,) = evaluator.traced(present, {0: "x"})
+    assert asked == ["x", "x"]
+    assert again.output.data.tolist() == [2.0, 2.0]  # type: ignore[union-attr]
