@@ -98,7 +98,7 @@ class Capturable(NumericOptimizer):
         if found_inf is not None:
             go = (found_inf == 0) if go is None else go & (found_inf == 0)
         if go is not None:
-            self.skips += ~go.to(self.skips.device)
+            self.skips.add_(~go.to(self.skips.device))  # in place: compilers follow no attribute
         for group, tensors in zip(groups, found, strict=True):
             if tensors.params:
                 self._step_on_device(group, tensors, go)
@@ -106,7 +106,7 @@ class Capturable(NumericOptimizer):
     def _step_on_device(self, group: Group, tensors: _Tensors, go: Tensor | None) -> None:
         params, grads = tensors.params, tensors.grads
         device = params[0].device
-        hyper = {key: wide(x) for key, x in group.items() if key != "params"}
+        hyper = {key: wide(x, device) for key, x in group.items() if key != "params"}
         hyper = self.counted(group, hyper, None if go is None else go.to(device))
         one: Any = 1 if go is None else go.to(device, torch.int64)
         ones: Any = one if go is None else [one] * len(params)  # lists are never read by the host

@@ -23,12 +23,17 @@ from optimizers.numeric.rules.rule import Rule
 __all__ = ["rows_of", "run", "wide"]
 
 
-def wide(value: Any) -> Any:
-    """A hyperparameter that scalars are computed from: float64 where it is a tensor."""
+def wide(value: Any, device: torch.device) -> Any:
+    """A hyperparameter that scalars are computed from: float64 on `device` where it is a tensor there.
+
+    One that the host holds is a number: a graph repeats it as it is.
+    """
     if isinstance(value, Tensor):
-        return value.double()
+        if value.device != device and not torch.compiler.is_compiling():
+            return value.item()
+        return value.to(device, torch.float64)
     if isinstance(value, tuple | list):
-        return tuple(wide(x) for x in value)
+        return tuple(wide(x, device) for x in value)
     return value
 
 

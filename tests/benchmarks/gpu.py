@@ -1,10 +1,11 @@
 """How fast a step is on a GPU, beside torch and others: ``python -m tests.benchmarks.gpu``.
 
 Prints pages' tables, with date and device. For one large tensor and for 1000 small ones: milliseconds
-(median of CUDA events), GB/s, the share of the copy bandwidth measured in the same run, and the ratio
-to `torch.optim` with ``fused=True``. bitsandbytes and torchao are measured where they are installed. What
-fails is a row that says why. Without a GPU it says so and ends; ``--device cpu --elements 5000`` goes
-through all of it on the processor, to see that it would run.
+on the device (median of CUDA events; the device waits until the host has said all it has to do),
+milliseconds of the host, GB/s, the share of the copy bandwidth measured in the same run, and the ratios of
+both times to `torch.optim` with ``fused=True``. bitsandbytes and torchao are measured where they are
+installed. What fails is a row that says why. Without a GPU it says so and ends; ``--device cpu
+--elements 5000`` goes through all of it on the processor, to see that it would run.
 """
 
 from __future__ import annotations
@@ -120,9 +121,13 @@ def contestants() -> list[Contestant]:
 
 
 def milliseconds(act: Callable[[], object], rounds: int, device: str) -> tuple[float, float]:
-    """The median time of a call on the device, and on the host (which goes on in between)."""
+    """The median time of a call on the device, and on the host, which is ahead of it."""
     for _ in range(3):
+        start = time.perf_counter()
         act()
+    ahead = int(
+        4e6 * (1 + 1e3 * (time.perf_counter() - start))
+    )  # cycles: twice what the host takes
     on_device, on_host = [], []
     for _ in range(rounds):
         if device == "cpu":
@@ -133,11 +138,12 @@ def milliseconds(act: Callable[[], object], rounds: int, device: str) -> tuple[f
             continue
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
-        start = time.perf_counter()
+        torch.cuda._sleep(ahead)  # type: ignore[no-untyped-call]
         begin.record()
+        start = time.perf_counter()
         act()
-        end.record()
         on_host.append((time.perf_counter() - start) * 1e3)
+        end.record()
         torch.cuda.synchronize()
         on_device.append(begin.elapsed_time(end))
     return median(on_device), median(on_host)
@@ -162,12 +168,13 @@ class Line:
     gb_s: float
     of_copy: float
     to_fused: float | None
+    host_to_fused: float | None
 
     def __str__(self) -> str:
-        ratio = "" if self.to_fused is None else f"{self.to_fused:.2f}"
+        to, host = ("" if x is None else f"{x:.2f}" for x in (self.to_fused, self.host_to_fused))
         return (
-            f"| {self.name} ({self.dtype}) | {self.ms:.3f} | {self.host_ms:.3f} | {self.gb_s:.0f} "
-            f"| {self.of_copy:.0%} | {ratio} |"
+            f"| {self.name} ({self.dtype}) | {self.ms:.3f} | {self.gb_s:.0f} | {self.of_copy:.0%} "
+            f"| {to} | {self.host_ms:.3f} | {host} |"
         )
 
 
@@ -191,7 +198,7 @@ def measured(
     size: int,
     roof: float,
     rounds: int,
-    fused: dict[str, float],
+    fused: dict[str, tuple[float, float]],
     device: str,
 ) -> Line:
     """Step `one` on `count` tensors of `size`; `fused` remembers the times of torch's."""
@@ -204,16 +211,15 @@ def measured(
     dtype = str(one.dtype).removeprefix("torch.")
     kind = f"{'SGD' if 'SGD' in one.name else 'AdamW'} {dtype} {one.replayed}"
     if "fused" in one.name:
-        fused[kind] = ms
+        fused[kind] = (ms, host)
     rate = one.traffic * count * size / ms / 1e6
-    peer = fused.get(kind)
-    return Line(
-        f"{count} x {size:,}", one.name, dtype, ms, host, rate, rate / roof, peer and ms / peer
-    )
+    to, host_to = (ms / fused[kind][0], host / fused[kind][1]) if kind in fused else (None, None)
+    tensors = f"{count} x {size:,}"
+    return Line(tensors, one.name, dtype, ms, host, rate, rate / roof, to, host_to)
 
 
 def newton_schulz(shapes: tuple[tuple[int, int], ...], rounds: int, device: str) -> None:
-    """Five iterations on square matrices, beside torch's own products."""
+    """Five iterations on square matrices, beside torch's own products with their sums."""
     print("\n| Newton-Schulz, 5 steps, bfloat16 | ms | TFLOP/s | to torch |\n|---|---|---|---|")
     for batch, n in shapes:
         g = torch.randn(batch, n, n, device=device)
@@ -222,8 +228,9 @@ def newton_schulz(shapes: tuple[tuple[int, int], ...], rounds: int, device: str)
             x = g.bfloat16()
             x = x / torch.linalg.matrix_norm(x, keepdim=True)
             for _ in range(5):
-                gram = x @ x.mT
-                x = 3.4445 * x + (-4.775 * gram + 2.0315 * (gram @ gram)) @ x
+                gram = torch.bmm(x, x.mT)
+                polynomial = torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315)
+                x = torch.baddbmm(x, polynomial, x, beta=3.4445)
             return x
 
         ours, _ = milliseconds(lambda g=g: orthogonal(g), rounds, device)  # type: ignore[misc]
@@ -251,21 +258,27 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{date.today()}, {name}, torch {torch.__version__}, copy {roof:,.0f} GB/s")
     lines = []
     for count, size in ((1, options.elements), (1000, 10_000) if large else (10, 100)):
-        fused: dict[str, float] = {}
-        print(f"\n| {count} x {size:,} | ms | host ms | GB/s | of copy | to torch fused |")
-        print("|---|---|---|---|---|---|")
+        fused: dict[str, tuple[float, float]] = {}
+        print(f"\n| {count} x {size:,} | ms | GB/s | of copy | to fused | host ms | to fused |")
+        print("|---|---|---|---|---|---|---|")
         for one in contestants():
             if options.only not in one.name:
                 continue
             try:
                 line = measured(one, count, size, roof, rounds, fused, device)
             except Exception as error:  # another's package; the rest is still to be measured
-                print(f"| {one.name} | failed: {type(error).__name__}: {str(error)[:80]} | | | | |")
+                print(
+                    f"| {one.name} | failed: {type(error).__name__}: {str(error)[:80]} | | | | | |"
+                )
                 continue
             lines.append(line)
             print(line, flush=True)
             torch.cuda.empty_cache()
-    newton_schulz(((1, 4096), (8, 1024), (64, 256)) if large else ((2, 16),), rounds, device)
+    newton_schulz(
+        ((1, 4096), (1, 2048), (1, 1024), (8, 1024), (64, 256)) if large else ((2, 16),),
+        rounds,
+        device,
+    )
     if options.json:
         facts = {"date": str(date.today()), "device": name, "copy_gb_s": roof}
         options.json.write_text(json.dumps({**facts, "lines": [asdict(line) for line in lines]}))

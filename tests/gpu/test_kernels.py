@@ -19,7 +19,14 @@ from optimizers.numeric.sgd import SGD
 from tests.optimizers.numeric.family import FAMILY, Row, named
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install 'tracegraph[gpu]'")
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here"),
+    # what torch itself says: of a capture that is given up, of its own watch, as it compiles
+    pytest.mark.filterwarnings("ignore:The CUDA Graph is empty:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning"),
+]
 
 SHAPES = [(), (0,), (5,), (1024,), (70, 64), (3, 1025), (300_001,)]
 FAR = {torch.float32: 2e-5, torch.bfloat16: 2.0**-7}

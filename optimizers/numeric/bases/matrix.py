@@ -62,15 +62,18 @@ def orthogonal(
     tall = g.shape[-2] > g.shape[-1]
     x = (g.mT if tall else g).to(dtype)
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=eps)
-    if x.is_cuda and find_spec("triton") is not None:
+    flat = x.reshape(-1, *x.shape[-2:]).contiguous()
+    many = flat.shape[0] > 3 or flat.shape[1] > 2048  # else torch's own products are as fast
+    if x.is_cuda and many and find_spec("triton") is not None:
         from optimizers.numeric.executors.newton_schulz import iterate
 
-        flat = x.reshape(-1, *x.shape[-2:]).contiguous()
-        x = iterate(flat, steps, coefficients).view(x.shape)
+        flat = iterate(flat, steps, coefficients)
     else:
         for _ in range(steps):
-            gram = x @ x.mT
-            x = a * x + (b * gram + c * (gram @ gram)) @ x
+            gram = torch.bmm(flat, flat.mT)
+            polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            flat = torch.baddbmm(flat, polynomial, flat, beta=a)
+    x = flat.view(x.shape)
     return (x.mT if tall else x).to(g.dtype)
 
 

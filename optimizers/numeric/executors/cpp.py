@@ -14,7 +14,6 @@ import torch
 
 from optimizers.numeric.codecs import companding, dynamic
 from optimizers.numeric.codecs.codec import computing_dtype
-from optimizers.numeric.executors.glance import GLANCE
 from optimizers.numeric.executors.trace import written
 from optimizers.numeric.rules.rule import Rule, State
 
@@ -330,12 +329,10 @@ def source(
         "@BODY@": _indented(body, 6),
         "@GROUP@": str(GROUPED.get(codec, 0)),
         "@UNIT@": str(UNIT),
-        "@CODE@": "4" if p is torch.bfloat16 else "2",  # kDLBfloat, kDLFloat
-        "@BITS@": str(8 * p.itemsize),
     }
     computing = f"using T = {CTYPE[computing_dtype(p)]};\n"
     text = PREAMBLE + computing + _codec(codec, pieces)
-    text += (GROUPED_SPAN if grouped else SPAN) + FRAME + GLANCE
+    text += (GROUPED_SPAN if grouped else SPAN) + FRAME
     for name, piece in pieces.items():
         text = text.replace(name, piece)
     return text

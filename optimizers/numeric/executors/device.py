@@ -1,12 +1,17 @@
-"""Which device a kernel is launched on."""
+"""Which device a kernel is launched on, and where on it lies what outlasts a graph."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 import torch
 
-__all__ = ["on"]
+__all__ = ["apart", "on"]
+
+T = TypeVar("T")
 
 
 def on(device: torch.device) -> AbstractContextManager[object]:
@@ -16,3 +21,16 @@ def on(device: torch.device) -> AbstractContextManager[object]:
     ...     pass
     """
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def apart(make: Callable[[], T]) -> T:
+    """``make()`` in a thread of its own, so that its tensors lie in no graph's memory.
+
+    While torch warms up for a CUDA graph, what this thread allocates on a GPU is the graph's, which
+    may hold nothing that outlasts a run.
+
+    >>> apart(lambda: torch.ones(2))
+    tensor([1., 1.])
+    """
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(make).result()

@@ -8,188 +8,53 @@ and kept in the user's cache folder. Needs a C++ compiler: `c++`, or what `CXX` 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import shutil
-import stat
-import subprocess
-import tempfile
 from array import array
-from collections.abc import Callable
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.executors.batch import Addresses, Batch, Executor
+from optimizers.numeric.executors.batch import Batch, Executor
+from optimizers.numeric.executors.compiler import available, built
 from optimizers.numeric.executors.cpp import CTYPE, source
-from optimizers.numeric.executors.glance import entry, item, reader
-from optimizers.numeric.members import in_memory
+from optimizers.numeric.executors.glance import Glanced, address
 from optimizers.numeric.rules.rule import Rule
-from tracegraph.errors import MissingExtra
 
 __all__ = ["Native", "available"]
 
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17")
-FLAGS_LINK = ("-shared", "-fPIC", "-pthread")
 SMALL = 1 << 16  # elements that are not worth a second thread
 _ANYWHERE = ("fp32", "bf16")  # codecs that do not go by where an element stands
-
-
-@cache
-def compiler() -> str | None:
-    """The C++ compiler's path, None where there is none."""
-    return shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
-
-
-def available() -> bool:
-    """Whether kernels can be compiled here."""
-    return compiler() is not None
-
-
-@cache
-def _folder() -> Path:
-    """Where compiled kernels are kept: a folder that nobody but the user can write to."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "tracegraph" / "kernels"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        held = folder.stat()
-        if held.st_uid == os.getuid() and not held.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return folder
-    except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="tracegraph-kernels-"))
-
-
-@cache
-def _machine(path: str) -> str:
-    """The compiler and the processor, which a kept kernel depends on."""
-    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-    native = subprocess.run(
-        [path, "-march=native", "-E", "-dM", "-x", "c++", "/dev/null"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return version + native
-
-
-def _compiled(text: str) -> Path:
-    path = compiler()
-    if path is None:
-        raise MissingExtra(
-            "backend='native' needs a C++ compiler and found none: install one (apt install g++), "
-            "name one by CXX, or use backend='foreach'"
-        )
-    key = hashlib.sha256("\0".join((text, *FLAGS, *FLAGS_LINK, _machine(path))).encode())
-    target = _folder() / f"{key.hexdigest()[:32]}.so"
-    if target.exists():
-        return target
-    with tempfile.TemporaryDirectory(prefix="tracegraph-build-") as work:
-        file, built = Path(work) / "kernel.cpp", Path(work) / "kernel.so"
-        file.write_text(text)
-        command = [path, *FLAGS, *FLAGS_LINK, str(file), "-o", str(built)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(
-                f"{path} could not compile a kernel (exit {done.returncode}); use "
-                f"backend='foreach'. It said: {done.stderr.strip()[:2000]}"
-            )
-        place = target.with_suffix(f".{os.getpid()}.tmp")
-        shutil.copy(built, place)
-        place.replace(target)
-    return target
-
-
-class _Kernel:
-    """The compiled functions of one rule: `step`; `glance` and `kept`, which need Python's lock."""
-
-    def __init__(self, path: Path) -> None:
-        pointer, number = ctypes.c_void_p, ctypes.c_int64
-        self.step = ctypes.CDLL(str(path)).step
-        self.step.argtypes = [pointer, pointer, number, pointer, ctypes.c_uint64, number]
-        self.step.restype = None
-        locked, lists = ctypes.PyDLL(str(path)), [ctypes.py_object] * 2
-        self.glance, self.kept = locked.glance, locked.kept
-        self.glance.argtypes = [pointer, pointer, *lists, pointer, pointer, number]
-        self.kept.argtypes = [pointer, pointer, pointer, *lists, pointer, pointer, number, number]
-        self.glance.restype = self.kept.restype = number
 
 
 @lru_cache(maxsize=256)
 def _kernel(
     rule: Rule, scalars: int, p: torch.dtype, states: tuple[torch.dtype, ...], codec: str
-) -> _Kernel:
-    return _Kernel(_compiled(source(rule, scalars, p, states, codec)))
+) -> Any:
+    """The compiled function of a rule."""
+    step = ctypes.CDLL(str(built(source(rule, scalars, p, states, codec)))).step
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    step.argtypes = [pointer, pointer, number, pointer, ctypes.c_uint64, number]
+    step.restype = None
+    return step
 
 
-def _answer(question: Any, *about: Any) -> bool:
-    """What `glance` or `kept` answers; a tensor without memory is none that was there."""
-    try:
-        return bool(question(*about) == 1)
-    except (RuntimeError, BufferError, TypeError, ValueError):
-        return False
-
-
-class Table(Addresses):
+class Table(Glanced):
     """Addresses as a kernel reads them: a column per tensor, rows of parameters, gradients, states."""
 
-    __slots__ = ("kernel", "lone", "pointers", "sizes")
+    __slots__ = ("step",)
 
-    def __init__(self, kernel: _Kernel, columns: list[list[Tensor]]) -> None:
-        params, grads, *states = ([x.data_ptr() for x in column] for column in columns)
-        numel = [p.numel() for p in columns[0]]
-        super().__init__(params, numel, [at for column in states for at in column])
-        self.kernel = kernel
-        self.pointers = array("q", [*params, *grads, *self.states])
-        self.sizes = array("q", numel)
-        self.lone = [i for i, n in enumerate(numel) if n == 1]
-
-    @override
-    def hold(self, params: list[Tensor], grads: list[Tensor]) -> bool:
-        count, read = len(params), reader()
-        if any(grads[i].is_neg() for i in self.lone):  # no larger one is both that and contiguous
-            return False
-        if not in_memory(grads):
-            return False
-        if read is None:
-            if not super().hold(params, grads):
-                return False
-            self.pointers[count : 2 * count] = array("q", map(Tensor.data_ptr, grads))
-            return True
-        pointers, sizes = _address(self.pointers), _address(self.sizes)
-        return _answer(self.kernel.glance, read, item(), params, grads, pointers, sizes, count)
-
-    @override
-    def watch(
-        self, dicts: list[dict[str, Any]], names: list[str], columns: list[list[Tensor]]
-    ) -> Callable[[], bool]:
-        if reader() is None:
-            return super().watch(dicts, names, columns)
-        held = array("q", [id(x) for column in columns for x in column])
-        lies = array("q", [x.data_ptr() for column in columns for x in column])
-        numbers = len(names), len(dicts)
-
-        def same() -> bool:
-            ask = self.kernel.kept, reader(), item(), entry()
-            return _answer(*ask, dicts, names, _address(held), _address(lies), *numbers)
-
-        return same
+    def __init__(self, step: Any, columns: list[list[Tensor]]) -> None:
+        super().__init__(columns)
+        self.step = step
 
     def run(self, scalars: tuple[float, ...], scale: float, seed: int) -> None:
         """Do the step for all tensors."""
         h = array("d", (*scalars, scale))
         threads = 1 if self.elements <= SMALL else torch.get_num_threads()
-        pointers, sizes = _address(self.pointers), _address(self.sizes)
-        self.kernel.step(pointers, sizes, len(self.sizes), _address(h), seed, threads)
-
-
-def _address(values: array[Any]) -> int:
-    return values.buffer_info()[0]
+        pointers, sizes = address(self.pointers), address(self.sizes)
+        self.step(pointers, sizes, len(self.sizes), address(h), seed, threads)
 
 
 def _dense(x: Tensor) -> bool:
@@ -233,8 +98,8 @@ class Native(Executor):
                 copies += [(a, b) for a, b in zip(part, laid, strict=True) if a is not b]
                 columns.append(laid)
         dtypes = tuple(state[0][0].dtype for state in batch.states)
-        kernel = _kernel(batch.rule, len(batch.scalars), params[0].dtype, dtypes, batch.codec.name)
-        table = Table(kernel, columns)
+        step = _kernel(batch.rule, len(batch.scalars), params[0].dtype, dtypes, batch.codec.name)
+        table = Table(step, columns)
         table.run(batch.scalars, batch.scale, batch.seed)
         if not copies:
             batch.addresses = table

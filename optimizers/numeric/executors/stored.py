@@ -10,8 +10,12 @@ import triton.language as tl
 
 __all__ = [
     "CODECS",
+    "FIRST",
+    "HINTS",
     "ROUNDINGS",
     "STOCHASTIC",
+    "chunk",
+    "find",
     "held",
     "keep",
     "mix",
@@ -27,6 +31,11 @@ PLAIN, STOCHASTIC, COMPANDED, MAPPED = (tl.constexpr(k) for k in range(4))
 ROUNDINGS = {"nearest": 0, "stochastic": 1, "24bit": 2, "32bit": 3}
 """How the kernel rounds parameters, by the name of the way; the last two keep a rest."""
 AT_RANDOM, BYTE = tl.constexpr(1), tl.constexpr(2)
+
+FIRST = tl.constexpr((127 - 23) << 7)
+"""The first 16 bits, without the sign, of 2^-23: under it the dynamic map has no edge."""
+HINTS = tl.constexpr(24 << 7)
+"""How many different first 16 bits there are from 2^-23 to 2."""
 
 
 @triton.jit
@@ -44,9 +53,25 @@ def _write(at, x, off, n, MASKED: tl.constexpr):
 
 
 @triton.jit
-def _nearest(x):
-    """The nearest whole number, ties to even, of magnitudes under 2^22."""
-    return (x + 12582912.0) - 12582912.0
+def _nearest(x, plus: tl.constexpr):
+    """The whole number nearest to ``x + plus``, ties to even, as the low bits of the result's.
+
+    The last place of the sum is 1, for magnitudes under 2^22.
+    """
+    return (x + (12582912.0 + plus)).to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def _number(code, zero: tl.constexpr):
+    """``code - zero`` of a byte as float32: its bits are the last of 2^23's fraction."""
+    return (code.to(tl.int32) | 0x4B000000).to(tl.float32, bitcast=True) - (8388608.0 + zero)
+
+
+@triton.jit
+def _inverse(x):
+    """1 / `x` within two units of the last place, of numbers far from the smallest and largest."""
+    root = tl.rsqrt(x)
+    return root * root
 
 
 @triton.jit
@@ -69,43 +94,63 @@ def _rounded(x, off, salt):
 
 @triton.jit
 def _compress(x, SIGNED: tl.constexpr):
+    """The code of a share of its group's largest magnitude, in the low byte."""
     if SIGNED:
         x = tl.minimum(tl.maximum(x, -1.0), 1.0)
-        return _nearest(2 * x / (1 + tl.abs(x)) * 127) + 128
-    return _nearest(tl.sqrt(tl.minimum(tl.maximum(x, 0.0), 1.0)) * 255)
+        code = _nearest(x * _inverse(1 + tl.abs(x)) * 254, 128)
+    else:  # a positive second moment is never stored as zero
+        least = tl.where(x > 0, 1.0, 0.0)
+        code = _nearest(tl.maximum(tl.sqrt(tl.minimum(x, 1.0)) * 255, least), 0)
+    return code
 
 
 @triton.jit
-def _expand(code, SIGNED: tl.constexpr):
+def _expand(code, scale, SIGNED: tl.constexpr):
+    """``scale * y / (2 - |y|)`` with ``y = (code - 128) / 127``, and ``scale * (code / 255)**2``."""
     if SIGNED:
-        y = (code - 128) * (1 / 127)
-        return y / (2 - tl.abs(y))
-    y = code * (1 / 255)
-    return y * y
+        c = _number(code, 128)
+        x = c * _inverse(254 - tl.abs(c))
+    else:
+        c = _number(code, 0)
+        x = c * c
+        scale = scale * (1 / 65025)
+    return x * scale
 
 
 @triton.jit
-def _find(x, edges):
-    """How many of the 255 edges lie below `x`."""
-    at = tl.zeros_like(x).to(tl.int32)
-    for k in tl.static_range(8):
-        at += tl.where(x <= tl.load(edges + at + ((128 >> k) - 1)), 0, 128 >> k)
-    return at
+def find(x, books, SIGNED: tl.constexpr):
+    """The code of the map's value nearest to `x`: where its first bits are, one edge is left to ask."""
+    edges = books + (383 if SIGNED else 768)
+    hints = books + (1024 if SIGNED else 1024 + HINTS)
+    a = tl.abs(x)
+    place = (a.to(tl.int32, bitcast=True) >> 16) - FIRST
+    place = tl.minimum(tl.maximum(place, 0), HINTS - 1)
+    steps = tl.load(hints + place).to(tl.int32, bitcast=True)
+    steps += tl.where(a > tl.load(edges + steps), 1, 0)
+    if SIGNED:
+        code = tl.where(x < 0, 127 - tl.minimum(steps, 127), 127 + steps)
+    else:  # a positive second moment is never stored as zero
+        code = tl.maximum(steps, tl.where(x > 0, 1, 0))
+    return code
 
 
 @triton.jit
-def _chunk(table, row, tensors, i, first, S: tl.constexpr, BLOCK: tl.constexpr):
-    """The addresses and the numbers of a chunk's elements, of the state that begins at `row`."""
-    off = first + tl.arange(0, BLOCK)
-    return tl.multiple_of(tl.load(table + row * tensors + i).to(tl.pointer_type(S)), 16) + off, off
+def chunk(base, first, T: tl.constexpr, BLOCK: tl.constexpr):
+    """The addresses of a chunk's elements, of a tensor at `base`."""
+    return tl.multiple_of(base.to(tl.pointer_type(T)) + first, 16) + tl.arange(0, BLOCK)
+
+
+@triton.jit
+def _groups(base, first, T: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr):
+    """The addresses and the numbers of the groups of a chunk."""
+    number = tl.arange(0, BLOCK // GROUP)
+    return base.to(tl.pointer_type(T)) + first // GROUP + number, first // GROUP + number
 
 
 @triton.jit
 def held(
-    table,
-    row,
-    tensors,
-    i,
+    base,
+    scales,
     first,
     n,
     books,
@@ -116,32 +161,27 @@ def held(
     GROUP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """A chunk of the state that begins at `row` of the table, as float32."""
-    at, off = _chunk(table, row, tensors, i, first, S, BLOCK)
-    x = read(at, off, n, MASKED).to(tl.float32)
+    """A chunk of the state at `base`, whose groups' scales are at `scales`, as float32."""
+    code = read(chunk(base, first, S, BLOCK), first + tl.arange(0, BLOCK), n, MASKED)
     if CODEC <= STOCHASTIC:
-        return x
-    groups = first // GROUP + tl.arange(0, BLOCK // GROUP)
-    scales = tl.load(table + (row + 1) * tensors + i)
-    inside = groups * GROUP < n
+        return code.to(tl.float32)
+    wide = tl.reshape(code, (BLOCK // GROUP, GROUP))
     if CODEC == COMPANDED:
-        root = tl.load(scales.to(tl.pointer_type(tl.float16)) + groups, mask=inside, other=0.0)
-        scale = root.to(tl.float32) * root.to(tl.float32)
-        x = _expand(x, SIGNED)
+        at, number = _groups(scales, first, tl.float16, GROUP, BLOCK)
+        root = read(at, number, tl.cdiv(n, GROUP), MASKED).to(tl.float32)
+        x = _expand(wide, (root * root)[:, None], SIGNED)
     else:
-        scale = tl.load(scales.to(tl.pointer_type(tl.float32)) + groups, mask=inside, other=0.0)
-        x = tl.load(books + (0 if SIGNED else 512) + x.to(tl.int32))
-    wide = tl.reshape(x, (BLOCK // GROUP, GROUP)) * scale[:, None]
-    return tl.reshape(wide, (BLOCK,))
+        at, number = _groups(scales, first, tl.float32, GROUP, BLOCK)
+        top = read(at, number, tl.cdiv(n, GROUP), MASKED)
+        x = tl.load(books + (0 if SIGNED else 512) + wide.to(tl.int32)) * top[:, None]
+    return tl.reshape(x, (BLOCK,))
 
 
 @triton.jit
 def keep(
     x,
-    table,
-    row,
-    tensors,
-    i,
+    base,
+    scales,
     first,
     n,
     books,
@@ -154,33 +194,31 @@ def keep(
     BLOCK: tl.constexpr,
 ):
     """Store a chunk of state."""
-    at, off = _chunk(table, row, tensors, i, first, S, BLOCK)
+    off = first + tl.arange(0, BLOCK)
     if CODEC == PLAIN:
         coded = x.to(S)
     elif CODEC == STOCHASTIC:
         coded = _rounded(x, off, salt)
     else:
-        wide = tl.reshape(tl.where(off < n, x, 0.0), (BLOCK // GROUP, GROUP))
+        if MASKED:
+            x = tl.where(off < n, x, 0.0)
+        wide = tl.reshape(x, (BLOCK // GROUP, GROUP))
         top = tl.max(tl.abs(wide), axis=1)
-        groups = first // GROUP + tl.arange(0, BLOCK // GROUP)
-        scales = tl.load(table + (row + 1) * tensors + i)
-        inside = groups * GROUP < n
         if CODEC == COMPANDED:
             root = tl.minimum(tl.maximum(tl.sqrt(top), 5.9604644775390625e-8), 65504.0)
             root = tl.where(top > 0, root, 0.0).to(tl.float16)
-            tl.store(scales.to(tl.pointer_type(tl.float16)) + groups, root, mask=inside)
-            scale = root.to(tl.float32) * root.to(tl.float32)
-            inverse = 1 / tl.where(scale > 0, scale, 1.0)  # a group of zeros stays one
-            code = _compress(wide * inverse[:, None], SIGNED).to(tl.int32)
+            at, number = _groups(scales, first, tl.float16, GROUP, BLOCK)
+            _write(at, root, number, tl.cdiv(n, GROUP), MASKED)
+            kept = root.to(tl.float32)  # a group of zeros stays one
+            inverse = _inverse(tl.where(kept > 0, kept * kept, 1.0))
+            code = _compress(wide * inverse[:, None], SIGNED)
         else:
-            tl.store(scales.to(tl.pointer_type(tl.float32)) + groups, top, mask=inside)
-            some = (top > 0)[:, None]
-            share = tl.where(some, wide / tl.where(some, top[:, None], 1.0), 0.0)
-            code = _find(share, books + (256 if SIGNED else 768))
-        if not SIGNED:  # a positive second moment is never stored as zero
-            code = tl.where((wide > 0) & (code < 1), 1, code)
+            at, number = _groups(scales, first, tl.float32, GROUP, BLOCK)
+            _write(at, top, number, tl.cdiv(n, GROUP), MASKED)
+            inverse = 1 / tl.where(top > 0, top, 1.0)
+            code = find(wide * inverse[:, None], books, SIGNED)
         coded = tl.reshape(code.to(tl.uint8), (BLOCK,))
-    _write(at, coded, off, n, MASKED)
+    _write(chunk(base, first, S, BLOCK), coded, off, n, MASKED)
 
 
 @triton.jit

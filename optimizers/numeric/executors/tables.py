@@ -2,80 +2,87 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from optimizers.numeric.executors.batch import Addresses, Batch
+from optimizers.numeric.codecs.codec import Codec
+from optimizers.numeric.executors.batch import Batch
+from optimizers.numeric.executors.device import apart
+from optimizers.numeric.executors.glance import Glanced
 
-__all__ = ["BLOCK", "Launch", "sent"]
+__all__ = ["Cut", "Launch", "cut", "sent"]
 
-BLOCK = 1024
-"""Elements that a program of the kernel works on."""
+
+class Cut(NamedTuple):
+    """How tensors are cut: `block` elements are a chunk, so many `chunks` are what a program works on."""
+
+    block: int
+    chunks: int
+    warps: int
+    registers: int | None = None
+    """At most so many a thread, so that more threads run at once."""
+
+
+def cut(codec: Codec) -> Cut:
+    """The cut for what state is stored as: what was fastest on an H100.
+
+    Codes are computed with for longer than they are moved. Small chunks leave registers for more
+    warps; several of them share what a program does once.
+    """
+    return Cut(1024, 1, 4) if len(codec.suffixes) == 1 else Cut(256, 8, 1, 64)
+
 
 KEPT = 64
 """Launches that are kept for steps that count on the device."""
 
-
-@triton.jit
-def _point(table, at, last, a, b, c, d):
-    """Write the addresses of four tensors into the table; a captured launch writes them again."""
-    tl.store(table + at, a.to(tl.int64))
-    tl.store(table + tl.minimum(at + 1, last), b.to(tl.int64))
-    tl.store(table + tl.minimum(at + 2, last), c.to(tl.int64))
-    tl.store(table + tl.minimum(at + 3, last), d.to(tl.int64))
+SPARE = 16
+"""Graphs that can be captured between two steps outside of graphs."""
 
 
-def sent(values: list[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+def sent(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Host numbers on `device`, without waiting for it."""
     held = torch.tensor(values, dtype=dtype, device="cpu", pin_memory=device.type == "cuda")
     return held.to(device, non_blocking=True)
 
 
-@dataclass(slots=True)
-class Launch(Addresses):
+class Launch(Glanced):
     """What a launch needs that stays from step to step, on the device."""
 
-    grads: list[int]
-    table: Tensor
-    sizes: Tensor
-    tensor_of: Tensor
-    chunk_of: Tensor
+    __slots__ = ("piece_of", "pointed", "sizes_there", "spare", "table", "tensor_of")
 
-    @classmethod
-    def of(cls, batch: Batch) -> Launch:
-        """The tables for `batch`."""
-        device = batch.params[0].device
-        columns = [
-            [x.data_ptr() for x in column] for column in (batch.params, batch.grads, *batch.stored)
-        ]
-        sizes = [p.numel() for p in batch.params]
-        numel = torch.tensor(sizes, device="cpu")
-        chunks = -(-numel // BLOCK)
-        tensor_of = torch.repeat_interleave(torch.arange(len(sizes), device="cpu"), chunks).to(
-            torch.int32
-        )
-        starts = torch.repeat_interleave(chunks.cumsum(0) - chunks, chunks)
-        chunk_of = (torch.arange(len(tensor_of), device="cpu") - starts).to(torch.int32)
-        held = (
-            x.to(device) for x in (torch.tensor(columns, device="cpu"), numel, tensor_of, chunk_of)
-        )
-        pointers = [x for column in columns[2:] for x in column]
-        return cls(columns[0], sizes, pointers, columns[1], *held)
+    def __init__(self, batch: Batch) -> None:
+        super().__init__([batch.params, batch.grads, *batch.stored])
+        device, count = batch.params[0].device, len(batch.params)
+        numel = torch.tensor(self.sizes, device="cpu")
+        how = cut(batch.codec)
+        pieces = -(-numel // (how.block * how.chunks))
+        tensor_of = torch.repeat_interleave(torch.arange(count, device="cpu"), pieces)
+        starts = torch.repeat_interleave(pieces.cumsum(0) - pieces, pieces)
+        piece_of = torch.arange(len(tensor_of), device="cpu") - starts
+        self.table = torch.tensor(self.pointers, device="cpu").view(-1, count).to(device)
+        self.pointed = self._gradients()
+        self.sizes_there = numel.to(device)
+        self.tensor_of, self.piece_of = (x.to(device, torch.int32) for x in (tensor_of, piece_of))
+        self.spare: list[Tensor] = []
+        """Memory of the host for addresses in graphs; none can be had while one is captured."""
+
+    def _gradients(self) -> array[int]:
+        return self.pointers[len(self.sizes) : 2 * len(self.sizes)]
 
     @classmethod
     def follows(cls, batch: Batch) -> Launch:
         """The tables that the batch keeps from its last step, or new ones, for these gradients."""
         found = batch.addresses
-        if isinstance(found, Launch):
-            found.follow(batch.grads)
+        if isinstance(found, Launch):  # it has looked at these gradients already
+            found.follow()
             return found
-        batch.addresses = found = cls.of(batch)
+        batch.addresses = found = cls(batch)
         return found
 
     @classmethod
@@ -93,33 +100,53 @@ class Launch(Addresses):
                 "a CUDA graph captures a step on tensors that were not stepped before, for which "
                 "there are no tables yet; call step() once or more before the capture"
             )
-        found = _LAUNCHES.get(key) or cls.of(batch)
+        found = _LAUNCHES.get(key) or apart(lambda: cls(batch))
         _LAUNCHES[key] = found
         _LAUNCHES.move_to_end(key)
         if len(_LAUNCHES) > KEPT:
             _LAUNCHES.popitem(last=False)
+        found.pointers[len(batch.grads) : 2 * len(batch.grads)] = array(
+            "q", map(Tensor.data_ptr, batch.grads)
+        )
         if capturing:
-            _CAPTURED.append(found)
-        found.point(batch.grads)
+            _CAPTURED.append((found, found.point()))
+        else:
+            found.follow(anew=True)
+            if not found.spare:
+                rows = torch.empty(SPARE, len(batch.grads), dtype=torch.int64, device="cpu")
+                found.spare += (rows.pin_memory() if batch.params[0].is_cuda else rows).unbind()
         return found
 
-    def follow(self, grads: list[Tensor]) -> None:
-        """Point at these gradients."""
-        now = [g.data_ptr() for g in grads]
-        if now != self.grads:
-            self.table[1].copy_(sent(now, torch.int64, self.table.device))
-            self.grads = now
+    def aligned(self) -> bool:
+        """Whether the gradients that it has looked at lie at multiples of 16 bytes."""
+        return not (np.frombuffer(self._gradients(), dtype=np.int64) & 15).any()
 
-    def point(self, grads: list[Tensor]) -> None:
-        """Point at these gradients by launches, so that a graph that captures them repeats it."""
-        row, last = self.table[1], len(grads) - 1
-        for at in range(0, len(grads), 4):
-            four = [grads[min(at + k, last)] for k in range(4)]
-            _point[(1,)](row, at, last, *four)
+    def follow(self, *, anew: bool = False) -> None:
+        """Point at the gradients; `anew` where a graph may have pointed elsewhere since."""
+        now = self._gradients()
+        if anew or now != self.pointed:
+            self.table[1].copy_(sent(now, torch.int64, self.table.device))
+            self.pointed = now
+
+    def point(self) -> Tensor:
+        """Point at the gradients in the graph that is being captured.
+
+        The graph reads the addresses on the host whenever it is replayed, from the memory that is
+        returned: nobody else may write there.
+        """
+        if not self.spare:
+            raise RuntimeError(
+                f"{SPARE} CUDA graphs have captured steps of these tensors since the last step "
+                "outside of a graph, which makes room for more; call step() once before the capture"
+            )
+        held = self.spare.pop()
+        held.copy_(torch.tensor(self._gradients(), device="cpu"))
+        self.table[1].copy_(held, non_blocking=True)
+        return held
 
 
 _LAUNCHES: OrderedDict[tuple[int, ...], Launch] = OrderedDict()
 """What was made for steps that count on the device, by all addresses but those of gradients."""
 
-_CAPTURED: list[Launch] = []
-"""Tables that CUDA graphs refer to; a graph does not tell when it is gone."""
+_CAPTURED: list[tuple[Launch, Tensor]] = []
+"""Tables and addresses that CUDA graphs refer to; a graph does not tell when it is gone."""

@@ -18,12 +18,15 @@ from torch import Tensor
 from typing_extensions import override
 
 from optimizers.numeric.codecs import companding, dynamic
-from optimizers.numeric.executors.batch import Batch, Executor, seed_of
-from optimizers.numeric.executors.device import on
+from optimizers.numeric.executors.batch import Batch, Executor
+from optimizers.numeric.executors.device import apart, on
 from optimizers.numeric.executors.stored import (
     CODECS,
+    FIRST,
+    HINTS,
     ROUNDINGS,
     STOCHASTIC,
+    chunk,
     held,
     keep,
     mix,
@@ -31,10 +34,10 @@ from optimizers.numeric.executors.stored import (
     read,
     widened,
 )
-from optimizers.numeric.executors.tables import BLOCK, Launch, sent
+from optimizers.numeric.executors.tables import Launch, cut, sent
 from optimizers.numeric.rules.rule import Rule
 
-__all__ = ["BLOCK", "GROUPS", "Triton", "device_function", "multi_tensor"]
+__all__ = ["GROUPS", "Triton", "books", "device_function", "multi_tensor"]
 
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16}
 STORED = {**TYPES, torch.uint8: tl.uint8, torch.int8: tl.int8, torch.int16: tl.int16}
@@ -93,10 +96,8 @@ def device_function(rule: Rule) -> Any:
 
 
 @triton.jit
-def _chunk(
-    table,
-    i,
-    tensors,
+def _step(
+    bases,
     first,
     n,
     scale,
@@ -115,54 +116,38 @@ def _chunk(
     GROUP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """The rule on the chunk that begins at element `first`."""
     off = first + tl.arange(0, BLOCK)
-    p_at = tl.multiple_of(tl.load(table + i).to(tl.pointer_type(P)), 16) + off
-    g_at = tl.multiple_of(tl.load(table + tensors + i).to(tl.pointer_type(P)), 16) + off
     PARTS: tl.constexpr = 1 if CODEC <= STOCHASTIC else 2
+    p_at = chunk(bases[0], first, P, BLOCK)
     rest = p_at  # nothing lies beside a parameter without a rest
     if ROUND > 1:
-        row = (2 + PARTS * len(SIGNS)) * tensors + i
-        rest = tl.multiple_of(tl.load(table + row).to(tl.pointer_type(R)), 16) + off
+        rest = chunk(bases[2 + PARTS * len(SIGNS)], first, R, BLOCK)
     p = widened(p_at, rest, off, n, MASKED, ROUND)
-    g = read(g_at, off, n, MASKED).to(tl.float32) * scale
+    g = read(chunk(bases[1], first, P, BLOCK), off, n, MASKED).to(tl.float32) * scale
     s = ()
     for k in tl.static_range(len(SIGNS)):
-        at = 2 + k * PARTS
-        was = held(table, at, tensors, i, first, n, books, MASKED, SIGNS[k], CODEC, S, GROUP, BLOCK)
+        base, scales = bases[2 + k * PARTS], bases[1 + (k + 1) * PARTS]
+        was = held(base, scales, first, n, books, MASKED, SIGNS[k], CODEC, S, GROUP, BLOCK)
         s = s + (was,)  # noqa: RUF005
     new, s = BODY(p, g, s, h)
     for k in tl.static_range(len(SIGNS)):
-        at = 2 + k * PARTS
-        keep(
-            s[k],
-            table,
-            at,
-            tensors,
-            i,
-            first,
-            n,
-            books,
-            salt,
-            MASKED,
-            SIGNS[k],
-            CODEC,
-            S,
-            GROUP,
-            BLOCK,
-        )
+        base, scales = bases[2 + k * PARTS], bases[1 + (k + 1) * PARTS]
+        keep(s[k], base, scales, first, n, books, salt, MASKED, SIGNS[k], CODEC, S, GROUP, BLOCK)
     narrowed(new, p_at, rest, off, n, draw, MASKED, ROUND, P, R)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pitch", "apart", "shift", "place", "tensors"])
 def multi_tensor(
     table,
     numel,
     tensor_of,
-    chunk_of,
-    hyper,
+    piece_of,
+    rows,
     pitch,
     apart,
-    seeds,
+    shift,
+    place,
     books,
     tensors,
     BODY: tl.constexpr,
@@ -175,29 +160,38 @@ def multi_tensor(
     R: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK: tl.constexpr,
+    CHUNKS: tl.constexpr,
 ):
-    """One chunk of one tensor; the branch without a mask is what makes accesses 128 bits wide.
+    """One piece of one tensor, chunk by chunk.
 
-    Number `k` of tensor `i` is ``hyper[k * pitch + i * apart]``: the scalars, the factor of its
-    gradient, and 0 where it is to stay as it is. `seeds` lie alike: of states, and of parameters.
+    Number `k` of tensor `i` is ``rows[k * pitch + i * apart]``: the scalars, the factor of its
+    gradient, 0 where it is to stay as it is, and what feeds rounding at random, of states and of
+    parameters: the number times ``2**shift``, and `place`. Chunks without a mask are what
+    makes accesses 128 bits wide.
     """
     b = tl.program_id(0)
     i = tl.load(tensor_of + b).to(tl.int64)
-    first = tl.load(chunk_of + b).to(tl.int64) * BLOCK
-    here = i * apart
+    begin = tl.load(piece_of + b).to(tl.int64) * (BLOCK * CHUNKS)
+    rows += i * apart
     h = ()
     for k in tl.static_range(NH):
-        h = h + (tl.load(hyper + k * pitch + here),)  # noqa: RUF005
-    scale = tl.load(hyper + NH * pitch + here)
-    go = tl.load(hyper + (NH + 1) * pitch + here)
+        h = h + (tl.load(rows + k * pitch).to(tl.float32),)  # noqa: RUF005
+    scale = tl.load(rows + NH * pitch).to(tl.float32)
+    go = tl.load(rows + (NH + 1) * pitch)
     n = tl.where(go != 0, tl.load(numel + i), 0)  # of a tensor without elements nothing is written
-    salt = mix((tl.load(seeds + here) + i).to(tl.uint32))
-    draw = mix((~(tl.load(seeds + pitch + here) + i)).to(tl.uint32))
-    if first + BLOCK <= n:
-        _chunk(
-            table,
-            i,
-            tensors,
+    seed = (tl.load(rows + (NH + 2) * pitch).to(tl.int64) << shift) + place
+    salt = mix((seed + i).to(tl.uint32))
+    seed = (tl.load(rows + (NH + 3) * pitch).to(tl.int64) << shift) + place
+    draw = mix((~(seed + i)).to(tl.uint32))
+    bases = ()
+    PARTS: tl.constexpr = 1 if CODEC <= STOCHASTIC else 2
+    for k in tl.static_range(2 + PARTS * len(SIGNS) + (ROUND > 1)):
+        bases = bases + (tl.load(table + k * tensors + i),)  # noqa: RUF005
+    end = tl.minimum(begin + BLOCK * CHUNKS, n)
+    full = begin + (end - begin) // BLOCK * BLOCK  # no piece begins behind the end of its tensor
+    for first in range(begin, full, BLOCK):
+        _step(
+            bases,
             first,
             n,
             scale,
@@ -216,12 +210,10 @@ def multi_tensor(
             GROUP,
             BLOCK,
         )
-    else:
-        _chunk(
-            table,
-            i,
-            tensors,
-            first,
+    if full < end:
+        _step(
+            bases,
+            full,
             n,
             scale,
             h,
@@ -242,13 +234,24 @@ def multi_tensor(
 
 
 @cache
-def _books(device: torch.device) -> Tensor:
-    """The dynamic map's values and the edges between them: signed, then unsigned."""
-    rows = []
+def books(device: torch.device) -> Tensor:
+    """What the dynamic map is looked up in: signed and unsigned, 256 values and the edges between.
+
+    Then, for the first 16 bits of a magnitude, as many integers as there are such bits from 2^-23
+    on: how many edges above 0 lie below all numbers that begin so; one more may lie among them.
+    """
+    first = torch.arange(FIRST.value, FIRST.value + HINTS.value, dtype=torch.int32, device="cpu")
+    begin = (first << 16).view(torch.float32)
+    rows, hints = [], []
     for signed in (True, False):
         values = torch.tensor(dynamic.code_book(signed), dtype=torch.float32, device="cpu")
-        rows += [values, (values[1:] + values[:-1]) / 2, values[-1:]]
-    return torch.cat(rows).to(device)
+        edges = torch.cat([(values[1:] + values[:-1]) / 2, values.new_tensor([torch.inf])])
+        above = edges[127:] if signed else edges
+        found = torch.searchsorted(above, begin).to(torch.int32)
+        assert (found.diff() <= 1).all()  # one edge is asked about, so there must not be two
+        rows += [values, edges]
+        hints.append(found.view(torch.float32))
+    return apart(lambda: torch.cat([*rows, *hints]).to(device))
 
 
 class Triton(Executor):
@@ -261,7 +264,7 @@ class Triton(Executor):
     def takes(self, batch: Batch) -> bool:
         """Contiguous float32 or bfloat16 tensors, their gradients alike, at multiples of 16 bytes."""
         if isinstance(batch.addresses, Launch):
-            return all(g.data_ptr() % 16 == 0 for g in batch.grads)
+            return batch.addresses.aligned()
         parts = [part for state in batch.states for part in state]
         return all(
             x.is_contiguous() and x.data_ptr() % 16 == 0
@@ -280,35 +283,38 @@ class Triton(Executor):
         p = batch.params[0].dtype
         s = batch.states[0][0][0].dtype if batch.states else p
         r = batch.rests[0].dtype if batch.rests else p
+        how = cut(batch.codec)
         with on(device):
             if batch.rows is None:
                 found = Launch.follows(batch)
-                hyper = sent([*batch.scalars, batch.scale, 1.0], torch.float32, device)
-                seeds = sent([batch.seed, batch.draw], torch.int64, device)
-                pitch, apart = 1, 0
+                numbers = [*batch.scalars, batch.scale, 1.0, batch.seed, batch.draw]
+                rows = sent(numbers, torch.float64, device)
+                across, shift = (1, 0), 0
             else:
                 found = Launch.captured(batch)
-                hyper, seeds = batch.rows[:-2].float(), seed_of(batch.rows[-2:], batch.place)
-                pitch, apart = len(batch.params), 1
+                rows, across, shift = batch.rows, (len(batch.params), 1), 20
             multi_tensor[(len(found.tensor_of),)](
                 found.table,
-                found.sizes,
+                found.sizes_there,
                 found.tensor_of,
-                found.chunk_of,
-                hyper,
-                pitch,
-                apart,
-                seeds,
-                _books(device),
+                found.piece_of,
+                rows,
+                *across,
+                shift,
+                batch.place,
+                books(device),
                 len(batch.params),
                 BODY=device_function(batch.rule),
                 SIGNS=tuple(kind.signed for kind in batch.rule.states),
                 CODEC=CODECS[batch.codec.name],
                 ROUND=ROUNDINGS[batch.rounding.name],
-                NH=len(hyper) - 2,
+                NH=len(rows) - 4,
                 P=TYPES[p],
                 S=STORED[s],
                 R=STORED[r],
                 GROUP=GROUPS.get(batch.codec.name, 1),
-                BLOCK=BLOCK,
+                BLOCK=how.block,
+                CHUNKS=how.chunks,
+                num_warps=how.warps,
+                maxnreg=how.registers,
             )

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from optimizers.numeric.adam import AdamW
-from optimizers.numeric.executors import choice, compiled, native
+from optimizers.numeric.executors import choice, compiled, compiler, native
 from optimizers.numeric.lion import Lion
 from optimizers.numeric.rule_optimizer import RuleOptimizer
 from tracegraph.errors import MissingExtra
@@ -50,7 +50,7 @@ def test_a_missing_compiler_or_triton_is_said_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     p = torch.ones(1 << 15, requires_grad=True)
-    monkeypatch.setattr(native, "compiler", lambda: None)
+    monkeypatch.setattr(compiler, "compiler", lambda: None)
     with pytest.raises(MissingExtra, match="needs a C\\+\\+ compiler: install one"):
         AdamW([p], backend="native")
     optimizer = AdamW([p])
@@ -85,14 +85,14 @@ def test_kernels_are_not_taken_from_a_folder_that_others_can_write(
     folder = tmp_path / "tracegraph" / "kernels"
     folder.mkdir(parents=True)
     folder.chmod(0o777)
-    native._folder.cache_clear()
+    compiler.folder.cache_clear()
     try:
-        assert native._folder() != folder
-        native._folder.cache_clear()
+        assert compiler.folder() != folder
+        compiler.folder.cache_clear()
         folder.chmod(0o700)
-        assert native._folder() == folder
+        assert compiler.folder() == folder
     finally:
-        native._folder.cache_clear()
+        compiler.folder.cache_clear()
 
 
 def test_naming_the_family_loads_no_torch() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from optimizers.numeric.executors import cpp, native
+from optimizers.numeric.executors import compiler, cpp
+from optimizers.numeric.executors.glance import GLANCE
 from optimizers.numeric.rules.adam import ADAMW
 
 # Every tensor and every part of its state is a block of its own, of just the size that it needs, so that
@@ -45,9 +46,13 @@ int main() {
                  &shapes[k], &strides[k], 0};
       (k < tensors ? params : grads).push_back(&seen[k]);
     }
-    if (glance(tell, item, params.data(), grads.data(), table.data(), sizes, tensors) != 1) return 3;
+    const Kind kind{1, @CODE@, @BITS@};
+    const auto glanced = [&] {
+      return glance(tell, item, params.data(), grads.data(), table.data(), sizes, tensors, &kind);
+    };
+    if (glanced() != 1) return 3;
     shapes[tensors + 5] += 1;
-    if (glance(tell, item, params.data(), grads.data(), table.data(), sizes, tensors) != 0) return 4;
+    if (glanced() != 0) return 4;
   }
   std::puts("whole");
 }
@@ -56,7 +61,7 @@ int main() {
 
 @pytest.mark.campaign
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(not native.available(), reason="there is no C++ compiler here")
+@pytest.mark.skipif(not compiler.available(), reason="there is no C++ compiler here")
 @pytest.mark.parametrize("sanitizer", ["address,undefined,float-cast-overflow", "thread"])
 @pytest.mark.parametrize("p", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("codec", ["fp32", "bf16-stochastic", "8bit", "8bit-dynamic"])
@@ -68,7 +73,7 @@ def test_sanitizers_find_nothing(
     if codec in cpp.GROUPED:
         parts.append((2 if codec == "8bit" else 4, cpp.GROUPED[codec]))
     columns = [(p.itemsize, 1)] * 2 + parts * 2
-    text = cpp.source(ADAMW, 6, p, (held, held), codec) + PROGRAM
+    text = cpp.source(ADAMW, 6, p, (held, held), codec) + GLANCE + PROGRAM
     for name, value in {
         "@EACH@": ", ".join(str(size) for size, _ in columns),
         "@PER@": ", ".join(str(per) for _, per in columns),
@@ -78,11 +83,11 @@ def test_sanitizers_find_nothing(
         text = text.replace(name, value)
     file, program = tmp_path / "kernel.cpp", tmp_path / "kernel"
     file.write_text(text)
-    compiler = native.compiler()
-    assert compiler is not None
+    cxx = compiler.compiler()
+    assert cxx is not None
     flags = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-g", "-pthread"]
     built = subprocess.run(
-        [compiler, *native.FLAGS, *flags, str(file), "-o", str(program)],
+        [cxx, *compiler.FLAGS, *flags, str(file), "-o", str(program)],
         capture_output=True,
         text=True,
         check=False,

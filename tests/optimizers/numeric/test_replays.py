@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from optimizers.numeric.adam import AdamW
-from optimizers.numeric.executors import native
+from optimizers.numeric.executors import glance
 from optimizers.numeric.lion import Lion
 from optimizers.numeric.rule_optimizer import RuleOptimizer
 from optimizers.numeric.sgd import SGD
@@ -35,8 +35,8 @@ MAKE: dict[str, Callable[[Any], RuleOptimizer]] = {
 def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Whether tensors are read by DLPack's interface or by Python."""
     if request.param == "python":
-        monkeypatch.setattr(native, "reader", lambda: None)
-    elif native.reader() is None:
+        monkeypatch.setattr(glance, "_looks", lambda: None)
+    elif glance.reader() is None:
         pytest.skip("this torch has no __dlpack_c_exchange_api__")
     return str(request.param)
 

@@ -56,14 +56,21 @@ def options_for(
     return {k: v for k, v in kwargs.items() if ours or k != "capturable"}
 
 
-def train(make: Any, kwargs: dict[str, Any], *, state: Any = None) -> tuple[Any, torch.Tensor]:
+def train(
+    make: Any,
+    kwargs: dict[str, Any],
+    *,
+    state: Any = None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float64,
+) -> tuple[Any, torch.Tensor]:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
-    model = model.double()
+    model = model.to(device, dtype)
     optimizer = make(model.parameters(), **kwargs)
     if state is not None:
         optimizer.load_state_dict(copy.deepcopy(state))
-    x = torch.randn(16, 4, dtype=torch.float64)
+    x = torch.randn(16, 4, dtype=torch.float64).to(device, dtype)
     for t in range(7):
         optimizer.zero_grad()
         model(x).square().mean().backward()

@@ -14,14 +14,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from optimizers.numeric.executors.newton_schulz import product
+from optimizers.numeric.codecs.table import codec_named
+from optimizers.numeric.executors.newton_schulz import product, tiles
 from optimizers.numeric.executors.stored import CODECS, ROUNDINGS
-from optimizers.numeric.executors.triton import BLOCK, GROUPS, device_function, multi_tensor
+from optimizers.numeric.executors.tables import cut
+from optimizers.numeric.executors.triton import GROUPS, device_function, multi_tensor
 from optimizers.numeric.rules.adam import ADAMW
 
 KINDS = [
@@ -46,6 +49,8 @@ def compiled(kernel: Any, kinds: dict[str, str], constants: dict[str, Any], **op
         "tensors",
         "pitch",
         "apart",
+        "shift",
+        "place",
         *(n for n, kind in kinds.items() if kind == "fp32"),
     } | constants.keys()
     aligned = {(names.index(n),): [["tt.divisibility", 16]] for n in names if n not in loose}
@@ -75,10 +80,11 @@ def compiled(kernel: Any, kinds: dict[str, str], constants: dict[str, Any], **op
 
 def rules() -> dict[str, Any]:
     """AdamW over parameters of both dtypes and every way to store state."""
-    pointers = {"table": "*i64", "numel": "*i64", "tensor_of": "*i32", "chunk_of": "*i32"}
-    pointers |= {"hyper": "*fp32", "seeds": "*i64", "books": "*fp32"}
+    pointers = {"table": "*i64", "numel": "*i64", "tensor_of": "*i32", "piece_of": "*i32"}
+    pointers |= {"rows": "*fp64", "books": "*fp32"}
     found = {}
     for p, codec, stored, rounding, rest in KINDS:
+        how = cut(codec_named(codec))
         constants = {
             "BODY": device_function(ADAMW),
             "SIGNS": tuple(kind.signed for kind in ADAMW.states),
@@ -89,10 +95,13 @@ def rules() -> dict[str, Any]:
             "S": stored,
             "R": rest,
             "GROUP": GROUPS.get(codec, 1),
-            "BLOCK": BLOCK,
+            "BLOCK": how.block,
+            "CHUNKS": how.chunks,
         }
         name = f"{p} {codec}" if rounding == "nearest" else f"{p} {codec} {rounding}"
-        found[name] = compiled(multi_tensor, pointers, constants)
+        found[name] = compiled(
+            multi_tensor, pointers, constants, num_warps=how.warps, maxnreg=how.registers
+        )
     return found
 
 
@@ -106,11 +115,11 @@ def newton_schulz() -> dict[str, Any]:
         ("polynomial", True, True, "right_column"),
         ("step", True, False, "right_column"),
     ):
-        constants = {"ADD": add, "SYMMETRIC": symmetric, "BLOCK": 128, "INNER": 32}
-        constants |= {"T": tl.bfloat16, "left_column": 1, unit: 1}
-        found[f"newton-schulz {what}"] = compiled(
-            product, of | scalars, constants, num_warps=8, num_stages=3
-        )
+        tile = tiles(4096, torch.bfloat16)
+        options = {key: tile.pop(key) for key in ("num_warps", "num_stages")}
+        constants = {"ADD": add, "SYMMETRIC": symmetric, "T": tl.bfloat16, **tile}
+        constants |= {"left_column": 1, unit: 1}
+        found[f"newton-schulz {what}"] = compiled(product, of | scalars, constants, **options)
     return found
 
 

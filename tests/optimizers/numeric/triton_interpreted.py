@@ -11,16 +11,20 @@ import sys
 
 import numpy as np
 import torch
+import triton
+import triton.language as tl
 
 from optimizers.numeric.adam import AdamW
 from optimizers.numeric.captured import rows_of
 from optimizers.numeric.codecs.codec import Codec
+from optimizers.numeric.codecs.dynamic import code_book
 from optimizers.numeric.codecs.plain import FP32
 from optimizers.numeric.codecs.table import CODECS
 from optimizers.numeric.executors.batch import Batch
 from optimizers.numeric.executors.eager import Eager
 from optimizers.numeric.executors.newton_schulz import iterate
-from optimizers.numeric.executors.triton import Triton
+from optimizers.numeric.executors.stored import find
+from optimizers.numeric.executors.triton import Triton, books
 from optimizers.numeric.rules.adam import ADAMW
 from optimizers.numeric.rules.rule import Rule, define
 from tests.optimizers.numeric.family import FAMILY
@@ -99,6 +103,31 @@ def _near(x: torch.Tensor, y: torch.Tensor, where: object) -> None:
         assert torch.allclose(x.float(), y.float(), rtol=last, atol=1e-6), where
 
 
+@triton.jit
+def _found(x, out, books, SIGNED: tl.constexpr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    tl.store(out + at, find(tl.load(x + at), books, SIGNED))
+
+
+def the_dynamic_map_gives_the_nearest_value() -> None:
+    """Its values, the edges between them, numbers just beside these, and many others."""
+    generator = torch.Generator().manual_seed(0)
+    for signed in (True, False):
+        values = torch.tensor(code_book(signed))
+        edges = (values[1:] + values[:-1]) / 2
+        beside = [torch.nextafter(edges, torch.tensor(to)) for to in (9.0, -9.0)]
+        ends = torch.tensor([0.0, 1.0, 1 + 1e-7, 2.0**-23, 2.0**-24, 1e-30])
+        spread = torch.exp(-18 * torch.rand(1 << 14, generator=generator))
+        x = torch.cat([values, edges[edges > 0], *beside, ends, spread[:7000], -spread])
+        x = x[: 1 << 14] if signed else x[: 1 << 14].abs()
+        out = torch.zeros(len(x), dtype=torch.int32)
+        _found[(1,)](x, out, books(x.device), signed, len(x))
+        gold = torch.bucketize(x, edges)
+        if not signed:
+            gold = torch.where((x > 0) & (gold < 1), 1, gold)
+        assert torch.equal(out, gold.int()), signed
+
+
 def an_optimizer_keeps_its_tables() -> None:
     """Later steps go by the plan of the first, with gradients that move."""
     generator = torch.Generator().manual_seed(0)
@@ -161,7 +190,12 @@ def newton_schulz_is_its_formula() -> None:
         assert (iterate(x, 5, coefficients) - gold).abs().max() < 1e-5, shape
 
 
-QUICK = (every_rule_is_its_definition, an_optimizer_keeps_its_tables, newton_schulz_is_its_formula)
+QUICK = (
+    every_rule_is_its_definition,
+    an_optimizer_keeps_its_tables,
+    newton_schulz_is_its_formula,
+    the_dynamic_map_gives_the_nearest_value,
+)
 LONG = (every_codec_stores_what_eager_stores, numbers_on_the_device_step_as_those_of_the_host)
 
 if __name__ == "__main__":
