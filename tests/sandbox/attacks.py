@@ -723,7 +723,7 @@ def attack(w):
         _SEND
         + """
 def attack(w):
-    send(b'R', b'[{"array":["<f8",[1099511627776]]},0.0]')
+    send(b'R', b'[{"array":["<f8",[1099511627776]]},0]')
 """,
         SandboxError,
     ),
@@ -818,7 +818,7 @@ def attack(w):
         + """
 def attack(w):
     text = (b'[{"dict":["type",1,"builtin",["SystemExit",2,"print","ValueError"],'
-            b'"args",["' + b'x' * 1_000_000 + b'"],"host",5,"line",-1,"locals",[1]]},0.0]')
+            b'"args",["' + b'x' * 1_000_000 + b'"],"host",5,"line",-1,"locals",[1]]},0]')
     send(b'F', text)
     os.read(3, 100)
 """,
@@ -951,7 +951,7 @@ def attack(w):
     except LookupError:
         pass
     text = (b'[{"dict":["type","LookupError","builtin",["LookupError"],"args",["forged"],"message","forged",'
-            b'"host",1]},0.0]')
+            b'"host",1]},0]')
     send(b'F', text)
     os.read(3, 100)
 """,
@@ -998,7 +998,7 @@ def attack(w):
         _SEND
         + """
 def attack(w):
-    send(b'R', b'["forged",0.0]')
+    send(b'R', b'["forged",0]')
     return 'honest'
 """,
         None,

@@ -140,6 +140,16 @@ def test_a_timeout_tells_where_the_code_was_and_what_it_printed() -> None:
     assert result.stdout == "here\n"
 
 
+def test_a_kept_child_that_hangs_at_a_later_call_tells_where_it_was() -> None:
+    source = "def f(x):\n    while x:\n        pass\n"
+    with Sandbox(Policy(timeout=0.5, preload=())) as box:
+        assert box.call(source, "f", (0,), fresh=False).ok
+        result = box.call(source, "f", (1,), fresh=False)
+    assert type(result.error) is TimedOut
+    assert result.failure is not None
+    assert result.failure.line in (2, 3)
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "text"),
     [
@@ -266,7 +276,7 @@ def test_a_kept_child_serves_no_other_source(box: Sandbox) -> None:
 
 def test_a_reply_that_was_sent_before_the_call_is_no_reply_to_it(box: Sandbox) -> None:
     source = (
-        "import os, struct\ndef f(x):\n    text = b'[\"forged\",0.0]'\n"
+        "import os, struct\ndef f(x):\n    text = b'[\"forged\",0]'\n"
         "    if x == 1:\n        os.write(3, struct.pack('<cIQ', b'R', len(text), 0) + text)\n"
         "    return x\n"
     )
@@ -276,7 +286,9 @@ def test_a_reply_that_was_sent_before_the_call_is_no_reply_to_it(box: Sandbox) -
     assert box.call(source, "f", (2,), fresh=False).value == 2
 
 
-@pytest.mark.parametrize("claim", ["-Infinity", "NaN", "-1.0", "true", '"1"', "null"])
+@pytest.mark.parametrize(
+    "claim", ["-Infinity", "NaN", "-1", "1.5", "true", "4611686018427387904", '"1"', "null"]
+)
 def test_a_processor_time_that_makes_no_sense_is_not_told(box: Sandbox, claim: str) -> None:
     source = (
         f"import os, struct\ndef f():\n    text = b'[\"x\",{claim}]'\n"

@@ -60,6 +60,7 @@ _from_json = _decoder.scan_once
 _HEADER = struct.Struct("<cIQ")
 _TREE_SHARE = 4  # JSON grows when read, about 25-fold at worst, so it gets a quarter of the limit
 _FEWEST_BYTES = 1 << 16  # so that a failure can always be told
+_AHEAD = 4096  # read at the start of a frame, so that a small one takes one call of the system
 _MANY_BYTES = 1 << 20  # from here on numpy gives the room: not zeroed, and in large pages
 
 
@@ -125,20 +126,31 @@ def read(take: Callable[[int], Buffer], *, limit: int) -> Frame:
     >>> read(lambda size: bytearray(sent.read(size)), limit=1024)
     Frame(kind=b'R', value={'x': (1, 2)})
     """
-    kind, text_size, size = _HEADER.unpack(take(_HEADER.size))
+    kind, text_size, size = _lengths(take(_HEADER.size), limit)
+    tree = _tree(take(text_size))
+    return Frame(kind, unpack(tree, memoryview(take(size)) if size else None))
+
+
+def _lengths(header: Buffer, limit: int) -> tuple[bytes, int, int]:
+    """A frame's kind, the bytes of its tree and those behind it; a frame of none above the limits."""
+    kind, text_size, size = _HEADER.unpack_from(header)
     if kind not in _KINDS:
         raise SandboxError(f"a frame of unknown kind {kind!r}")
     if size > limit or size % ALIGN or text_size > max(limit // _TREE_SHARE, _FEWEST_BYTES):
         raise SandboxError(
             f"a frame that claims {text_size:,} + {size:,} bytes; {limit:,} is the most"
         )
+    return kind, text_size, size
+
+
+def _tree(text: Buffer) -> Any:
     try:
-        tree, end = _from_json(str(take(text_size), "ascii"), 0)
+        tree, end = _from_json(str(text, "ascii"), 0)
     except (ValueError, StopIteration, RecursionError) as error:
         raise SandboxError(f"a frame that is not JSON: {type(error).__name__}: {error}") from None
-    if end != text_size:
-        raise SandboxError(f"a frame with {text_size - end} bytes behind its JSON")
-    return Frame(kind, unpack(tree, memoryview(take(size)) if size else None))
+    if end != len(text):
+        raise SandboxError(f"a frame with {len(text) - end} bytes behind its JSON")
+    return tree
 
 
 class Wire(Protocol):
@@ -229,6 +241,13 @@ class Channel:
             SandboxError: where it is malformed. EOFError: where the other side is gone.
             TimeoutError: at the deadline.
         """
+        start, self._unread = self._unread or self._read_some(_AHEAD), b""
+        if len(start) >= _HEADER.size:
+            kind, text_size, size = _lengths(start, self.limit)
+            end = _HEADER.size + text_size
+            if size == 0 and len(start) == end:  # most are small, and come alone
+                return Frame(kind, unpack(_tree(start[_HEADER.size :])))
+        self._unread = start
         return read(self._take, limit=self.limit)
 
     def is_silent(self) -> bool:
@@ -239,10 +258,10 @@ class Channel:
         if size <= len(self._unread):
             head, self._unread = self._unread[:size], self._unread[size:]
             return bytearray(head)
-        if size <= _HEADER.size:  # read ahead, so that a small frame takes one call of the system
+        if size <= _HEADER.size:
             chunks = self._unread
             while len(chunks) < size:
-                chunks += self._read_some(4096)
+                chunks += self._read_some(_AHEAD)
             head, self._unread = chunks[:size], chunks[size:]
             return head
         view, at = _room(size), len(self._unread)

@@ -93,12 +93,12 @@ def _pack(value: Any, depth: int, buffers: list[Buffer]) -> Any:
 
 def _pack_items(items: Iterable[Any], depth: int, buffers: list[Buffer]) -> list[Any]:
     packed: list[Any] = []
-    for item in items:
-        try:
-            packed.append(_pack(item, depth, buffers))
-        except _Refused as refused:
-            refused.path = f"[{len(packed)}]{refused.path}"
-            raise
+    try:
+        for item in items:
+            packed.append(item if type(item) in _PLAIN else _pack(item, depth, buffers))
+    except _Refused as refused:
+        refused.path = f"[{len(packed)}]{refused.path}"
+        raise
     return packed
 
 
@@ -256,7 +256,12 @@ def _unpack(tree: Any, depth: int, blob: Blob) -> Any:
 def _items(body: Any, depth: int, blob: Blob) -> list[Any]:
     if type(body) is not list:
         raise SandboxError("a container without a list of items")
-    return [item if type(item) in _PLAIN else _unpack(item, depth, blob) for item in body]
+    return [
+        item
+        if (kind := type(item)) in _PLAIN or (kind is int and -_WORD <= item < _WORD)
+        else _unpack(item, depth, blob)
+        for item in body
+    ]
 
 
 def _spread(keys: Sequence[Any]) -> None:
