@@ -783,6 +783,18 @@ def attack(w):
         SandboxError,
     ),
     Attack(
+        "raise an exception that holds an enormous integer",
+        "values as data",
+        "def attack(w):\n    raise KeyError(1 << 200_000)",
+        KeyError,
+    ),
+    Attack(
+        "return an array of endless rows without a byte",
+        "values as data",
+        "import numpy\ndef attack(w):\n    return numpy.empty((1 << 60, 0), dtype='u1')",
+        SandboxError,
+    ),
+    Attack(
         "return a dict of keys with one hash",
         "values as data",
         """

@@ -105,7 +105,7 @@ class Exchange:
 
     def __init__(self, channel: Wire, call: Call) -> None:
         self._channel, self._call, self._policy = channel, call, call.policy
-        self._printed: list[tuple[str, str]] = []  # stream and text, in order
+        self._printed: dict[str, list[str]] = {}
         self._room: dict[str, int] = {}
         self._reply: tuple[bytes, Any, Any] | None = None
         self._where: dict[Any, Any] | None = None
@@ -151,14 +151,12 @@ class Exchange:
                 kept = text[:room]
                 self._room[name] = room - len(kept)
                 if kept:
-                    self._printed.append((name, kept))
+                    self._printed.setdefault(name, []).append(kept)
             case _:
                 raise SandboxError("the child sent output of no known form")
 
     def _output(self, name: str) -> str:
-        if not self._printed:
-            return ""
-        return writable("".join([text for stream, text in self._printed if stream == name]))
+        return writable("".join(self._printed[name])) if name in self._printed else ""
 
     def _answer(self, value: Any) -> None:
         match value:

@@ -11,7 +11,7 @@ from tracegraph.errors import Forbidden, OutOfMemory, SandboxError
 __all__ = ["Failure", "Result", "excerpt", "failure_from", "rebuilt", "writable"]
 
 _AROUND = 3
-_MAX_TEXT, _MAX_NAMES = 4000, 20
+_MAX_TEXT, _MAX_NAMES, _MAX_BITS = 4000, 20, 1000
 _NOT_REBUILT = (Exception, StopIteration, StopAsyncIteration)
 
 
@@ -169,6 +169,8 @@ def rebuilt(told: object, failure: Failure) -> Exception:
 def _is_short(value: object) -> bool:
     if isinstance(value, str):
         return len(value) <= _MAX_TEXT
+    if type(value) is int and value.bit_length() > _MAX_BITS:
+        return False  # Python refuses to show a very long one
     return value is None or isinstance(value, (bool, int, float))
 
 

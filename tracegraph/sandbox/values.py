@@ -31,6 +31,7 @@ MAX_BITS = 1 << 18
 ALIGN = 16
 _MAX_COLLISIONS = 64
 _MAX_DIMENSIONS = 32
+_MOST_EMPTY = 1 << 20
 _WORD = 1 << 63
 _INTEGERS = {f"<{sign}{size}" for sign in "iu" for size in (2, 4, 8)} | {"|b1", "|i1", "|u1"}
 _DTYPES = _INTEGERS | {"<f2", "<f4", "<f8", "<c8", "<c16"}
@@ -210,7 +211,7 @@ def padding(size: int) -> int:
     return -size % ALIGN
 
 
-_NOTHING = Blob(memoryview(b""))
+_NOTHING = Blob(memoryview(bytearray()))
 
 
 def unpack(tree: object, data: memoryview | None = None) -> Any:
@@ -314,11 +315,14 @@ def _unpack_array(body: Any, depth: int, blob: Blob) -> Any:
         raise SandboxError(f"an array of a dtype that is not allowed: {str(dtype)[:40]!r}")
     if type(shape) is not list or len(shape) > _MAX_DIMENSIONS:
         raise SandboxError(f"an array whose shape is not a list of at most {_MAX_DIMENSIONS}")
-    count = 1
+    count = rows = 1
     for length in shape:
         if type(length) is not int or not 0 <= length < _WORD:
             raise SandboxError("an array whose shape has something else than sizes")
         count *= length
+        rows *= length or 1
+    if count == 0 and rows > _MOST_EMPTY:  # no byte stands behind it, and who walks it never ends
+        raise SandboxError(f"an array without numbers, of more than {_MOST_EMPTY:,} rows")
     data = blob.take(count * int(dtype[2:]))
 
     import numpy  # inside: code that passes no array does not wait for numpy
