@@ -123,6 +123,20 @@ def kill(pids: set[int]) -> None:
                 os.kill(pid, number)
 
 
+@pytest.mark.parametrize("walls", ["zygote", "plain"])
+def test_where_memory_runs_out_the_kernel_ends_the_sandbox_before_its_owner(walls: str) -> None:
+    before = descendants(os.getpid())
+    found = set()
+
+    def look() -> None:
+        for pid in descendants(os.getpid()) - before:
+            found.add(Path(f"/proc/{pid}/oom_score_adj").read_text().strip())
+
+    with Sandbox(QUICK, walls=walls) as box:
+        box.call("def f():\n    look()\n", "f", host={"look": look}).unwrap()
+    assert found == {"1000"}
+
+
 def test_a_zygote_that_was_killed_is_started_again() -> None:
     before = descendants(os.getpid())
     with Sandbox(QUICK) as box:

@@ -277,6 +277,7 @@ FORGED = {
     "deeper brackets than a value has": frame("[" * 200 + "]" * 200),
     "deeper brackets behind a string": frame('["\\"]}", ' + "[" * 200 + "]" * 201),
     "brackets in a string without an end": frame('"' + '[\\"' * 100_000),
+    "bools of another byte": frame('{"array":["|b1",[16]]}', bytes([0, 1, 2, 0] * 4)),
     "a scalar with a shape": frame('{"scalar":["<f8",[2]]}', bytes(16)),
     "bytes nobody asked for": frame("1", bytes(16)),
     "the same bytes twice": frame('[{"bytes": 16}, {"bytes": 16}]', bytes(16)),

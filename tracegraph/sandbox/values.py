@@ -327,7 +327,10 @@ def _unpack_array(body: Any, depth: int, blob: Blob) -> Any:
 
     import numpy  # inside: code that passes no array does not wait for numpy
 
-    return numpy.frombuffer(data, dtype=dtype, count=count).reshape(shape)
+    array = numpy.frombuffer(data, dtype=dtype, count=count)
+    if dtype == "|b1" and count and array.view("u1").max() > 1:
+        raise SandboxError("an array of bools that are neither true nor false")
+    return array.reshape(shape)
 
 
 def _unpack_scalar(body: Any, depth: int, blob: Blob) -> Any:
