@@ -79,7 +79,7 @@ def echoes(size: int, repeats: int, *, fresh: bool = False) -> list[float]:
 
 def received(channel: socket.socket, size: int) -> memoryview:
     """The next `size` bytes, in memory of their own."""
-    room = memoryview(np.empty(size, dtype=np.uint8))
+    room = np.empty(size, dtype=np.uint8).data
     at = 0
     while at < size:
         at += channel.recv_into(room[at:])
