@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import json.scanner
 import math
 import os
 import struct
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tracegraph.errors import SandboxError
-from tracegraph.sandbox.frames import ANSWER, RESULT, Channel, Frame, read, write
+from tracegraph.sandbox.frames import ANSWER, RESULT, Channel, Frame, read, refuse_depth, write
 from tracegraph.sandbox.values import MAX_BITS, MAX_DEPTH
 
 LIMIT = 1 << 20
@@ -198,6 +199,52 @@ def test_deep_brackets_are_refused_before_they_are_read(name: str, wary: None) -
         read_all(FORGED[name])
 
 
+def depth_reached(text: str) -> tuple[int, bool]:
+    """How deep Python's own JSON parser, the one in Python, goes into a text; and whether it is JSON."""
+    decoder: Any = json.JSONDecoder()
+    deepest = depth = 0
+
+    def counted(parse: Any) -> Any:
+        def inner(*args: Any) -> Any:
+            nonlocal deepest, depth
+            depth += 1
+            deepest = max(deepest, depth)
+            found = parse(*args)
+            depth -= 1
+            return found
+
+        return inner
+
+    decoder.parse_array = counted(decoder.parse_array)
+    decoder.parse_object = counted(decoder.parse_object)
+    try:
+        _, end = json.scanner.py_make_scanner(decoder)(text, 0)
+    except (StopIteration, ValueError):
+        return deepest, False
+    return deepest, end == len(text)
+
+
+trees = st.recursive(
+    st.text('[]{}"\\a\n\u00e4') | st.integers(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text('[]{}"\\'), inner),
+)
+
+
+@given(trees.map(json.dumps) | st.text('[[[]{"\\,:1 '), st.integers(0, 6))
+@settings(max_examples=80, deadline=None)
+@example(text='["\\\\", [[]]]', most=2)
+@example(text='["\\"[[[[", [[]]]', most=2)
+@example(text='[[["', most=2)
+def test_brackets_are_counted_as_the_parser_meets_them(text: str, most: int) -> None:
+    deepest, whole = depth_reached(text)
+    try:
+        refuse_depth(text.encode("ascii"), most=most)
+    except SandboxError:
+        assert deepest > most or not whole
+    else:
+        assert deepest <= most
+
+
 def test_brackets_in_a_text_are_no_nest_and_the_deepest_value_passes(wary: None) -> None:
     value: Any = {"[" * 500: '{"[\\' * 500}
     for _ in range(MAX_DEPTH - 1):
@@ -350,7 +397,7 @@ trees = st.recursive(
 
 
 @given(trees, st.integers(0, 8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_tree_of_any_shape_is_a_value_or_refused(tree: Any, runs: int) -> None:
     wire = frame(json.dumps(tree), bytes(16 * runs))
     try:

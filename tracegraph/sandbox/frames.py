@@ -43,6 +43,7 @@ __all__ = [
     "Wire",
     "framed",
     "read",
+    "refuse_depth",
     "write",
 ]
 
@@ -153,7 +154,7 @@ def _tree(text: Buffer) -> Any:
     scan = _from_json
     if len(text) > _DEEPEST:  # what is shorter is harmless
         if sys.getrecursionlimit() > _SHALLOW or 0 < _thread.stack_size() < _ROOMY:
-            _refuse_depth(bytes(text))
+            refuse_depth(bytes(text), most=_DEEPEST)
         if not 0 < sys.get_int_max_str_digits() <= _FEW_DIGITS:
             scan = _from_doubtful_json
     try:
@@ -165,14 +166,18 @@ def _tree(text: Buffer) -> Any:
     return tree
 
 
-def _refuse_depth(text: bytes) -> None:
-    """Look before the parser does: it recurses in C, and where it may go too deep, the process ends."""
-    if text.count(b"[") + text.count(b"{") <= _DEEPEST:
+def refuse_depth(text: bytes, *, most: int) -> None:
+    """Look before the parser does: it recurses in C, and where it may go too deep, the process ends.
+
+    Raises:
+        SandboxError: the parser would come to more than `most` brackets within brackets.
+    """
+    if text.count(b"[") + text.count(b"{") <= most:
         return
     without_escapes = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     without_strings = b"".join(without_escapes.split(b'"')[::2])
     steps = memoryview(without_strings.translate(_STEPS, _NO_BRACKETS)).cast("b")
-    if max(accumulate(steps), default=0) > _DEEPEST:
+    if max(accumulate(steps), default=0) > most:
         raise SandboxError("a frame that is nested deeper than any value")
 
 
