@@ -106,7 +106,7 @@ def bundle(
     Raises:
         ParameterError: the function cannot be trainable; the message says why.
         TypeError: an option is not known, or has no meaning for code that is not trainable.
-        SandboxError: `sandbox` is none.
+        SandboxError: `sandbox` is no name of one, no limits, and no object that is one.
 
     >>> import tracegraph as tg
     >>> @tg.bundle

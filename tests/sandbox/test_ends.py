@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,18 @@ def test_closing_ends_every_process_and_a_later_call_starts_anew() -> None:
         )
         box.close()
         assert eventually(lambda: descendants(os.getpid()) == before)
+
+
+def test_a_child_that_is_let_go_leaves_no_cycle_behind() -> None:
+    gc.disable()
+    try:
+        with Sandbox(QUICK) as box:
+            box.call(COUNTER, "f", fresh=False)
+            child = weakref.ref(box._kept[0].child)
+            assert child() is not None
+        assert child() is None
+    finally:
+        gc.enable()
 
 
 def test_dropping_a_sandbox_ends_every_process() -> None:

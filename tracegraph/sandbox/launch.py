@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -120,13 +121,8 @@ class Process:
     def __init__(self, channel: socket.socket, lifeline: socket.socket, *, limit: int) -> None:
         channel.setblocking(False)
         self._socket, self._lifeline = channel, lifeline
-        self.channel = Channel(channel.fileno(), limit=limit, put=self._put)
-
-    def _put(self, buffers: list[Buffer]) -> int:
-        # Where SIGPIPE is not ignored, a child that hangs up would end this process with it.
-        if len(buffers) == 1:  # most have one, and this takes less than the other
-            return self._socket.send(buffers[0], _NO_SIGNAL)
-        return self._socket.sendmsg(buffers, (), _NO_SIGNAL)
+        put = functools.partial(_put, channel)  # not a method: that would tie a cycle
+        self.channel = Channel(channel.fileno(), limit=limit, put=put)
 
     def end(self) -> Fate | None:
         """Kill the process and learn its fate; None where the zygote died with it."""
@@ -149,6 +145,13 @@ class Process:
         """Kill the process and wait for nothing."""
         self._socket.close()
         self._lifeline.close()
+
+
+def _put(channel: socket.socket, buffers: list[Buffer]) -> int:
+    """Send what can be sent; where SIGPIPE is not ignored, a child that hangs up ends nobody with it."""
+    if len(buffers) == 1:  # most have one, and this takes less than the other
+        return channel.send(buffers[0], _NO_SIGNAL)
+    return channel.sendmsg(buffers, (), _NO_SIGNAL)
 
 
 class Launcher(Protocol):
