@@ -789,6 +789,16 @@ def attack(w):
         KeyError,
     ),
     Attack(
+        "raise an exception that a terminal obeys",
+        "values as data",
+        """
+def attack(w):
+    x = '\\x1b]52;c;cm0gLXJmIH4=\\x07'  # what is between: \x1b[2J\x9b2J
+    raise ValueError(x, '\\x9b2J\\r\\x7f')
+""",
+        ValueError,
+    ),
+    Attack(
         "return an array of endless rows without a byte",
         "values as data",
         "import numpy\ndef attack(w):\n    return numpy.empty((1 << 60, 0), dtype='u1')",
