@@ -267,6 +267,27 @@ def test_a_fresh_child_remembers_nothing_and_a_kept_one_its_own_source(box: Sand
     assert box.call(another, "f", fresh=False).unwrap() == 1
 
 
+def test_an_alarm_that_code_leaves_behind_does_not_ring_in_a_kept_child(box: Sandbox) -> None:
+    source = code("""
+        import signal
+        seen, real = [], signal.setitimer
+        def watched(which, *seconds):
+            seen.append(seconds)
+            return real(which, *seconds)
+        def ring(number, frame):
+            raise KeyboardInterrupt
+        def f():
+            told = [*seen], signal.getsignal(signal.SIGALRM) is ring
+            signal.setitimer = watched
+            signal.signal(signal.SIGALRM, ring)
+            real(signal.ITIMER_REAL, 1000)
+            return told
+    """)
+    assert box.call(source, "f", fresh=False).unwrap() == ([], False)
+    stopped, started = (0.0, 0.0), (4.0, 0.5)
+    assert box.call(source, "f", fresh=False).unwrap() == ([stopped, started], False)
+
+
 def test_a_kept_child_serves_no_other_source(box: Sandbox) -> None:
     source = "import os\ndef f():\n    return os.getpid()\n"
     first = box.call(source, "f", fresh=False).unwrap()
