@@ -142,7 +142,7 @@ def test_a_timeout_tells_where_the_code_was_and_what_it_printed() -> None:
 
 def test_a_kept_child_that_hangs_at_a_later_call_tells_where_it_was() -> None:
     source = "def f(x):\n    while x:\n        pass\n"
-    with Sandbox(Policy(timeout=0.5, preload=())) as box:
+    with Sandbox(Policy(timeout=1.5, preload=())) as box:
         assert box.call(source, "f", (0,), fresh=False).ok
         result = box.call(source, "f", (1,), fresh=False)
     assert type(result.error) is TimedOut
