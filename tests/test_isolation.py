@@ -4,6 +4,7 @@ import asyncio
 import functools
 import json
 import os
+import re
 from collections import Counter  # noqa: F401 - code that runs apart names it
 from math import sqrt  # noqa: F401
 
@@ -635,13 +636,19 @@ def test_super_that_code_cannot_ask_is_explained():
     assert "Agent object" in agent.act().data
 
 
-def test_an_object_that_is_no_sandbox_is_refused():
-    @bundle(trainable=True, sandbox=7)
-    def f(x):
-        return x
-
-    rewritten(f, "return x + 1")
-    with pytest.raises(
-        tg.SandboxError, match="a sandbox of your own needs call, map, close; got 7"
-    ):
-        f(1)
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (7, "a sandbox of your own needs call, map, close; got 7"),
+        (None, "a sandbox of your own needs call, map, close; got None"),
+        (
+            "isolatd",
+            "no sandbox 'isolatd' (did you mean 'isolated'?); choose one of isolated, bwrap",
+        ),
+        ("moat", "no sandbox 'moat'; choose one of isolated, bwrap, wasm, none"),
+    ],
+)
+@pytest.mark.parametrize("trainable", [True, False])
+def test_what_is_no_sandbox_is_refused_when_it_is_given(wrong, text, trainable):
+    with pytest.raises(tg.SandboxError, match=re.escape(text)):
+        bundle(trainable=trainable, sandbox=wrong)

@@ -106,6 +106,7 @@ def bundle(
     Raises:
         ParameterError: the function cannot be trainable; the message says why.
         TypeError: an option is not known, or has no meaning for code that is not trainable.
+        SandboxError: `sandbox` is no name of one, no limits, and no object that is one.
 
     >>> import tracegraph as tg
     >>> @tg.bundle
@@ -126,6 +127,7 @@ def bundle(
         _refuse_idle(constraint=constraint, checks=checks, host=host, profile=profile)
     if host is not None and not (isinstance(host, Mapping) and all(map(callable, host.values()))):
         raise TypeError(f"host= maps names to functions, got {show(host, 80)}")
+    _check_sandbox(sandbox)
     fine = callable(function) or _descriptor(function) or isinstance(function, types.ModuleType)
     if function is not None and not fine:
         raise TypeError(f"@bundle decorates a function, got {show(function, 80)}")
@@ -150,6 +152,15 @@ def bundle(
         )
 
     return decorate if function is None else decorate(function)
+
+
+def _check_sandbox(sandbox: Any) -> None:
+    if isinstance(sandbox, str) and sandbox == "isolated":
+        return  # what most code has asks for no import
+    from tracegraph.sandbox import Policy, runner
+
+    if not isinstance(sandbox, Policy):
+        runner.check(sandbox)
 
 
 def _refuse_idle(**given: Any) -> None:

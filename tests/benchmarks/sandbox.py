@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -48,6 +49,43 @@ def started_in(preload: tuple[str, ...]) -> tuple[list[float], list[float]]:
     return taken, bare
 
 
+def echoes(size: int, repeats: int, *, fresh: bool = False) -> list[float]:
+    """Seconds of a trip of `size` bytes to a forked process and back: what no sandbox can be under.
+
+    With `fresh`, each trip has a new process, which was forked and waits before its time begins.
+    """
+    given = memoryview(bytes(size))
+    taken: list[float] = []
+    while len(taken) < repeats:
+        ours, theirs = socket.socketpair()
+        child = os.fork()
+        if child == 0:
+            ours.close()
+            while theirs.recv(1, socket.MSG_PEEK):
+                theirs.sendall(received(theirs, size))
+            os._exit(0)
+        theirs.close()
+        time.sleep(0.005)
+
+        def trip() -> None:
+            ours.sendall(given)  # noqa: B023
+            received(ours, size)  # noqa: B023
+
+        taken += times(trip, 1 if fresh else repeats)
+        ours.close()
+        os.waitpid(child, 0)
+    return taken
+
+
+def received(channel: socket.socket, size: int) -> memoryview:
+    """The next `size` bytes, in memory of their own."""
+    room = np.empty(size, dtype=np.uint8).data
+    at = 0
+    while at < size:
+        at += channel.recv_into(room[at:])
+    return room
+
+
 def candidates(box: Sandbox) -> None:
     """Many candidates, each on some examples in a child of its own, from two threads."""
     sources = [f"def f(x):\n    return x + {number}\n" for number in range(CANDIDATES)]
@@ -87,6 +125,7 @@ def main() -> None:
                 0.1,
                 times(lambda: box.call(SOURCE, "f", (1,), fresh=False), 2000),
             ),
+            ("  40 bytes to another process and back", None, echoes(40, 2000)),
             ("100 candidates x 10 examples", 2000.0, times(lambda: candidates(box), 3)),
             (
                 "10 MB in and out, kept",
@@ -94,6 +133,11 @@ def main() -> None:
                 times(lambda: box.call(SOURCE, "f", (array,), fresh=False), 20),
             ),
             ("10 MB in and out, fresh", 15.0, times(lambda: box.call(SOURCE, "f", (array,)), 20)),
+            (
+                "  10 MB to a new process and back",
+                None,
+                echoes(array.nbytes, 20, fresh=True),
+            ),
         ]
     rows.append(("endless loop, limit 1 s, and the next call", 1200.0, times(hanging, 3)))
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; milliseconds")

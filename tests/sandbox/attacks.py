@@ -723,7 +723,7 @@ def attack(w):
         _SEND
         + """
 def attack(w):
-    send(b'R', b'[{"array":["<f8",[1099511627776]]},0.0]')
+    send(b'R', b'[{"array":["<f8",[1099511627776]]},0]')
 """,
         SandboxError,
     ),
@@ -783,6 +783,28 @@ def attack(w):
         SandboxError,
     ),
     Attack(
+        "raise an exception that holds an enormous integer",
+        "values as data",
+        "def attack(w):\n    raise KeyError(1 << 200_000)",
+        KeyError,
+    ),
+    Attack(
+        "raise an exception that a terminal obeys",
+        "values as data",
+        """
+def attack(w):
+    x = '\\x1b]52;c;cm0gLXJmIH4=\\x07'  # what is between: \x1b[2J\x9b2J
+    raise ValueError(x, '\\x9b2J\\r\\x7f')
+""",
+        ValueError,
+    ),
+    Attack(
+        "return an array of endless rows without a byte",
+        "values as data",
+        "import numpy\ndef attack(w):\n    return numpy.empty((1 << 60, 0), dtype='u1')",
+        SandboxError,
+    ),
+    Attack(
         "return a dict of keys with one hash",
         "values as data",
         """
@@ -818,7 +840,7 @@ def attack(w):
         + """
 def attack(w):
     text = (b'[{"dict":["type",1,"builtin",["SystemExit",2,"print","ValueError"],'
-            b'"args",["' + b'x' * 1_000_000 + b'"],"host",5,"line",-1,"locals",[1]]},0.0]')
+            b'"args",["' + b'x' * 1_000_000 + b'"],"host",5,"line",-1,"locals",[1]]},0]')
     send(b'F', text)
     os.read(3, 100)
 """,
@@ -951,7 +973,7 @@ def attack(w):
     except LookupError:
         pass
     text = (b'[{"dict":["type","LookupError","builtin",["LookupError"],"args",["forged"],"message","forged",'
-            b'"host",1]},0.0]')
+            b'"host",1]},0]')
     send(b'F', text)
     os.read(3, 100)
 """,
@@ -998,7 +1020,7 @@ def attack(w):
         _SEND
         + """
 def attack(w):
-    send(b'R', b'["forged",0.0]')
+    send(b'R', b'["forged",0]')
     return 'honest'
 """,
         None,

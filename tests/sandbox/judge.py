@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,9 @@ def untouched(result: Result, world: dict[str, Any], listening: Any) -> None:
     """Nothing secret came out, nobody connected, and files, parameters and the library are as before."""
     assert SECRET not in repr(result)
     assert EXPECTED not in repr(result)
-    assert f"{result.stdout}{result.stderr}{result.failure}{result.error}".encode()
+    told = f"{result.failure}{result.error}"
+    assert f"{result.stdout}{result.stderr}{told}".encode()
+    assert re.search(r"[\0-\x08\x0b-\x1f\x7f-\x9f]", told) is None  # a terminal would obey them
     assert result.cpu_seconds is None or 0 <= result.cpu_seconds < 100
     assert os.listdir(world["scratch"]) == []
     for folder in ("/dev/shm", world["home"]):

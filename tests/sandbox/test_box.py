@@ -140,6 +140,16 @@ def test_a_timeout_tells_where_the_code_was_and_what_it_printed() -> None:
     assert result.stdout == "here\n"
 
 
+def test_a_kept_child_that_hangs_at_a_later_call_tells_where_it_was() -> None:
+    source = "def f(x):\n    while x:\n        pass\n"
+    with Sandbox(Policy(timeout=1.5, preload=())) as box:
+        assert box.call(source, "f", (0,), fresh=False).ok
+        result = box.call(source, "f", (1,), fresh=False)
+    assert type(result.error) is TimedOut
+    assert result.failure is not None
+    assert result.failure.line in (2, 3)
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "text"),
     [
@@ -257,6 +267,27 @@ def test_a_fresh_child_remembers_nothing_and_a_kept_one_its_own_source(box: Sand
     assert box.call(another, "f", fresh=False).unwrap() == 1
 
 
+def test_an_alarm_that_code_leaves_behind_does_not_ring_in_a_kept_child(box: Sandbox) -> None:
+    source = code("""
+        import signal
+        seen, real = [], signal.setitimer
+        def watched(which, *seconds):
+            seen.append(seconds)
+            return real(which, *seconds)
+        def ring(number, frame):
+            raise KeyboardInterrupt
+        def f():
+            told = [*seen], signal.getsignal(signal.SIGALRM) is ring
+            signal.setitimer = watched
+            signal.signal(signal.SIGALRM, ring)
+            real(signal.ITIMER_REAL, 1000)
+            return told
+    """)
+    assert box.call(source, "f", fresh=False).unwrap() == ([], False)
+    stopped, started = (0.0, 0.0), (4.0, 0.5)
+    assert box.call(source, "f", fresh=False).unwrap() == ([stopped, started], False)
+
+
 def test_a_kept_child_serves_no_other_source(box: Sandbox) -> None:
     source = "import os\ndef f():\n    return os.getpid()\n"
     first = box.call(source, "f", fresh=False).unwrap()
@@ -266,7 +297,7 @@ def test_a_kept_child_serves_no_other_source(box: Sandbox) -> None:
 
 def test_a_reply_that_was_sent_before_the_call_is_no_reply_to_it(box: Sandbox) -> None:
     source = (
-        "import os, struct\ndef f(x):\n    text = b'[\"forged\",0.0]'\n"
+        "import os, struct\ndef f(x):\n    text = b'[\"forged\",0]'\n"
         "    if x == 1:\n        os.write(3, struct.pack('<cIQ', b'R', len(text), 0) + text)\n"
         "    return x\n"
     )
@@ -276,7 +307,9 @@ def test_a_reply_that_was_sent_before_the_call_is_no_reply_to_it(box: Sandbox) -
     assert box.call(source, "f", (2,), fresh=False).value == 2
 
 
-@pytest.mark.parametrize("claim", ["-Infinity", "NaN", "-1.0", "true", '"1"', "null"])
+@pytest.mark.parametrize(
+    "claim", ["-Infinity", "NaN", "-1", "1.5", "true", "4611686018427387904", '"1"', "null"]
+)
 def test_a_processor_time_that_makes_no_sense_is_not_told(box: Sandbox, claim: str) -> None:
     source = (
         f"import os, struct\ndef f():\n    text = b'[\"x\",{claim}]'\n"

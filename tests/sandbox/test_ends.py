@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,18 @@ def test_closing_ends_every_process_and_a_later_call_starts_anew() -> None:
         assert eventually(lambda: descendants(os.getpid()) == before)
 
 
+def test_a_child_that_is_let_go_leaves_no_cycle_behind() -> None:
+    gc.disable()
+    try:
+        with Sandbox(QUICK) as box:
+            box.call(COUNTER, "f", fresh=False)
+            child = weakref.ref(box._kept[0].child)
+            assert child() is not None
+        assert child() is None
+    finally:
+        gc.enable()
+
+
 def test_dropping_a_sandbox_ends_every_process() -> None:
     before = descendants(os.getpid())
     box = Sandbox(QUICK)
@@ -121,6 +134,20 @@ def kill(pids: set[int]) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):  # it ended with the one before it
                 os.kill(pid, number)
+
+
+@pytest.mark.parametrize("walls", ["zygote", "plain"])
+def test_where_memory_runs_out_the_kernel_ends_the_sandbox_before_its_owner(walls: str) -> None:
+    before = descendants(os.getpid())
+    found = set()
+
+    def look() -> None:
+        for pid in descendants(os.getpid()) - before:
+            found.add(Path(f"/proc/{pid}/oom_score_adj").read_text().strip())
+
+    with Sandbox(QUICK, walls=walls) as box:
+        box.call("def f():\n    look()\n", "f", host={"look": look}).unwrap()
+    assert found == {"1000"}
 
 
 def test_a_zygote_that_was_killed_is_started_again() -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import json.scanner
 import math
+import os
 import struct
+import sys
 import tracemalloc
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tracegraph.errors import SandboxError
-from tracegraph.sandbox.frames import ANSWER, RESULT, Frame, read, write
+from tracegraph.sandbox.frames import ANSWER, RESULT, Channel, Frame, read, refuse_depth, write
 from tracegraph.sandbox.values import MAX_BITS, MAX_DEPTH
 
 LIMIT = 1 << 20
@@ -114,6 +119,13 @@ def test_a_value_arrives_as_it_left(value: Any) -> None:
     assert same(through(value), value)
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_empty_array_can_be_written_to_and_an_empty_tensor_arrives_without_a_warning() -> None:
+    torch = pytest.importorskip("torch")
+    assert through(np.zeros((0, 3))).flags.writeable
+    assert through(torch.zeros(2, 0)).shape == (2, 0)
+
+
 def test_an_array_of_any_layout_and_byte_order_arrives_with_its_numbers() -> None:
     array = np.arange(12.0).reshape(3, 4)
     for given_array in (array.T, array[::2, ::-1], array.astype(">f8"), np.asfortranarray(array)):
@@ -156,6 +168,17 @@ def test_what_cannot_travel_is_refused_with_its_type_and_place(value: object) ->
         write(RESULT, [0, {"key": value}], limit=LIMIT, name="args")
 
 
+@pytest.fixture
+def wary() -> Iterator[None]:
+    """Python itself allows more depth and longer numbers than the reader trusts."""
+    depth, digits = sys.getrecursionlimit(), sys.get_int_max_str_digits()
+    sys.setrecursionlimit(20_000)
+    sys.set_int_max_str_digits(0)
+    yield
+    sys.setrecursionlimit(depth)
+    sys.set_int_max_str_digits(digits)
+
+
 def test_a_nest_that_is_too_deep_and_one_without_end_are_refused() -> None:
     value: list[Any] = []
     for _ in range(MAX_DEPTH):
@@ -165,6 +188,109 @@ def test_a_nest_that_is_too_deep_and_one_without_end_are_refused() -> None:
     for nest in (value, endless):
         with pytest.raises(SandboxError, match="nested deeper"):
             write(RESULT, nest, limit=LIMIT)
+
+
+BRACKETS = ("deeper brackets than a value has", "deeper brackets behind a string")
+
+
+@pytest.mark.parametrize("name", BRACKETS)
+def test_deep_brackets_are_refused_before_they_are_read(name: str, wary: None) -> None:
+    with pytest.raises(SandboxError, match="deeper than any value"):
+        read_all(FORGED[name])
+
+
+def depth_reached(text: str) -> tuple[int, bool]:
+    """How deep Python's own JSON parser, the one in Python, goes into a text; and whether it is JSON."""
+    decoder: Any = json.JSONDecoder()
+    deepest = depth = 0
+
+    def counted(parse: Any) -> Any:
+        def inner(*args: Any) -> Any:
+            nonlocal deepest, depth
+            depth += 1
+            deepest = max(deepest, depth)
+            found = parse(*args)
+            depth -= 1
+            return found
+
+        return inner
+
+    decoder.parse_array = counted(decoder.parse_array)
+    decoder.parse_object = counted(decoder.parse_object)
+    try:
+        _, end = json.scanner.py_make_scanner(decoder)(text, 0)
+    except (StopIteration, ValueError):
+        return deepest, False
+    return deepest, end == len(text)
+
+
+trees = st.recursive(
+    st.text('[]{}"\\a\n\u00e4') | st.integers(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text('[]{}"\\'), inner),
+)
+
+
+@given(trees.map(json.dumps) | st.text('[[[]{"\\,:1 '), st.integers(0, 6))
+@settings(max_examples=80, deadline=None)
+@example(text='["\\\\", [[]]]', most=2)
+@example(text='["\\"[[[[", [[]]]', most=2)
+@example(text='[[["', most=2)
+def test_brackets_are_counted_as_the_parser_meets_them(text: str, most: int) -> None:
+    deepest, whole = depth_reached(text)
+    try:
+        refuse_depth(text.encode("ascii"), most=most)
+    except SandboxError:
+        assert deepest > most or not whole
+    else:
+        assert deepest <= most
+
+
+def test_brackets_in_a_text_are_no_nest_and_the_deepest_value_passes(wary: None) -> None:
+    value: Any = {"[" * 500: '{"[\\' * 500}
+    for _ in range(MAX_DEPTH - 1):
+        value = (value,)
+    assert through(value) == value
+    assert through([["[", "]"]] * 1000) == [["[", "]"]] * 1000
+    assert through([1 << 62, -(1 << 63), 1 << 5000] * 100)[2] == 1 << 5000
+
+
+@given(st.lists(values, min_size=1, max_size=4), st.data())
+@settings(max_examples=60, deadline=None)
+def test_frames_arrive_however_their_bytes_are_cut(many: list[Any], data: Any) -> None:
+    wire = b"".join(bytes(part) for one in many for part in write(RESULT, one, limit=LIMIT))
+    cuts = data.draw(st.lists(st.integers(0, len(wire)), max_size=6).map(sorted))
+    pieces = [wire[a:b] for a, b in pairwise([0, *cuts, len(wire)]) if a < b]
+    channel = Cut(pieces)
+    for one in many:
+        assert same(channel.receive().value, one)
+    assert channel.is_silent()
+    with pytest.raises(EOFError):
+        channel.receive()
+
+
+class Cut(Channel):
+    """A channel whose every read gives no more than the next piece."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        with open(os.devnull, "rb") as nothing:
+            super().__init__(nothing.fileno(), limit=LIMIT)
+        self._pieces = pieces
+
+    def is_silent(self) -> bool:
+        return not self._unread and not self._pieces
+
+    def _read_some(self, most: int) -> bytes:
+        if not self._pieces:
+            raise EOFError
+        piece = self._pieces.pop(0)
+        if len(piece) > most:
+            self._pieces.insert(0, piece[most:])
+        return piece[:most]
+
+    def _read_into(self, view: memoryview) -> int:
+        piece = self._read_some(len(view))
+        view[: len(piece)] = piece
+        return len(piece)
 
 
 def test_what_is_too_large_is_refused_before_it_is_sent() -> None:
@@ -194,6 +320,11 @@ FORGED = {
     "a shape of floats": frame('{"array":["<f8",[1.0]]}', bytes(16)),
     "a shape of many sides": frame('{"array":["<f8",[' + ",".join(["1"] * 99) + "]]}", bytes(16)),
     "empty, with a huge side": frame('{"array":["<f8",[0, 9223372036854775807, 3]]}'),
+    "empty, with endless rows": frame('{"array":["|b1",[4611686018427387903, 0]]}'),
+    "deeper brackets than a value has": frame("[" * 200 + "]" * 200),
+    "deeper brackets behind a string": frame('["\\"]}", ' + "[" * 200 + "]" * 201),
+    "brackets in a string without an end": frame('"' + '[\\"' * 100_000),
+    "bools of another byte": frame('{"array":["|b1",[16]]}', bytes([0, 1, 2, 0] * 4)),
     "a scalar with a shape": frame('{"scalar":["<f8",[2]]}', bytes(16)),
     "bytes nobody asked for": frame("1", bytes(16)),
     "the same bytes twice": frame('[{"bytes": 16}, {"bytes": 16}]', bytes(16)),
@@ -266,7 +397,7 @@ trees = st.recursive(
 
 
 @given(trees, st.integers(0, 8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_tree_of_any_shape_is_a_value_or_refused(tree: Any, runs: int) -> None:
     wire = frame(json.dumps(tree), bytes(16 * runs))
     try:

@@ -65,6 +65,7 @@ class Sandbox:
         self._lock = threading.Lock()
         # Guests are no processes: to check their policy starts nothing.
         self._launcher: Launcher | None = self._launch() if walls == "wasm" else None
+        self._last: Call | None = None
         self._kept: list[_Kept] = []
         weakref.finalize(self, _close_all, self._kept)
         _boxes.add(self)
@@ -90,13 +91,9 @@ class Sandbox:
             SandboxError: where an argument cannot pass (see `values.pack`), or the sandbox does not
                 start.
         """
-        call = Call(source, entry, host or {}, self.policy)
-        request = call.request(args, kwargs or {}, last=fresh)
-        if fresh:
-            with self._lent(call, calls=1, keep=False) as kept:
-                return kept.serve(call, request, last=True)
-        with self._lent(call, calls=_CALLS_OF_CPU, keep=True) as kept:
-            return kept.serve(call, request, last=False)
+        call = self._of(source, entry, host)
+        request = call.request(args, kwargs or None, last=fresh)
+        return self._served(call, [request], keep=not fresh)[0]
 
     def map(
         self,
@@ -115,21 +112,16 @@ class Sandbox:
         Raises:
             SandboxError: as `call`, before anything ran.
         """
-        call = Call(source, entry, host or {}, self.policy)
+        call = self._of(source, entry, host)
         given = list(many)
         requests = [
-            call.request(args, {}, last=fresh or at == len(given))
+            call.request(args, last=fresh or at == len(given))
             for at, args in enumerate(given, start=1)
         ]
         results: list[Result] = []
         while len(results) < len(requests):
             left = requests[len(results) :]
-            batch = left[:1] if fresh else left
-            with self._lent(call, calls=len(batch), keep=False) as kept:
-                for request in batch:
-                    results.append(kept.serve(call, request, last=request is batch[-1]))
-                    if kept.ended:
-                        break
+            results += self._served(call, left[:1] if fresh else left, keep=False)
         return results
 
     @property
@@ -206,18 +198,35 @@ class Sandbox:
                 self._launcher = None
         launcher.close()
 
-    def _lent(self, call: Call, *, calls: int, keep: bool) -> _Lent:
-        return _Lent(self, call, calls, keep)
+    def _of(self, source: str, entry: str, host: Host | None) -> Call:
+        """The call: the last one again, where it is of the same code and without host functions."""
+        last = self._last
+        if not host and last is not None and last.is_of(source, entry):
+            return last
+        call = Call(source, entry, host or {}, self.policy)
+        if not host:
+            self._last = call
+        return call
+
+    def _served(self, call: Call, requests: list[list[Buffer]], *, keep: bool) -> list[Result]:
+        """The results of `requests` from one child, up to the one that ended it."""
+        kept = self._take(call, _CALLS_OF_CPU if keep else len(requests), keep)
+        results: list[Result] = []
+        try:
+            for request in requests:
+                last = not keep and len(results) == len(requests) - 1
+                results.append(kept.serve(call, request, last=last))
+                if kept.ended:
+                    break
+        except BaseException:
+            kept.ended = True
+            raise
+        finally:
+            self._give_back(kept, keep)
+        return results
 
     def _take(self, call: Call, calls: int, keep: bool) -> _Kept:
-        found = None
-        if keep:
-            with self._lock:
-                found = next((one for one in self._kept if one.suits(call)), None)
-                if found is not None:
-                    self._kept.remove(found)
-                else:
-                    _close_all(self._kept)
+        found = self._found(call) if keep else None
         if found is not None:
             if found.child.channel.is_silent():
                 return found
@@ -228,6 +237,15 @@ class Sandbox:
         lifetime = calls * self.policy.timeout if timed else None
         cpu = calls * self.policy.cpu
         return _Kept(self._spawn(call.source, lifetime=lifetime, cpu=cpu), call.key)
+
+    def _found(self, call: Call) -> _Kept | None:
+        """A kept child that serves this already; the others, where none does, are ended."""
+        with self._lock:
+            for at, one in enumerate(self._kept):
+                if one.suits(call):
+                    return self._kept.pop(at)
+            _close_all(self._kept)
+        return None
 
     def _give_back(self, kept: _Kept, keep: bool) -> None:
         spent = kept.seconds > self.policy.cpu * _CALLS_OF_CPU / 2
@@ -265,22 +283,6 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
-
-
-class _Lent:
-    """A child for the length of a `with`, and what becomes of it afterwards."""
-
-    def __init__(self, box: Sandbox, call: Call, calls: int, keep: bool) -> None:
-        self._box, self._keep = box, keep
-        self._kept = box._take(call, calls, keep)
-
-    def __enter__(self) -> _Kept:
-        return self._kept
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is not None:
-            self._kept.ended = True
-        self._box._give_back(self._kept, self._keep)
 
 
 class _Kept:

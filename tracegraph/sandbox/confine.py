@@ -6,6 +6,7 @@ Each function puts on one layer, in the process that calls it, and cannot be und
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Unavailable",
     "capabilities",
+    "die_with_parent",
+    "expendable",
     "landlock",
     "libc",
     "limit_cpu",
@@ -56,6 +59,16 @@ _NEW_UTS, _NEW_IPC, _NEW_USER, _NEW_PID, _NEW_NET = (
 def die_with_parent() -> None:
     """Be killed when the thread that started this process ends."""
     _check(libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0), "PR_SET_PDEATHSIG")
+
+
+def expendable() -> None:
+    """Be the first that the kernel ends where memory runs out, as is every process forked from here."""
+    with contextlib.suppress(OSError):  # no /proc is there
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        try:
+            os.write(fd, b"1000")
+        finally:
+            os.close(fd)
 
 
 def namespaces() -> str:

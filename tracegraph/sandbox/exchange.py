@@ -6,7 +6,6 @@ The same for every kind of wall: a child of the zygote, a plain process, a guest
 from __future__ import annotations
 
 import functools
-import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +40,7 @@ __all__ = ["Call", "Exchange", "Host"]
 
 Host = Mapping[str, Callable[..., Any]]
 
+_MOST_NANOSECONDS = 1 << 62  # more than a hundred years
 _GRACE = 0.1  # seconds that the zygote's clock is given before the host's own strikes
 
 
@@ -57,6 +57,11 @@ class Call:
         self.source, self.entry, self.host, self.policy = source, entry, dict(host), policy
         self.key = (source, entry, tuple(sorted(host)))
 
+    def is_of(self, source: object, entry: object) -> bool:
+        """Whether it is for this code."""
+        texts = type(source) is str and type(entry) is str
+        return texts and source == self.source and entry == self.entry
+
     @functools.cached_property
     def code(self) -> list[Buffer]:
         """The frame that tells a new child what it is to run."""
@@ -69,7 +74,7 @@ class Call:
         return write(LOAD, code, limit=self.policy.max_value, name="the code")
 
     def request(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], *, last: bool
+        self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, *, last: bool
     ) -> list[Buffer]:
         """The frame's buffers, so that what cannot pass is refused before anything starts.
 
@@ -81,13 +86,13 @@ class Call:
             raise SandboxError(
                 f"a call's arguments must be a tuple or a list, got {repr(args)[:100]}"
             )
-        if not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
-            raise SandboxError(
-                f"keyword arguments must be a mapping of names, got {repr(kwargs)[:100]}"
-            )
         tree, runs = pack(list(args), name="args")
         call = [tree]
-        if kwargs:
+        if kwargs is not None:
+            if not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
+                raise SandboxError(
+                    f"keyword arguments must be a mapping of names, got {repr(kwargs)[:100]}"
+                )
             named, more = pack(dict(kwargs), name="kwargs")
             call.append(named)
             runs += more
@@ -100,8 +105,8 @@ class Exchange:
 
     def __init__(self, channel: Wire, call: Call) -> None:
         self._channel, self._call, self._policy = channel, call, call.policy
-        self._printed: dict[str, list[str]] = {"stdout": [], "stderr": []}
-        self._room = dict.fromkeys(self._printed, self._policy.max_output)
+        self._printed: dict[str, list[str]] = {}
+        self._room: dict[str, int] = {}
         self._reply: tuple[bytes, Any, Any] | None = None
         self._where: dict[Any, Any] | None = None
         self._raised: list[Exception] = []
@@ -142,12 +147,16 @@ class Exchange:
     def _print(self, value: Any) -> None:
         match value:
             case (("stdout" | "stderr") as name, str(text)):
-                kept = text[: self._room[name]]
-                self._room[name] -= len(kept)
+                room = self._room.get(name, self._policy.max_output)
+                kept = text[:room]
+                self._room[name] = room - len(kept)
                 if kept:
-                    self._printed[name].append(kept)
+                    self._printed.setdefault(name, []).append(kept)
             case _:
                 raise SandboxError("the child sent output of no known form")
+
+    def _output(self, name: str) -> str:
+        return writable("".join(self._printed[name])) if name in self._printed else ""
 
     def _answer(self, value: Any) -> None:
         match value:
@@ -193,8 +202,8 @@ class Exchange:
             value=value if raised is None else None,
             error=raised,
             failure=failure,
-            stdout=writable("".join(self._printed["stdout"])),
-            stderr=writable("".join(self._printed["stderr"])),
+            stdout=self._output("stdout"),
+            stderr=self._output("stderr"),
             seconds=seconds,
             cpu_seconds=_plausible(cpu)
             if fate is None or fate.cpu_seconds is None
@@ -226,9 +235,11 @@ class Exchange:
         return self._raised[at] if known and isinstance(at, int) else None
 
 
-def _plausible(seconds: object) -> float | None:
-    """A child's own word for its processor time, if it can be one."""
-    return seconds if type(seconds) is float and 0.0 <= seconds < math.inf else None
+def _plausible(nanoseconds: object) -> float | None:
+    """A child's own word for its processor time in seconds, if it can be one."""
+    if type(nanoseconds) is int and 0 <= nanoseconds < _MOST_NANOSECONDS:
+        return nanoseconds / 1e9
+    return None
 
 
 def _explained(error: Exception, fate: Fate | None, policy: Policy) -> Exception:

@@ -6,6 +6,8 @@ ever unpickled.
 
 from __future__ import annotations
 
+import _thread
+import functools
 import json
 import json.encoder
 import os
@@ -13,10 +15,11 @@ import select
 import struct
 import sys
 import time
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tracegraph.errors import SandboxError
-from tracegraph.sandbox.values import ALIGN, pack, padding, unpack
+from tracegraph.sandbox.values import ALIGN, MAX_DEPTH, pack, padding, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +43,7 @@ __all__ = [
     "Wire",
     "framed",
     "read",
+    "refuse_depth",
     "write",
 ]
 
@@ -55,11 +59,15 @@ RAISED = b"E"  # host to child: what the host function raised
 WHERE = b"W"  # child to host: time is nearly up, and this is where the code is
 
 _KINDS = frozenset((LOAD, CALL, LAST, RESULT, FAILED, OUTPUT, ASK, ANSWER, RAISED, WHERE))
-_decoder: Any = json.JSONDecoder()
-_from_json = _decoder.scan_once
+_DEEPEST = 2 * MAX_DEPTH + 8  # brackets within brackets: a container of a value takes one or two
+_SHALLOW = 10_000  # calls within calls: in C, as many take less than
+_ROOMY = 1 << 22  # bytes of a stack
+_LONGEST_NUMBER = 20  # digits; a longer integer travels as text in base 16
+_FEW_DIGITS = 10_000  # Python refuses an integer of more than 4300, where it was not told otherwise
 _HEADER = struct.Struct("<cIQ")
 _TREE_SHARE = 4  # JSON grows when read, about 25-fold at worst, so it gets a quarter of the limit
 _FEWEST_BYTES = 1 << 16  # so that a failure can always be told
+_AHEAD = 4096  # read at the start of a frame, so that a small one takes one call of the system
 _MANY_BYTES = 1 << 20  # from here on numpy gives the room: not zeroed, and in large pages
 
 
@@ -125,20 +133,71 @@ def read(take: Callable[[int], Buffer], *, limit: int) -> Frame:
     >>> read(lambda size: bytearray(sent.read(size)), limit=1024)
     Frame(kind=b'R', value={'x': (1, 2)})
     """
-    kind, text_size, size = _HEADER.unpack(take(_HEADER.size))
+    kind, text_size, size = _lengths(take(_HEADER.size), limit)
+    tree = _tree(take(text_size))
+    return Frame(kind, unpack(tree, memoryview(take(size)) if size else None))
+
+
+def _lengths(header: Buffer, limit: int) -> tuple[bytes, int, int]:
+    """A frame's kind, the bytes of its tree and those behind it; a frame of none above the limits."""
+    kind, text_size, size = _HEADER.unpack_from(header)
     if kind not in _KINDS:
         raise SandboxError(f"a frame of unknown kind {kind!r}")
     if size > limit or size % ALIGN or text_size > max(limit // _TREE_SHARE, _FEWEST_BYTES):
         raise SandboxError(
             f"a frame that claims {text_size:,} + {size:,} bytes; {limit:,} is the most"
         )
+    return kind, text_size, size
+
+
+def _tree(text: Buffer) -> Any:
+    scan = _from_json
+    if len(text) > _DEEPEST:  # what is shorter is harmless
+        if sys.getrecursionlimit() > _SHALLOW or 0 < _thread.stack_size() < _ROOMY:
+            refuse_depth(bytes(text), most=_DEEPEST)
+        if not 0 < sys.get_int_max_str_digits() <= _FEW_DIGITS:
+            scan = _from_doubtful_json
     try:
-        tree, end = _from_json(str(take(text_size), "ascii"), 0)
+        tree, end = scan(str(text, "ascii"), 0)
     except (ValueError, StopIteration, RecursionError) as error:
         raise SandboxError(f"a frame that is not JSON: {type(error).__name__}: {error}") from None
-    if end != text_size:
-        raise SandboxError(f"a frame with {text_size - end} bytes behind its JSON")
-    return Frame(kind, unpack(tree, memoryview(take(size)) if size else None))
+    if end != len(text):
+        raise SandboxError(f"a frame with {len(text) - end} bytes behind its JSON")
+    return tree
+
+
+def refuse_depth(text: bytes, *, most: int) -> None:
+    """Look before the parser does: it recurses in C, and where it may go too deep, the process ends.
+
+    Raises:
+        SandboxError: the parser would come to more than `most` brackets within brackets.
+    """
+    if text.count(b"[") + text.count(b"{") <= most:
+        return
+    without_escapes = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    without_strings = b"".join(without_escapes.split(b'"')[::2])
+    steps = memoryview(without_strings.translate(_STEPS, _NO_BRACKETS)).cast("b")
+    if max(accumulate(steps), default=0) > most:
+        raise SandboxError("a frame that is nested deeper than any value")
+
+
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # one down, one up
+
+
+def _short_number(digits: str) -> int:
+    if len(digits) > _LONGEST_NUMBER:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _json_reader(**options: Any) -> Callable[[str, int], tuple[Any, int]]:
+    decoder: Any = json.JSONDecoder(**options)
+    return decoder.scan_once  # type: ignore[no-any-return]
+
+
+_from_json = _json_reader()
+_from_doubtful_json = _json_reader(parse_int=_short_number)  # many digits take quadratic time
 
 
 class Wire(Protocol):
@@ -182,11 +241,14 @@ class Channel:
 
     `deadline` is on the clock of `time.monotonic`; None waits for ever. `busy` is true while
     nothing else may be sent. After an error the channel is in the middle of a frame and must be
-    closed.
+    closed. `put` sends what it can of some buffers, and tells how many bytes.
     """
 
-    def __init__(self, fd: int, *, limit: int) -> None:
+    def __init__(
+        self, fd: int, *, limit: int, put: Callable[[list[Buffer]], int] | None = None
+    ) -> None:
         self.fd = fd
+        self._put = put or functools.partial(os.writev, fd)
         self.limit = limit
         self.deadline: float | None = None
         self.busy = False
@@ -211,7 +273,7 @@ class Channel:
         at, count = 0, len(buffers)
         while at < count:
             try:
-                sent = os.writev(self.fd, buffers[at : at + 64])
+                sent = self._put(buffers[at : at + 64])
             except BlockingIOError:
                 self._wait(self._writable)
                 continue
@@ -229,6 +291,13 @@ class Channel:
             SandboxError: where it is malformed. EOFError: where the other side is gone.
             TimeoutError: at the deadline.
         """
+        start, self._unread = self._unread or self._read_some(_AHEAD), b""
+        if len(start) >= _HEADER.size:
+            kind, text_size, size = _lengths(start, self.limit)
+            end = _HEADER.size + text_size
+            if size == 0 and len(start) == end:  # most are small, and come alone
+                return Frame(kind, unpack(_tree(start[_HEADER.size :])))
+        self._unread = start
         return read(self._take, limit=self.limit)
 
     def is_silent(self) -> bool:
@@ -239,10 +308,10 @@ class Channel:
         if size <= len(self._unread):
             head, self._unread = self._unread[:size], self._unread[size:]
             return bytearray(head)
-        if size <= _HEADER.size:  # read ahead, so that a small frame takes one call of the system
+        if size <= _HEADER.size:
             chunks = self._unread
             while len(chunks) < size:
-                chunks += self._read_some(4096)
+                chunks += self._read_some(_AHEAD)
             head, self._unread = chunks[:size], chunks[size:]
             return head
         view, at = _room(size), len(self._unread)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from tracegraph.sandbox.frames import Wire
     from tracegraph.sandbox.policy import Policy
+    from tracegraph.sandbox.values import Buffer
 
 __all__ = [
     "BOOTSTRAP",
@@ -41,6 +43,7 @@ __all__ = [
 
 _START_SECONDS, _END_SECONDS = 60.0, 5.0
 _FATE_BYTES = 4096
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 _PACKAGE = Path(__file__).parents[1]
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -118,7 +121,8 @@ class Process:
     def __init__(self, channel: socket.socket, lifeline: socket.socket, *, limit: int) -> None:
         channel.setblocking(False)
         self._socket, self._lifeline = channel, lifeline
-        self.channel = Channel(channel.fileno(), limit=limit)
+        put = functools.partial(_put, channel)  # not a method: that would tie a cycle
+        self.channel = Channel(channel.fileno(), limit=limit, put=put)
 
     def end(self) -> Fate | None:
         """Kill the process and learn its fate; None where the zygote died with it."""
@@ -141,6 +145,13 @@ class Process:
         """Kill the process and wait for nothing."""
         self._socket.close()
         self._lifeline.close()
+
+
+def _put(channel: socket.socket, buffers: list[Buffer]) -> int:
+    """Send what can be sent; where SIGPIPE is not ignored, a child that hangs up ends nobody with it."""
+    if len(buffers) == 1:  # most have one, and this takes less than the other
+        return channel.send(buffers[0], _NO_SIGNAL)
+    return channel.sendmsg(buffers, (), _NO_SIGNAL)
 
 
 class Launcher(Protocol):
@@ -229,7 +240,7 @@ class Zygote:
             number, child = self._forked({})
         try:
             self._spare.append(self._forked({"begin": number, "lifetime": lifetime, "cpu": cpu}))
-        except Gone:
+        except BaseException:
             child.close()
             raise
         return child
@@ -242,7 +253,9 @@ class Zygote:
         child = Process(ours, lifeline, limit=self._policy.max_value)
         message = json.dumps({**request, "fork": number}).encode()
         try:
-            socket.send_fds(self._control, [message], [theirs.fileno(), its_end.fileno()])
+            socket.send_fds(
+                self._control, [message], [theirs.fileno(), its_end.fileno()], _NO_SIGNAL
+            )
         except OSError as error:
             child.close()
             raise Gone from error
@@ -253,7 +266,11 @@ class Zygote:
 
     def is_alive(self) -> bool:
         """Whether the zygote still listens."""
-        return self._finalizer.alive and not select.select([self._control], [], [], 0)[0]
+        if not self._finalizer.alive:
+            return False
+        ended = select.poll()  # not select(), which takes no descriptor above 1023
+        ended.register(self._control, select.POLLIN)
+        return not ended.poll(0)
 
     def close(self) -> None:
         """End the zygote and every child of it; wait until they are gone."""

@@ -15,6 +15,7 @@ __all__ = ["main"]
 
 def main(policy: dict[str, Any]) -> None:
     """Serve calls until the owner closes the channel, within what limits the system knows."""
+    confine.expendable()
     with contextlib.suppress(confine.Unavailable):  # macOS refuses a limit on address space
         confine.rlimits(memory_bytes=policy["memory_mb"] << 20)
     with contextlib.suppress(ValueError, OSError):

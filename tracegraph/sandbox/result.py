@@ -11,7 +11,7 @@ from tracegraph.errors import Forbidden, OutOfMemory, SandboxError
 __all__ = ["Failure", "Result", "excerpt", "failure_from", "rebuilt", "writable"]
 
 _AROUND = 3
-_MAX_TEXT, _MAX_NAMES = 4000, 20
+_MAX_TEXT, _MAX_NAMES, _MAX_BITS = 4000, 20, 1000
 _NOT_REBUILT = (Exception, StopIteration, StopAsyncIteration)
 
 
@@ -19,7 +19,8 @@ _NOT_REBUILT = (Exception, StopIteration, StopAsyncIteration)
 class Failure:
     """An exception that sandboxed code raised, or the place where it was stopped, as text.
 
-    The code could have forged all of it: show it, do not act on it. Everything is bounded.
+    The code could have forged all of it: show it, do not act on it. Everything is bounded, and
+    control characters are shown as their numbers.
 
     >>> print(Failure("ZeroDivisionError", "division by zero", 2, "> 2 | return 1 / x", {"x": "0"}))
     ZeroDivisionError: division by zero
@@ -95,7 +96,7 @@ def excerpt(source: str, line: int) -> str:
     first, last = max(1, line - _AROUND), min(len(lines), line + _AROUND)
     width = len(str(last))
     return "\n".join(
-        f"{'>' if number == line else ' '} {number:>{width}} | {lines[number - 1][:200]}"
+        f"{'>' if number == line else ' '} {number:>{width}} | {_shown(lines[number - 1][:200])}"
         for number in range(first, last + 1)
     )
 
@@ -122,7 +123,15 @@ def failure_from(told: object, source: str, entry: str) -> Failure:
 
 
 def _text(value: object) -> str:
-    return writable(value[:_MAX_TEXT]) if isinstance(value, str) else ""
+    return _shown(value[:_MAX_TEXT]) if isinstance(value, str) else ""
+
+
+_CONTROLS = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if n not in b"\t\n"}
+
+
+def _shown(text: str) -> str:
+    """A text that no terminal obeys: control characters are shown as their numbers."""
+    return writable(text).translate(_CONTROLS)
 
 
 def writable(text: str) -> str:
@@ -145,7 +154,9 @@ def _traceback(steps: list[Any], source: str, entry: str) -> str:
     for step in steps[:_MAX_NAMES]:
         match step:
             case [int(line), str(name)] if 1 <= line <= len(lines):
-                shown.append(f"line {line}, in {name[:200]}: {lines[line - 1].strip()[:200]}")
+                shown.append(
+                    _shown(f"line {line}, in {name[:200]}: {lines[line - 1].strip()[:200]}")
+                )
     return "\n".join([f"in the source of {entry!r}", *shown]) if shown else ""
 
 
@@ -169,6 +180,8 @@ def rebuilt(told: object, failure: Failure) -> Exception:
 def _is_short(value: object) -> bool:
     if isinstance(value, str):
         return len(value) <= _MAX_TEXT
+    if type(value) is int and value.bit_length() > _MAX_BITS:
+        return False  # Python refuses to show a very long one
     return value is None or isinstance(value, (bool, int, float))
 
 
@@ -181,7 +194,7 @@ def _exception_type(name: object) -> type[Exception] | None:
 def _made(kinds: list[type[Exception]], args: object, failure: Failure) -> Exception:
     plain = isinstance(args, list) and len(args) <= 4 and all(map(_is_short, args))
     if isinstance(args, list):
-        args = [writable(arg) if isinstance(arg, str) else arg for arg in args]
+        args = [_shown(arg) if isinstance(arg, str) else arg for arg in args]
     for kind in kinds:
         wanted = {PermissionError: Forbidden, MemoryError: OutOfMemory}.get(kind, kind)
         message = failure.message

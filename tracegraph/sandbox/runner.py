@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from tracegraph.errors import MissingExtra, SandboxError
+from tracegraph.errors import MissingExtra, SandboxError, nearest
 from tracegraph.sandbox.box import Host, Sandbox
 from tracegraph.sandbox.inplace import InPlace
 from tracegraph.sandbox.launch import visible
 from tracegraph.sandbox.policy import Policy
 from tracegraph.sandbox.result import Result
 
-__all__ = ["Runner", "open_sandbox"]
+__all__ = ["Runner", "check", "open_sandbox"]
 
 
 class Runner(Protocol):
@@ -81,15 +81,32 @@ def open_sandbox(which: str | Runner = "isolated", policy: Policy | None = None)
     >>> open_sandbox("none").call("def f():\\n    return 7\\n", "f").value
     7
     """
-    if not isinstance(which, str):
-        kind: type = type(which)
-        lacking = [name for name in ("call", "map", "close") if not hasattr(kind, name)]
-        if lacking:
-            raise SandboxError(f"a sandbox of your own needs {', '.join(lacking)}; got {which!r}")
-        return which
-    if which not in _BY_NAME:
-        raise SandboxError(f"no sandbox {which!r}; choose one of {', '.join(_BY_NAME)}")
-    return _BY_NAME[which](policy)
+    check(which)
+    return _BY_NAME[which](policy) if isinstance(which, str) else which
+
+
+def check(which: object) -> None:
+    """Refuse what `open_sandbox` refuses, and open nothing.
+
+    Raises:
+        SandboxError: for a name of no sandbox, or an object that is none.
+
+    >>> check("isolatd")
+    Traceback (most recent call last):
+    tracegraph.errors.SandboxError: no sandbox 'isolatd' (did you mean 'isolated'?); choose one of ...
+    """
+    if isinstance(which, str):
+        if which not in _BY_NAME:
+            near = nearest(which, _BY_NAME)
+            meant = f" (did you mean {near!r}?)" if near else ""
+            raise SandboxError(f"no sandbox {which!r}{meant}; choose one of {', '.join(_BY_NAME)}")
+        return
+    kind: type = type(which)
+    lacking = [name for name in ("call", "map", "close") if not hasattr(kind, name)]
+    if lacking:
+        raise SandboxError(
+            f"a sandbox of your own needs {', '.join(lacking)}; got {repr(which)[:100]}"
+        )
 
 
 def _has_walls() -> bool:

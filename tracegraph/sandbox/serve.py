@@ -6,6 +6,7 @@ trustworthy as the code it runs: that code owns the process and can forge every 
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # its getsignal takes microseconds less than signal's
 import builtins
 import errno
 import gc
@@ -167,7 +168,9 @@ class _Server:
         self._code: dict[str, Any] = {}
         self._function: Callable[..., Any] | None = None
         self._reserve: mmap.mmap | None = None  # room to tell of a lack of memory
-        signal.signal(signal.SIGALRM, self._tell_where)
+        self._runs = False
+        self._bell = self._tell_where  # one object, to be told from another handler
+        signal.signal(signal.SIGALRM, self._bell)
 
     def take(self, code: dict[str, Any]) -> None:
         """Keep the code that the calls to come are for; it is loaded by the first of them."""
@@ -180,34 +183,36 @@ class _Server:
         copied here instead of during the call.
         """
         self.take({"source": _REHEARSAL, "entry": "rehearsal", "host": (), "timeout": 1.0})
-        kind, value, seconds = self.run([1])
-        sent = write(kind, [value, seconds], limit=0)
+        kind, value, spent = self.run([1])
+        self._watch(0.0)
+        sent = write(kind, [value, spent], limit=0)
         read(io.BytesIO(b"".join(sent)).read, limit=0)
         linecache.cache.pop(filename("rehearsal"), None)
 
-    def run(self, args: list[Any], kwargs: Mapping[str, Any] = {}) -> tuple[bytes, Any, float]:
-        """Run one call: RESULT and its value, or FAILED and why; and the processor time it took."""
+    def run(self, args: list[Any], kwargs: Mapping[str, Any] = {}) -> tuple[bytes, Any, int]:
+        """Run one call: RESULT and its value, or FAILED and why; and its processor time in nanoseconds."""
         for stream in self._streams:
             stream.renew()
         sys.stdout, sys.stderr = self._streams
         self._host.raised.clear()
         if self._reserve is None:
             self._reserve = _addresses(_RESERVE)
-        started = time.process_time()
+        started = time.process_time_ns()
         self._watch(self._code["timeout"])
-        kind = RESULT
+        self._runs, kind = True, RESULT
         try:
             value = self._result(args, kwargs)
-            self._watch(0.0)
+            self._silence()
         except BaseException as error:  # SystemExit and KeyboardInterrupt are the code's doing too
             if self._reserve is not None:
                 self._reserve.close()
                 self._reserve = None
-            self._watch(0.0)
+            self._silence()
             kind, value = FAILED, describe(error, self._host.raised)
+        self._runs = False
         for stream in self._streams:
             stream.flush()
-        return kind, value, time.process_time() - started
+        return kind, value, time.process_time_ns() - started
 
     def _printed(self, name: str) -> Printed:
         return Printed(lambda text: self._channel.send(OUTPUT, (name, text)), most=self._max_output)
@@ -224,11 +229,23 @@ class _Server:
         return asyncio.run(value)
 
     def _watch(self, timeout: float) -> None:
-        """From shortly before the time is up, tell now and then where the code is; 0 stops it."""
+        """From shortly before the time is up, tell now and then where the code is; 0 stops it.
+
+        It is not stopped after each call, for the next one sets it anew: stopping takes as long.
+        """
         if _HAS_TIMER:
             signal.setitimer(signal.ITIMER_REAL, timeout * _WATCH_FROM, timeout * _WATCH_EVERY)
 
+    def _silence(self) -> None:
+        """Stop a timer that the code made its own, which would ring between calls."""
+        if _signal.getsignal(signal.SIGALRM) is not self._bell:
+            self._watch(0.0)
+            signal.signal(signal.SIGALRM, self._bell)
+
     def _tell_where(self, number: int, frame: types.FrameType | None) -> None:
+        if not self._runs:
+            self._watch(0.0)
+            return
         if self._channel.busy:
             return  # in the middle of a frame; the timer rings again
         own: list[tuple[types.FrameType, int]] = []
@@ -266,12 +283,12 @@ def serve(channel: Line, *, max_output: int, rehearsed: bool = False) -> None:
             continue
         if frame.kind not in (CALL, LAST):
             raise SandboxError(f"expected a call, got a frame of kind {frame.kind!r}")
-        kind, value, seconds = server.run(*frame.value)
+        kind, value, spent = server.run(*frame.value)
         try:
-            channel.send(kind, [value, seconds], name="the returned value")
+            channel.send(kind, [value, spent], name="the returned value")
         except SandboxError as error:
             why = SandboxError(str(error).replace("[0]", "", 1))
-            channel.send(FAILED, [describe(why, ()), seconds])
+            channel.send(FAILED, [describe(why, ()), spent])
         if frame.kind == LAST:
             return
 

@@ -31,6 +31,7 @@ MAX_BITS = 1 << 18
 ALIGN = 16
 _MAX_COLLISIONS = 64
 _MAX_DIMENSIONS = 32
+_MOST_EMPTY = 1 << 20
 _WORD = 1 << 63
 _INTEGERS = {f"<{sign}{size}" for sign in "iu" for size in (2, 4, 8)} | {"|b1", "|i1", "|u1"}
 _DTYPES = _INTEGERS | {"<f2", "<f4", "<f8", "<c8", "<c16"}
@@ -93,12 +94,12 @@ def _pack(value: Any, depth: int, buffers: list[Buffer]) -> Any:
 
 def _pack_items(items: Iterable[Any], depth: int, buffers: list[Buffer]) -> list[Any]:
     packed: list[Any] = []
-    for item in items:
-        try:
-            packed.append(_pack(item, depth, buffers))
-        except _Refused as refused:
-            refused.path = f"[{len(packed)}]{refused.path}"
-            raise
+    try:
+        for item in items:
+            packed.append(item if type(item) in _PLAIN else _pack(item, depth, buffers))
+    except _Refused as refused:
+        refused.path = f"[{len(packed)}]{refused.path}"
+        raise
     return packed
 
 
@@ -210,7 +211,7 @@ def padding(size: int) -> int:
     return -size % ALIGN
 
 
-_NOTHING = Blob(memoryview(b""))
+_NOTHING = Blob(memoryview(bytearray()))
 
 
 def unpack(tree: object, data: memoryview | None = None) -> Any:
@@ -256,7 +257,12 @@ def _unpack(tree: Any, depth: int, blob: Blob) -> Any:
 def _items(body: Any, depth: int, blob: Blob) -> list[Any]:
     if type(body) is not list:
         raise SandboxError("a container without a list of items")
-    return [item if type(item) in _PLAIN else _unpack(item, depth, blob) for item in body]
+    return [
+        item
+        if (kind := type(item)) in _PLAIN or (kind is int and -_WORD <= item < _WORD)
+        else _unpack(item, depth, blob)
+        for item in body
+    ]
 
 
 def _spread(keys: Sequence[Any]) -> None:
@@ -309,16 +315,22 @@ def _unpack_array(body: Any, depth: int, blob: Blob) -> Any:
         raise SandboxError(f"an array of a dtype that is not allowed: {str(dtype)[:40]!r}")
     if type(shape) is not list or len(shape) > _MAX_DIMENSIONS:
         raise SandboxError(f"an array whose shape is not a list of at most {_MAX_DIMENSIONS}")
-    count = 1
+    count = rows = 1
     for length in shape:
         if type(length) is not int or not 0 <= length < _WORD:
             raise SandboxError("an array whose shape has something else than sizes")
         count *= length
+        rows *= length or 1
+    if count == 0 and rows > _MOST_EMPTY:  # no byte stands behind it, and who walks it never ends
+        raise SandboxError(f"an array without numbers, of more than {_MOST_EMPTY:,} rows")
     data = blob.take(count * int(dtype[2:]))
 
     import numpy  # inside: code that passes no array does not wait for numpy
 
-    return numpy.frombuffer(data, dtype=dtype, count=count).reshape(shape)
+    array = numpy.frombuffer(data, dtype=dtype, count=count)
+    if dtype == "|b1" and count and array.view("u1").max() > 1:
+        raise SandboxError("an array of bools that are neither true nor false")
+    return array.reshape(shape)
 
 
 def _unpack_scalar(body: Any, depth: int, blob: Blob) -> Any:

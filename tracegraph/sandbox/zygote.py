@@ -53,6 +53,7 @@ class _Ward:  # not a dataclass: that module's import would be a quarter of the 
 def main(policy: dict[str, Any]) -> NoReturn:
     """Wall this process in as the policy says, report what is active, then serve requests."""
     control = _socket.socket(fileno=policy["fd"])
+    confine.expendable()
     wanted = set(policy["layers"])
     layers: dict[str, str] = {}
     missing: dict[str, str] = {}
