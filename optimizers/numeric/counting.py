@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from operator import is_, methodcaller
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from optimizers.numeric.members import in_memory
 
-__all__ = ["Cohort", "StepCounts"]
+__all__ = ["Cohort", "StepCounts", "in_a_row", "read", "shared"]
 
 
 @dataclass(slots=True)
@@ -89,3 +90,27 @@ class StepCounts:
     def clear(self) -> None:
         """Forget who steps together; it is found again in fresh states only."""
         self.cohorts.clear()
+
+
+def read(count: Tensor, first: float) -> float:
+    """The number in `count`; `first` where it is a fake, which counts nothing."""
+    return count.item() if in_memory([count]) else first
+
+
+def in_a_row(states: Sequence[dict[str, Any]], name: str) -> tuple[Tensor, list[Tensor]]:
+    """Make the numbers `name` of some states views of one tensor; returns it and them."""
+    row = torch.stack([state[name] for state in states])
+    parts = list(row.unbind())
+    for state, part in zip(states, parts, strict=True):
+        state[name] = part
+    return row, parts
+
+
+def shared(row: Tensor) -> float | None:
+    """The number that all elements of `row` are, None where they differ.
+
+    >>> shared(torch.tensor([2.0, 2.0])), shared(torch.tensor([2.0, 3.0]))
+    (2.0, None)
+    """
+    low, high = torch.aminmax(row)
+    return low.item() if bool(low == high) else None
