@@ -92,9 +92,10 @@ class StepCounts:
         self.cohorts.clear()
 
 
-def read(count: Tensor, first: float) -> float:
-    """The number in `count`; `first` where it is a fake, which counts nothing."""
-    return count.item() if in_memory([count]) else first
+def read(number: Tensor, otherwise: float) -> float:
+    """The number in a tensor; `otherwise` where it has none, for it is a fake or on `meta`."""
+    bare = number.is_meta or hasattr(number, "fake_mode")
+    return otherwise if bare else number.item()
 
 
 def in_a_row(states: Sequence[dict[str, Any]], name: str) -> tuple[Tensor, list[Tensor]]:
