@@ -350,8 +350,8 @@ class _Walk:
         shards = [x for x in self.tensors if self.passed and hasattr(x, "to_local")]
         if shards and all(x.grad is None for x in shards):
             warnings.warn(_UNSHARED.format(len(shards)), UserWarning, stacklevel=5)
-        for node, message in self.carried:
-            self.arrive(node.parameter, node.version, {Gradient: message})  # type: ignore[arg-type]
+        for node, gradient in self.carried:
+            self.arrive(node.parameter, node.version, {Gradient: gradient})  # type: ignore[arg-type]
         for parameter, (version, messages) in self.arrived.items():
             for message in messages.values():
                 parameter.receive(message, self.outputs, version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -21,11 +21,12 @@ def constant(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
     A fake belongs to its mode: kept, it would turn up among real tensors, or a real one among fakes.
     """
-    kept = lru_cache(maxsize=16)(make)
+    kept: Any = lru_cache(maxsize=16)(make)
 
     @wraps(make)
     def get(*args: P.args, **kwargs: P.kwargs) -> Tensor:
         real = in_memory([torch.empty(0, device="cpu")])
-        return kept(*args, **kwargs) if real else make(*args, **kwargs)
+        made: Tensor = (kept if real else make)(*args, **kwargs)
+        return made
 
     return get

@@ -23,7 +23,8 @@ class ScheduleFreeAdamW(RuleOptimizer):
 
     Between `train()` (the start) and `eval()` the parameters hold the point where gradients are
     taken; after `eval()` the average, which is the one to evaluate and save. A step needs
-    `train()`. With `capturable=True` a graph is captured in that mode, and replayed in it.
+    `train()`. With `capturable=True` a graph is captured in that mode, and replayed in it. Each
+    tensor counts its own steps: one that misses gradients is as if it were alone.
     """
 
     def __init__(

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -226,3 +228,27 @@ def test_a_fake_tensor_counts_nothing() -> None:
             for _ in range(3):
                 p.grad = torch.ones(4, 3)
                 optimizer.step()
+
+
+@pytest.mark.usefixtures("_torch_multiplies_in_float64")
+@given(st.lists(st.sampled_from(["all", "some", "load", "one", "write"]), max_size=12))
+def test_tensors_are_counted_as_one_again_whatever_came_between(events: list[str]) -> None:
+    """Saved states, missing gradients and others' writing; equal to torch at every step."""
+    theirs = torch.optim.NAdam(tensors(), decoupled_weight_decay=True)
+    ours = NadamW(tensors(), backend="native")
+    for t, event in enumerate([*events, "load", "all", "all"]):
+        for optimizer in (theirs, ours):
+            if event == "load":
+                optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            for i, p in enumerate(params(optimizer)):
+                if event == "write" and p in optimizer.state:
+                    optimizer.state[p]["step"].fill_(7.0)
+                absent = {"one": i > 0, "some": i % 2 == 1}.get(event, False)
+                p.grad = None if absent else torch.full_like(p, (-1.0) ** t * (i + 1))
+            schedule(optimizer, t)
+            optimizer.step()
+        assert apart(theirs, ours) < 1e-11
+    if not {"some", "one"} & set(events):
+        for name in ("step", "mu_product"):
+            held = [ours.state[p][name] for p in params(ours)]
+            assert all(x._base is held[0]._base is not None for x in held), name

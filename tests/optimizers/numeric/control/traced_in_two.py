@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 import torch
@@ -190,7 +193,9 @@ def alone(rank: int) -> None:
         "tensors_that_are_no_parameters_get_a_gradient_when_asked_for",
     ]
     deselected = [f"--deselect={files[0]}::test_{name}" for name in beside]
-    assert pytest.main(["-q", "-p", "no:cacheprovider", *files, *deselected]) == 0
+    folder = Path(url2pathname(urlsplit(sys.argv[1]).path)).parent / "alone"
+    options = ["-q", "-p", "no:cacheprovider", f"--basetemp={folder}"]
+    assert pytest.main([*options, *files, *deselected]) == 0
 
 
 PARTS: dict[str, Callable[[int], None]] = {"both": both, "alone": alone}
