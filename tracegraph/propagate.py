@@ -135,7 +135,7 @@ class _Walk:
         self.tensors = [x for x in tensors if x.requires_grad]
         self.beside: dict[int, Gradient] = {}  # what came to the tensors, by their ids
         self.carried: list[tuple[Node[Any], Gradient]] = []  # what is in `.grad` already
-        self.passed = False  # whether torch's own pass ran
+        self.passed = False  # whether torch's engine ran
 
     def start(self, entry: tuple[Any, ...]) -> None:
         if not isinstance(entry, tuple) or len(entry) not in (2, 3):
@@ -208,7 +208,7 @@ class _Walk:
         """Let torch's engine carry the gradients that wait, to where they leave torch."""
         from tracegraph.tensor import in_processes, pull
 
-        seeds, self.seeds = self.seeds, []
+        seeds, self.seeds, self.passed = self.seeds, [], True
         top = max(seed.id for seed, _ in seeds)
         leaves = [(node, tensor) for node, tensor in self.leaves if node.id <= top]
         if in_processes() and not self.create_graph:
@@ -236,7 +236,6 @@ class _Walk:
         """The same by torch's own pass, for other processes wait for it; `.grad` is written there."""
         from tracegraph.tensor import pass_back
 
-        self.passed = True
         mine = {id(tensor) for node, tensor in leaves if _is_current(node, tensor)}
         mine |= set(map(id, self.tensors))
         tensors = [tensor for _, tensor in leaves]
@@ -380,8 +379,8 @@ _APART = (
 
 
 _UNSHARED = (
-    "none of the {} sharded tensors (DTensor) got a gradient. FSDP hears of plain tensors only: call its "
-    "module inside a @bundle, which is given plain values, not on nodes"
+    "none of the {} sharded tensors (DTensor) got a gradient. FSDP hears of plain tensors only, and not "
+    "with create_graph=True: call its module inside a @bundle, which is given plain values, not on nodes"
 )
 
 

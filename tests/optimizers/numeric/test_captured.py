@@ -34,6 +34,8 @@ WHOLE = [row for row in FAMILY if not row.pure]
 QUICK = ("SGD-dampened", "AdamW", "NadamW", "SPAM")
 """Rows that are compiled in the ordinary suite: a first step of its own, and every kind of scalar."""
 
+AVERAGED = Row("ScheduleFreeAdamW", ScheduleFreeAdamW, {"warmup_steps": 3})
+
 SHAPES = [(70, 64), (3,), (), (0, 2)]
 
 
@@ -297,7 +299,7 @@ def test_rates_that_are_tensors_are_read_at_each_step_and_never_by_the_host() ->
         rate.div_(2)
 
     assert together(one, two, one.step, lambda: (two.step(), halve()), 5) <= 1e-6
-    for row in (*PLAIN, Row("ScheduleFreeAdamW", ScheduleFreeAdamW, {"warmup_steps": 3})):
+    for row in (*PLAIN, AVERAGED):
         ps = [torch.zeros(s, device="meta").bfloat16().requires_grad_() for s in SHAPES]
         careful = {"nonfinite": "skip", "rounding": "stochastic", "clip_norm": 1.0}
         optimizer = row(ps, capturable=True, backend="eager", **careful)
@@ -504,7 +506,7 @@ def test_the_operator_keeps_torchs_rules_for_operators(state: str) -> None:
 
 @pytest.mark.campaign
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("row", [named("AdamW"), named("NadamW"), named("SPAM")], ids=str)
+@pytest.mark.parametrize("row", [named("AdamW"), named("NadamW"), named("SPAM"), AVERAGED], ids=str)
 def test_inductor_takes_a_step_whole(row: Row) -> None:
     one, two = (row(parameters(), weight_decay=0.1) for _ in range(2))
     step = torch.compile(lambda: two.step(), fullgraph=True)

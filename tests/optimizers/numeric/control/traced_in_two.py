@@ -138,10 +138,16 @@ def fully_sharded(rank: int) -> None:
         plain.step()
         assert max(apart(model, one), (lift - other).abs().item()) < NEAR, t
 
+    unheard = r"none of the 6 sharded tensors .* inside a @bundle"
+    optimizer.zero_grad()
+    with pytest.warns(
+        UserWarning, match=unheard
+    ):  # nobody exchanges what is to be differentiated again
+        optimizer.backward(predict(x, traced).sum(), create_graph=True)
     model = Model()
     fully_shard(model, mesh=mesh)
     optimizer = AdamW([traced, *model.parameters()], lr=0.01)
-    with pytest.warns(UserWarning, match=r"none of the 6 sharded tensors .* inside a @bundle"):
+    with pytest.warns(UserWarning, match=unheard):
         optimizer.backward((model(tg.node(part(x, rank))) * traced).sum())  # on a node: unheard
 
 
