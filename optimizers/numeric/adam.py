@@ -63,6 +63,7 @@ class AdamW(_Adam):
 
     State: 8 bytes per parameter, 12 with `amsgrad`; 2.1 with ``state="8bit"``.
 
+    >>> import torch
     >>> w = torch.tensor([1.0], requires_grad=True)
     >>> optimizer = AdamW([w], lr=0.1, weight_decay=0.0)
     >>> (3 * w).backward()
