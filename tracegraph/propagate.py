@@ -81,7 +81,8 @@ def backward(
         create_graph: keep gradients differentiable.
         inspect: nodes on the way whose messages are wanted too; others cost nothing.
         tensors: torch's own tensors that are no parameters and are to get their gradient too, in
-            ``.grad`` as in torch; those that require none are passed over.
+            ``.grad`` as in torch; those that require none are passed over. In a process group of
+            torch all leaves behind the outputs get theirs.
 
     Returns:
         The messages that arrived, by parameter and by type. They are added to `Parameter.feedback`
@@ -133,6 +134,8 @@ class _Walk:
         self.noticed: dict[int, Messages] = {}
         self.tensors = [x for x in tensors if x.requires_grad]
         self.beside: dict[int, Gradient] = {}  # what came to the tensors, by their ids
+        self.carried: list[tuple[Node[Any], Gradient]] = []  # what is in `.grad` already
+        self.passed = False  # whether torch's engine ran
 
     def start(self, entry: tuple[Any, ...]) -> None:
         if not isinstance(entry, tuple) or len(entry) not in (2, 3):
@@ -203,11 +206,14 @@ class _Walk:
 
     def flush(self) -> None:
         """Let torch's engine carry the gradients that wait, to where they leave torch."""
-        from tracegraph.tensor import pull
+        from tracegraph.tensor import in_processes, pull
 
-        seeds, self.seeds = self.seeds, []
+        seeds, self.seeds, self.passed = self.seeds, [], True
         top = max(seed.id for seed, _ in seeds)
         leaves = [(node, tensor) for node, tensor in self.leaves if node.id <= top]
+        if in_processes() and not self.create_graph:
+            self.pass_back(seeds, leaves)
+            return
         ends = [*(tensor for _, tensor in leaves), *self.tensors]
         found = pull(seeds, ends, self.create_graph)
         for tensor, gradient in zip(self.tensors, found[len(leaves) :], strict=True):
@@ -222,6 +228,29 @@ class _Walk:
             if node.id in self.inspected and _within(node):
                 self.keep(node, message)
             else:
+                self.send(node, message)
+
+    def pass_back(
+        self, seeds: list[tuple[Node[Any], Any]], leaves: list[tuple[Node[Any], Any]]
+    ) -> None:
+        """The same by torch's own pass, for other processes wait for it; `.grad` is written there."""
+        from tracegraph.tensor import pass_back
+
+        mine = {id(tensor) for node, tensor in leaves if _is_current(node, tensor)}
+        mine |= set(map(id, self.tensors))
+        tensors = [tensor for _, tensor in leaves]
+        frozen = [node._data for node in _parameter_leaves([seed for seed, _ in seeds])]
+        aside = [x for x in (*tensors, *frozen) if is_tensor(x) and x.is_leaf and id(x) not in mine]
+        found = pass_back(seeds, tensors, aside)
+        for (node, tensor), gradient in zip(leaves, found, strict=True):
+            if gradient is None:
+                continue
+            message = Gradient(gradient)
+            if node.id in self.inspected and (_within(node) or _is_current(node, tensor)):
+                self.keep(node, message)
+            if _is_current(node, tensor):
+                self.carried.append((node, message))
+            elif not _within(node):
                 self.send(node, message)
 
     def notice(self, visited: Node[Any], messages: Messages) -> None:
@@ -281,7 +310,7 @@ class _Walk:
                 for node, _ in found
             )
             return
-        if visited._inputs and _parameters_behind([visited]):
+        if visited._inputs and _parameters_behind(visited):
             raise NoRule(
                 f"a gradient reached {visited.name}, which holds {show(visited._data, 60)} and no "
                 "tensor, and parameters lie behind it: give the operation a rule "
@@ -317,6 +346,11 @@ class _Walk:
 
     def deliver(self) -> Received:
         self.accumulate()
+        shards = [x for x in self.tensors if self.passed and hasattr(x, "to_local")]
+        if shards and all(x.grad is None for x in shards):
+            warnings.warn(_UNSHARED.format(len(shards)), UserWarning, stacklevel=5)
+        for node, gradient in self.carried:
+            self.arrive(node.parameter, node.version, {Gradient: gradient})  # type: ignore[arg-type]
         for parameter, (version, messages) in self.arrived.items():
             for message in messages.values():
                 parameter.receive(message, self.outputs, version)
@@ -344,6 +378,12 @@ _APART = (
 )
 
 
+_UNSHARED = (
+    "none of the {} sharded tensors (DTensor) got a gradient. FSDP hears of plain tensors only, and not "
+    "with create_graph=True: call its module inside a @bundle, which is given plain values, not on nodes"
+)
+
+
 def _inspected(nodes: Iterable[Node[Any]]) -> dict[int, Node[Any]]:
     found = {}
     for node in [nodes] if isinstance(nodes, Node) else nodes:
@@ -352,6 +392,12 @@ def _inspected(nodes: Iterable[Node[Any]]) -> dict[int, Node[Any]]:
         leaf = node._leaf()
         found[leaf.id] = leaf
     return found
+
+
+def _is_current(node: Node[Any], tensor: Any) -> bool:
+    """Whether `tensor` is what the parameter of the leaf `node` holds and has not changed since."""
+    parameter = node.parameter
+    return parameter is not None and node._data is tensor and node.version == parameter.version
 
 
 def _within(node: Node[Any]) -> bool:
@@ -399,7 +445,7 @@ def _arithmetic(node: Node[Any], message: Any) -> Mapping[str, Any]:
 
         return pull_call(node, message.value)
     except NoRule:
-        if _parameters_behind([node]):
+        if _parameters_behind(node):
             raise
         return {}
 
@@ -417,20 +463,25 @@ def _weight(given: Any) -> float:
     return weight
 
 
-def _parameters_behind(nodes: list[Node[Any]]) -> list[Parameter[Any]]:
+def _parameter_leaves(nodes: list[Node[Any]]) -> list[Node[Any]]:
+    """The leaves of parameters behind some nodes, of frozen ones too."""
     todo = list(nodes)
     seen: set[int] = set()
-    found: dict[Parameter[Any], None] = {}
+    found = []
     while todo:
         visited = todo.pop()
         if visited.id in seen:
             continue
         seen.add(visited.id)
-        parameter = visited.parameter
-        if parameter is not None and parameter.trainable:
-            found[parameter] = None
+        if visited.parameter is not None:
+            found.append(visited)
         todo.extend(visited._inputs)
-    return list(found)
+    return found
+
+
+def _parameters_behind(node: Node[Any]) -> bool:
+    """Whether something that trains lies behind `node`."""
+    return any(leaf.parameter.trainable for leaf in _parameter_leaves([node]))  # type: ignore[union-attr]
 
 
 _ELSEWHERE = {

@@ -7,6 +7,8 @@ parameters, numbers that were lifted, and results of operations with a rule of t
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +26,9 @@ __all__ = [
     "devices",
     "fitted",
     "hessian_vector",
+    "in_processes",
     "leaves_behind",
+    "pass_back",
     "pull",
     "pull_call",
     "solve_transposed",
@@ -67,12 +71,7 @@ def pull(
     """
     import torch
 
-    roots, grads = [], []
-    for seed, value in seeds:
-        tensor = seed._data
-        if tensor.requires_grad:
-            roots.append(tensor)
-            grads.append(fitted(tensor, value, seed.name))
+    roots, grads = _roots(seeds)
     if not roots or not leaves:
         return [None] * len(leaves)
     return list(
@@ -81,6 +80,54 @@ def pull(
             retain_graph=True,
         )
     )  # fmt: skip
+
+
+def _roots(seeds: Iterable[tuple[Node[Any], Any]]) -> tuple[list[Any], list[Any]]:
+    """The tensors that a pass starts from, and their gradients."""
+    found = [(seed._data, fitted(seed._data, value, seed.name)) for seed, value in seeds
+             if seed._data.requires_grad]  # fmt: skip
+    return [tensor for tensor, _ in found], [gradient for _, gradient in found]
+
+
+def in_processes() -> bool:
+    """Whether torch's processes work together here, so that something may wait for a whole pass."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
+
+
+def pass_back(
+    seeds: Iterable[tuple[Node[Any], Any]],
+    leaves: Sequence[Any],
+    aside: Iterable[Any],
+) -> list[Any]:
+    """Run torch's own backward pass from all `seeds`: ``.grad`` of all leaves behind is added to.
+
+    So DistributedDataParallel, FSDP and ZeRO, which wait for that, exchange gradients as it goes.
+
+    Args:
+        seeds: nodes that hold tensors, with their gradients.
+        leaves: the tensors whose gradients are wanted as well.
+        aside: tensors whose ``.grad`` stays as it is.
+
+    Returns:
+        What came to each leaf in this process; ``None`` for one that no seed depends on.
+    """
+    import torch
+
+    roots, grads = _roots(seeds)
+    came: dict[int, Any] = {}
+    held = [(tensor, tensor.grad) for tensor in aside]
+    handles = [leaf.register_hook(functools.partial(came.__setitem__, id(leaf)))
+               for leaf in {id(leaf): leaf for leaf in leaves}.values()]  # fmt: skip
+    try:
+        if roots:
+            torch.autograd.backward(roots, grads, retain_graph=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for tensor, gradient in held:
+            tensor.grad = gradient
+    return [came.get(id(leaf)) for leaf in leaves]
 
 
 def fitted(tensor: Any, value: Any, name: str) -> Any:

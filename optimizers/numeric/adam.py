@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -64,6 +63,7 @@ class AdamW(_Adam):
 
     State: 8 bytes per parameter, 12 with `amsgrad`; 2.1 with ``state="8bit"``.
 
+    >>> import torch
     >>> w = torch.tensor([1.0], requires_grad=True)
     >>> optimizer = AdamW([w], lr=0.1, weight_decay=0.0)
     >>> (3 * w).backward()
@@ -91,8 +91,8 @@ class NadamW(RuleOptimizer):
     """AdamW that looks ahead (Dozat 2016); as `torch.optim.NAdam` with decoupled decay.
 
     With ``decoupled_weight_decay=False`` it is `torch.optim.NAdam` with its defaults. State: 8
-    bytes per parameter. The product of the momentum schedule is recomputed from the step, so a
-    changed ``betas[0]`` counts from the first step on.
+    bytes per parameter, and as in torch the product of the momentum schedule, so that a changed
+    ``betas[0]`` or `momentum_decay` counts from then on.
     """
 
     def __init__(
@@ -121,15 +121,3 @@ class NadamW(RuleOptimizer):
     @override
     def rule(self, group: Group) -> Rule:
         return rules.NADAMW if group["decoupled_weight_decay"] else rules.NADAM
-
-    def state_dict(self) -> dict[str, Any]:
-        """As torch's NAdam: with the product of the momentum schedule in each state."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p in self.state:
-                    state = self.state[p]
-                    product = rules.momentum_product(
-                        float(group["betas"][0]), group["momentum_decay"], int(state["step"])
-                    )
-                    state["mu_product"] = torch.tensor(product, dtype=torch.float32, device="cpu")
-        return super().state_dict()

@@ -21,7 +21,7 @@ from optimizers.numeric.control.clipping import clip_scale
 from optimizers.numeric.gradients import all_finite
 from optimizers.numeric.members import Group, with_gradient
 from optimizers.numeric.optimizer import NumericOptimizer
-from optimizers.numeric.rules.rule import Rule
+from optimizers.numeric.rules.rule import Hyper, Rule, Tally
 from optimizers.numeric.rules.table import RULES
 
 __all__ = ["Capturable"]
@@ -29,13 +29,14 @@ __all__ = ["Capturable"]
 
 @dataclass(slots=True)
 class _Tensors:
-    """The tensors of a group: states and rests are listed tensor by tensor."""
+    """The tensors of a group: states, rests and tallies are listed tensor by tensor."""
 
     params: list[Tensor] = field(default_factory=list)
     grads: list[Tensor] = field(default_factory=list)
     steps: list[Tensor] = field(default_factory=list)
     drawn: list[Tensor] = field(default_factory=list)
     states: list[Tensor] = field(default_factory=list)
+    tallies: list[Tensor] = field(default_factory=list)
 
 
 class Capturable(NumericOptimizer):
@@ -49,6 +50,10 @@ class Capturable(NumericOptimizer):
     def rule(self, group: Group) -> Rule:
         """The rule that `group` asks for."""
         raise NotImplementedError
+
+    @override
+    def tallies(self, group: Group) -> Sequence[Tally]:
+        return self.rule(group).tallies
 
     def host_bound(self) -> str | None:
         """Why a step cannot be captured and what to do, None where it can."""
@@ -107,7 +112,6 @@ class Capturable(NumericOptimizer):
         params, grads = tensors.params, tensors.grads
         device = params[0].device
         hyper = {key: wide(x, device) for key, x in group.items() if key != "params"}
-        hyper = self.counted(group, hyper, None if go is None else go.to(device))
         one: Any = 1 if go is None else go.to(device, torch.int64)
         ones: Any = one if go is None else [one] * len(params)  # lists are never read by the host
         rule = self.rule(group)
@@ -116,6 +120,7 @@ class Capturable(NumericOptimizer):
             torch._foreach_add_(tensors.steps, ones)
         else:  # no scalar of such a rule looks at it
             t = torch.full((len(params),), 2.0, dtype=torch.float64, device=device)
+        now = self._tally(rule, hyper, tensors.tallies, t, go)
         drawn = torch.zeros_like(t)
         if tensors.drawn:
             drawn = torch.stack(tensors.drawn).double() + 1
@@ -127,7 +132,7 @@ class Capturable(NumericOptimizer):
         if grad_scale is not None:
             scale = scale / grad_scale
         count = t if self.counts else drawn
-        rows = rows_of([*rule.scalars(hyper, t), scale, one, count, drawn], t)
+        rows = rows_of([*rule.scalars(now, t), scale, one, count, drawn], t)
         how = (self.codec, self.backend, self.rounding, go is not None)
         if torch.compiler.is_compiling():
             from optimizers.numeric.registration import step_
@@ -136,9 +141,31 @@ class Capturable(NumericOptimizer):
         else:
             self.ran = tuple(sorted(run(params, grads, tensors.states, rows, rule, *how)))
 
+    def _tally(
+        self, rule: Rule, hyper: Group, tallies: list[Tensor], t: Tensor, go: Tensor | None
+    ) -> Hyper:
+        """The rule's tallies after step `t` beside the hyperparameters; they move on where `go` holds."""
+        columns = [tallies[i :: len(rule.tallies)] for i in range(len(rule.tallies))]
+        held = [torch.stack(column) for column in columns]
+        now = rule.tallied(hyper, held, t)
+        for tally, column, before in zip(rule.tallies, columns, held, strict=True):
+            after = now[tally.name]
+            if go is not None:
+                after = torch.where(go.to(after.device), after, before)
+            torch._foreach_copy_(column, list(after.unbind()))
+        return now
+
     def _tensors(self, group: Group) -> _Tensors:
         found = _Tensors()
-        self._init_group(group, found.params, found.grads, found.steps, found.drawn, found.states)
+        self._init_group(
+            group,
+            found.params,
+            found.grads,
+            found.steps,
+            found.drawn,
+            found.states,
+            found.tallies,
+        )
         return found
 
     def _init_group(
@@ -149,6 +176,7 @@ class Capturable(NumericOptimizer):
         steps: list[Tensor],
         drawn: list[Tensor],
         states: list[Tensor],
+        tallies: list[Tensor],
     ) -> None:
         """Begin what has no state, and append what a step takes, state by state of each tensor.
 
@@ -182,6 +210,9 @@ class Capturable(NumericOptimizer):
             if not begun:
                 self._check_warm(p)
                 self.begin(state, p, group)
+            for tally in rule.tallies:
+                on_device(state, tally.name, tally.first, torch.float64, p)
+                tallies.append(state[tally.name])
             for kind in rule.states:
                 states += [state[kind.name + x] for x in codec_for(self.codec, p).suffixes]
             way = rounding_for(self.rounding, p)

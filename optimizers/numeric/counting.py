@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from operator import is_, methodcaller
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from optimizers.numeric.members import in_memory
 
-__all__ = ["Cohort", "StepCounts"]
+__all__ = ["Cohort", "StepCounts", "in_a_row", "read", "shared"]
 
 
 @dataclass(slots=True)
@@ -51,10 +52,14 @@ class StepCounts:
             return [t] * len(params)
         for state in states:
             state["step"] += 1
-        return [int(state["step"]) for state in states]
+        numbers = [int(state["step"]) for state in states]
+        if len(set(numbers)) == 1 and all(state["step"].device.type == "cpu" for state in states):
+            row, held = in_a_row(states, "step")  # loaded, or a gradient was missing for a while
+            self.cohorts[k] = Cohort(params, held, row, numbers[0])
+        return numbers
 
     def together(self, k: int, params: list[Tensor], states: list[dict[str, Any]]) -> int | None:
-        """The next step number of tensors that have always stepped together, None for others."""
+        """The next step number of tensors that are known to step together, None for others."""
         cohort = self.cohort(k, params)
         if cohort is not None and all(
             map(is_, map(methodcaller("get", "step"), states), cohort.held)
@@ -87,5 +92,38 @@ class StepCounts:
         self.cohorts[k].steps -= 1
 
     def clear(self) -> None:
-        """Forget who steps together; it is found again in fresh states only."""
+        """Forget who steps together; it is found again."""
         self.cohorts.clear()
+
+
+def read(number: Tensor, otherwise: float) -> float:
+    """The number in a tensor; `otherwise` where it has none, for it is a fake or on `meta`."""
+    bare = number.is_meta or hasattr(number, "fake_mode")
+    return otherwise if bare else number.item()
+
+
+def in_a_row(states: Sequence[dict[str, Any]], name: str) -> tuple[Tensor, list[Tensor]]:
+    """Make the numbers `name` of some states views of one tensor; returns it and them."""
+    parts = [state[name] for state in states]
+    base = parts[0]._base
+    if base is None or base.numel() != len(parts) or not _in_order(parts, base):
+        base = torch.stack(parts)
+        parts = list(base.unbind())
+        for state, part in zip(states, parts, strict=True):
+            state[name] = part
+    return base, parts
+
+
+def _in_order(parts: Sequence[Tensor], base: Tensor) -> bool:
+    """Whether tensors are the elements of `base`, one after the other."""
+    return all(x._base is base and x.storage_offset() == i for i, x in enumerate(parts))
+
+
+def shared(row: Tensor) -> float | None:
+    """The number that all elements of `row` are, None where they differ.
+
+    >>> shared(torch.tensor([2.0, 2.0])), shared(torch.tensor([2.0, 3.0]))
+    (2.0, None)
+    """
+    low, high = torch.aminmax(row)
+    return low.item() if bool(low == high) else None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from optimizers.numeric.counting import read
 from optimizers.numeric.hyperparameters import check_betas, check_nonnegative
 from optimizers.numeric.members import Group, Member
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
@@ -103,6 +104,6 @@ class LionK(RuleOptimizer):
         for m in members:
             g = -m.g if group["maximize"] else m.g
             held = self.decoded(m, "exp_avg", group)
-            norm = float(torch.linalg.vector_norm(torch.lerp(held, g.to(held.dtype), 1 - b1)))
+            norm = read(torch.linalg.vector_norm(torch.lerp(held, g.to(held.dtype), 1 - b1)), 1.0)
             delta = norm if norm > 0 else 1.0
             super().update({**group, "delta": delta}, [m])

@@ -31,6 +31,7 @@ from optimizers.numeric.members import (
     with_gradient,
 )
 from optimizers.numeric.parameters import adapt
+from optimizers.numeric.rules.rule import Tally
 from optimizers.numeric.saved import check_saved, check_shapes, copied, follow_dtype
 from optimizers.numeric.traced import Traced
 from tracegraph.errors import NonFinite, OptimizerError
@@ -143,7 +144,6 @@ class NumericOptimizer(Traced):
             if params and not group.get("capturable"):
                 self._check_capture(params)
                 hyper = {key: plain(x) for key, x in group.items() if key != "params"}
-                hyper = self.counted(group, hyper)
                 if known[k]:
                     self.replay(k, hyper, grads)
                 else:
@@ -172,14 +172,6 @@ class NumericOptimizer(Traced):
     def replay(self, k: int, group: Group, grads: list[Tensor]) -> None:
         """Step group `k`, found `planned`."""
         raise NotImplementedError
-
-    def counted(self, group: Group, hyper: Group, go: Tensor | None = None) -> Group:
-        """The numbers `hyper` of this step, with those that the `group` itself counts.
-
-        Those lie in the group and move on, on the device where `hyper` has them there: by one
-        where `go` holds.
-        """
-        return hyper
 
     def captured(self, groups: Sequence[Group]) -> None:
         """Step `capturable` groups without looking at a number on the host."""
@@ -363,11 +355,16 @@ class NumericOptimizer(Traced):
 
     def check_saved(self, state: dict[str, Any], p: Tensor) -> None:
         """Refuse a saved state that does not fit `p`."""
-        needed = self.needed(self._group_of(p))
-        check_saved(type(self).__name__, self.name_of, state, p, needed)
+        group = self._group_of(p)
+        numbers = [tally.name for tally in self.tallies(group)]
+        check_saved(type(self).__name__, self.name_of, state, p, self.needed(group), numbers)
 
     def needed(self, group: Group) -> Iterable[str]:
-        """The names that a saved state must have."""
+        """The names of the tensors like `p` that a saved state must have."""
+        return ()
+
+    def tallies(self, group: Group) -> Sequence[Tally]:
+        """The numbers that a state must have, beside its step number."""
         return ()
 
     def _group_of(self, p: Tensor) -> Group:

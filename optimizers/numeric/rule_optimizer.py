@@ -20,7 +20,7 @@ from optimizers.numeric.codecs.plain import FP32
 from optimizers.numeric.codecs.rounding import DRAWN, REST, rounding_for
 from optimizers.numeric.codecs.table import codec_for, codec_named
 from optimizers.numeric.control.clipping import clip_factor
-from optimizers.numeric.counting import Cohort
+from optimizers.numeric.counting import Cohort, in_a_row, read, shared
 from optimizers.numeric.executors.batch import Batch, seed_of
 from optimizers.numeric.executors.choice import check_backend
 from optimizers.numeric.executors.running import run
@@ -59,6 +59,8 @@ class _Plan:
     cohort: Cohort | None
     kept: Callable[[], bool]
     """Whether the states hold what they held, their step numbers too where there is a cohort."""
+    tallies: list[Tensor]
+    """Each tally of the rule, of all states, where there is a cohort."""
     first: int | None
     """Which of the optimizer's states is the first of these, where these are one behind the other."""
 
@@ -164,6 +166,9 @@ class RuleOptimizer(Capturable):
         for kind in self.rule(group).states:
             for suffix, part in zip(codec.suffixes, codec.empty(p, kind), strict=True):
                 state.setdefault(kind.name + suffix, part)
+        for tally in self.tallies(group):
+            if tally.name not in state:
+                state[tally.name] = torch.tensor(tally.first, dtype=torch.float64, device="cpu")
 
     @override
     def begun(self, state: dict[str, Any], group: Group) -> bool:
@@ -182,14 +187,19 @@ class RuleOptimizer(Capturable):
         buckets: dict[Any, list[Member]] = {}
         for m in members:
             codec, drawn = codec_for(self.codec, m.tensor), int(m.state.get(DRAWN, 0))
-            key = (m.p.device, m.p.dtype, codec.name, m.t, drawn)
+            held = [read(m.state[x.name], x.first) for x in rule.tallies]
+            key = (m.p.device, m.p.dtype, codec.name, m.t, drawn, *held)
             buckets.setdefault(key, []).append(m)
         ran, place = [], 0
-        for (_, _, name, t, drawn), bucket in buckets.items():
+        for (_, _, name, t, drawn, *held), bucket in buckets.items():
             codec, way = codec_named(name), rounding_for(self.rounding, bucket[0].p)
+            now = rule.tallied(group, held, t)
+            for x in rule.tallies:
+                for m in bucket:
+                    m.state[x.name].fill_(now[x.name])
             batch = Batch(
                 rule,
-                rule.scalars(group, t),
+                rule.scalars(now, t),
                 codec,
                 [local(m.p) for m in bucket],
                 [local(m.g) for m in bucket],
@@ -245,11 +255,15 @@ class RuleOptimizer(Capturable):
         if batch.rests:
             names.append(REST)
         columns = batch.stored
-        cohort = self._counts.cohort(k, params)
+        cohort, tallies = self._counts.cohort(k, params), []
         if cohort is not None:
             names, columns = [*names, "step"], [*columns, cohort.held]
+            for x in batch.rule.tallies:
+                row, parts = in_a_row(states, x.name)
+                tallies.append(row)
+                names, columns = [*names, x.name], [*columns, parts]
         kept = batch.addresses.watch(states, names, columns)
-        return _Plan(params, states, batch, cohort, kept, self._place_of(states))
+        return _Plan(params, states, batch, cohort, kept, tallies, self._place_of(states))
 
     def _place_of(self, states: list[dict[str, Any]]) -> int | None:
         """The place of the first of some states, None where they do not follow it in order."""
@@ -277,7 +291,8 @@ class RuleOptimizer(Capturable):
             t = self._counts.again(k)
         elif self.counts:
             t = self._counts.together(k, plan.params, plan.states)
-        if t is None or rule is not batch.rule:
+        held = [shared(row) for row in plan.tallies]
+        if t is None or rule is not batch.rule or None in held or len(held) < len(rule.tallies):
             if self.counts and t is not None:  # taken back: `_members` counts the step
                 self._counts.take_back(k)
             del self._plans[k]
@@ -288,7 +303,10 @@ class RuleOptimizer(Capturable):
             drawn = int(plan.states[0][DRAWN]) + 1
             for state in plan.states:
                 state[DRAWN] = drawn
-        batch.scalars, batch.grads = rule.scalars(group, t), grads
+        now = rule.tallied(group, held, t)
+        for x, row in zip(rule.tallies, plan.tallies, strict=True):
+            row.fill_(now[x.name])
+        batch.scalars, batch.grads = rule.scalars(now, t), grads
         batch.scale = self._scale(group, grads)
         batch.seed, batch.draw = seed_of(t if self.counts else drawn), seed_of(drawn)
         self.ran = (run(self.backend, batch),)
@@ -304,8 +322,14 @@ class RuleOptimizer(Capturable):
     @override
     def restored(self, saved: dict[str, Any], p: Tensor, group: Group) -> dict[str, Any]:
         state = super().restored(saved, p, group)
-        if group.get("capturable") and "step" in state:
-            state["step"] = state["step"].to(p.device)
+        where = p.device if group.get("capturable") else torch.device("cpu")
+        if "step" in state:
+            state["step"] = state["step"].to(where)
+        for x in self.tallies(group):
+            if x.name in state:
+                state[x.name] = torch.tensor(
+                    float(state[x.name]), dtype=torch.float64, device=where
+                )
         for kind in self.rule(group).states:
             if kind.name in state:
                 _translate(state, kind, p, codec_for(self.codec, p).name)

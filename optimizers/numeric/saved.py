@@ -28,7 +28,7 @@ def check_shapes(
     shaped: Iterable[str],
 ) -> None:
     """Refuse a parameter whose shape is no longer that of its states named in `shaped`."""
-    for key, shape in _unlike(state, p, shaped):
+    for key, shape in _unlike(state, p.shape, shaped):
         raise ValueError(
             f"{optimizer}: {name_of(p)} has shape {tuple(p.shape)} and its {key} "
             f"{shape}; a parameter keeps its shape. Make a new {optimizer} for it"
@@ -41,30 +41,39 @@ def check_saved(
     state: Mapping[str, Any],
     p: Tensor,
     needed: Iterable[str],
+    numbers: Iterable[str] = (),
 ) -> None:
-    """Refuse a saved state that lacks what is `needed`, or has it in another shape than `p`."""
-    needed = tuple(needed)
+    """Refuse a saved state that lacks what is `needed`, or has it in another shape than `p`.
+
+    The same for `numbers`, which have no shape.
+    """
+    needed, numbers = tuple(needed), tuple(numbers)
     held = {key for key, value in state.items() if value is not None}
-    missing = [key for key in needed if key not in held]
+    missing = [key for key in (*needed, *numbers) if key not in held]
     if held - BOOKKEEPING and missing:
         raise ValueError(
             f"{optimizer} cannot load this state: for {name_of(p)} it has {sorted(held)} and lacks "
             f"{missing}; it was saved by another optimizer or with other options"
         )
-    for key, shape in _unlike(state, p, needed):
+    for key, shape in _unlike(state, p.shape, needed):
         raise ValueError(
             f"{optimizer} cannot load this state: {key} of {name_of(p)} has shape "
             f"{shape}, the parameter {tuple(p.shape)}"
         )
+    for key, shape in _unlike(state, torch.Size(), numbers):
+        raise ValueError(
+            f"{optimizer} cannot load this state: {key} of {name_of(p)} has shape {shape}, and is "
+            "one number"
+        )
 
 
 def _unlike(
-    state: Mapping[str, Any], p: Tensor, names: Iterable[str]
+    state: Mapping[str, Any], wanted: torch.Size, names: Iterable[str]
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Those of the states `names` that have another shape than `p`, and the shape."""
+    """Those of the states `names` that have another shape than `wanted`, and the shape."""
     for key in names:
         value = state.get(key)
-        if isinstance(value, Tensor) and value.shape != p.shape:
+        if isinstance(value, Tensor) and value.shape != wanted:
             yield key, tuple(value.shape)
 
 

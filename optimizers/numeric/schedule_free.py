@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any, Unpack
 
@@ -10,19 +9,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.capturable import on_device
 from optimizers.numeric.hyperparameters import check_betas, check_nonnegative
 from optimizers.numeric.members import Group, Member, real
-from optimizers.numeric.optimizer import NumericOptimizer
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
 from optimizers.numeric.rules.rule import Rule
-from optimizers.numeric.rules.scalars import larger, smaller
 from optimizers.numeric.rules.schedule_free import SCHEDULE_FREE
 
 __all__ = ["ScheduleFreeAdamW"]
-
-COUNTED = ("steps", "lr_max", "weight_sum")
-"""What a param group counts."""
 
 
 class ScheduleFreeAdamW(RuleOptimizer):
@@ -30,7 +23,8 @@ class ScheduleFreeAdamW(RuleOptimizer):
 
     Between `train()` (the start) and `eval()` the parameters hold the point where gradients are
     taken; after `eval()` the average, which is the one to evaluate and save. A step needs
-    `train()`. With `capturable=True` a graph is captured in that mode, and replayed in it.
+    `train()`. With `capturable=True` a graph is captured in that mode, and replayed in it. Each
+    tensor counts its own steps: one that misses gradients is as if it were alone.
     """
 
     def __init__(
@@ -55,9 +49,6 @@ class ScheduleFreeAdamW(RuleOptimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "warmup_steps": warmup_steps,
-            "steps": 0,
-            "lr_max": 0.0,
-            "weight_sum": 0.0,
             "train_mode": True,
         }
         super().__init__(params, defaults, **options)
@@ -72,35 +63,17 @@ class ScheduleFreeAdamW(RuleOptimizer):
         state["z"].copy_(p)
 
     @override
-    def counted(self, group: Group, hyper: Group, go: Tensor | None = None) -> Group:
-        if not group["train_mode"]:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        if not all(group["train_mode"] for group in self.param_groups):
             raise RuntimeError(
                 "ScheduleFreeAdamW holds the average since eval(); call train() before a step"
             )
-        steps, lr, warmup = hyper["steps"] + 1, hyper["lr"], hyper["warmup_steps"]
-        if warmup:
-            lr = lr * smaller(steps / warmup, 1.0)
-        top = larger(hyper["lr_max"], lr)
-        total = hyper["weight_sum"] + top**2
-        for key, value in zip(COUNTED, (steps, top, total), strict=True):
-            if group.get("capturable"):
-                group[key].copy_(value if go is None else torch.where(go, value, group[key]))
-            else:
-                group[key] = value
-        fresh = top**2 / larger(total, sys.float_info.min)  # 0 while all rates were 0
-        return {**hyper, "lr": lr, "fresh": fresh}
+        return super().step(closure)
 
     @override
-    def compiled(self, closure: Callable[[], Any] | None) -> Any:
-        # torch's compiler reads a group before `_init_group` makes tensors of what it counts, and refuses
-        # that; where they are tensors already, its graphs write to copies of them
-        return NumericOptimizer.compiled(self, closure)
-
-    @override
-    def _init_group(self, group: Group, params: list[Tensor], *lists: list[Tensor]) -> None:
-        super()._init_group(group, params, *lists)
-        for key in COUNTED if params else ():
-            on_device(group, key, 0.0, torch.float64, params[0])
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state dict of this optimizer; one whose groups count for all their tensors too."""
+        super().load_state_dict(_by_tensor(state_dict))
 
     @torch.no_grad()
     def _lean(self, weight: float, group: Group) -> None:
@@ -127,3 +100,15 @@ class ScheduleFreeAdamW(RuleOptimizer):
             if not group["train_mode"]:
                 self._lean(1 - group["betas"][0], group)
                 group["train_mode"] = True
+
+
+def _by_tensor(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """A state dict with what tensors keep in their states, where its groups keep it for all of theirs."""
+    states, groups = dict(state_dict["state"]), []
+    for group in state_dict["param_groups"]:
+        held = {x.name: group[x.name] for x in SCHEDULE_FREE.tallies if x.name in group}
+        for key in group["params"]:
+            if key in states:
+                states[key] = {**held, **states[key]}
+        groups.append({k: x for k, x in group.items() if k not in held and k != "steps"})
+    return {**state_dict, "state": states, "param_groups": groups}

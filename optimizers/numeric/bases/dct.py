@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, ClassVar, Unpack
 
 import torch
@@ -24,6 +23,7 @@ from optimizers.numeric.bases.matrix import (
     zeros,
 )
 from optimizers.numeric.bases.muon import RATIOS as MUON_RATIOS
+from optimizers.numeric.constants import constant
 from optimizers.numeric.hyperparameters import check_nonnegative
 from optimizers.numeric.members import Group
 
@@ -35,7 +35,7 @@ RATIOS: dict[str, Callable[[int, int], float]] = {
 }
 
 
-@lru_cache(maxsize=16)
+@constant
 def cosines(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The orthonormal discrete cosine transform (type II) of `size`, frequencies as columns.
 

@@ -16,7 +16,7 @@ from optimizers.numeric.members import Group
 __all__ = ["Shampoo"]
 
 
-def inverse_root(a: Tensor, root: int, eps: float) -> Tensor:
+def inverse_root(a: Tensor, root: int, eps: float | Tensor) -> Tensor:
     """``(a + eps I) ** (-1 / root)`` of a symmetric matrix that is not negative.
 
     >>> inverse_root(torch.diag(torch.tensor([16.0, 81.0])), 4, 0.0).diagonal()
@@ -78,7 +78,7 @@ class Shampoo(Preconditioned):
             root = state[self.of(side)]
             if self.due(t, group):
                 fair = state[side] / (1 - b2**t)
-                ridge = group["ridge"] * max(float(fair.trace()), 1e-30)
+                ridge = group["ridge"] * fair.trace().double().clamp(min=1e-30)
                 root.copy_(inverse_root(fair, 2 * len(sides), ridge))
             step = root @ step if side == "left" else step @ root
         tiny = torch.finfo(step.dtype).tiny

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optimizers.numeric.constants import constant
 from optimizers.numeric.rules.rule import State
 
 __all__ = ["BLOCK", "DYNAMIC", "Dynamic", "code_book"]
@@ -58,7 +59,7 @@ def code_book(signed: bool) -> tuple[float, ...]:
     return tuple((_signed if signed else _unsigned)(code) for code in range(256))
 
 
-@lru_cache(maxsize=16)
+@constant
 def _table(signed: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.tensor(code_book(signed), device=device, dtype=dtype)
 

@@ -7,15 +7,12 @@ added after the bias correction.
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
 from typing import Any
 
 from optimizers.numeric.rules.dialect import maximum, sqrt
-from optimizers.numeric.rules.rule import Hyper, Rule, State
-from optimizers.numeric.rules.scalars import either
+from optimizers.numeric.rules.rule import Hyper, Rule, State, Tally
 
-__all__ = ["ADAM", "ADAMW", "AMSGRAD", "AMSGRADW", "NADAM", "NADAMW", "momentum_product"]
+__all__ = ["ADAM", "ADAMW", "AMSGRAD", "AMSGRADW", "NADAM", "NADAMW"]
 
 
 def adamw(p: Any, g: Any, s: Any, h: Any) -> Any:
@@ -95,40 +92,16 @@ def _mu(b1: Any, momentum_decay: float, t: Any) -> Any:
     return b1 * (1.0 - 0.5 * 0.96 ** (t * momentum_decay))
 
 
-@lru_cache(maxsize=64)
-def _products(b1: float, momentum_decay: float) -> list[float]:
-    return [1.0]
-
-
-def momentum_product(b1: float, momentum_decay: float, t: Any) -> Any:
-    """Nadam's product of the momentum schedule over the steps 1 to `t`.
-
-    >>> momentum_product(0.9, 0.0, 2)
-    0.2025
-    """
-    if not isinstance(t, int):
-        return _product_on_device(b1, momentum_decay, t)
-    products = _products(b1, momentum_decay)
-    while len(products) <= t:
-        products.append(products[-1] * _mu(b1, momentum_decay, len(products)))
-    return products[t]
-
-
-def _product_on_device(b1: float, momentum_decay: float, t: Any) -> Any:
-    """The product for a tensor of steps, over as many factors as change ``1 - product``.
-
-    No factor exceeds `b1`, so that the others are together less than float64 holds beside 1.
-    """
-    count = 1 + math.ceil(-37 / math.log(b1)) if b1 > 0 else 1
-    k = t.new_ones(count).cumsum(0)
-    return either(k <= t[:, None], _mu(b1, momentum_decay, k), 1.0).prod(1)
+def _product(o: Hyper, t: Any) -> tuple[Any, ...]:
+    """The product of the momentum schedule, over the schedule that each step had."""
+    return (o["mu_product"] * _mu(o["betas"][0], o["momentum_decay"], t),)
 
 
 def _nadam(o: Hyper, t: Any, decay: float) -> tuple[float, ...]:
     b1, psi = o["betas"][0], o["momentum_decay"]
-    product, ahead = momentum_product(b1, psi, t), momentum_product(b1, psi, t + 1)
+    product, ahead = o["mu_product"], _mu(b1, psi, t + 1)
     of_g = o["lr"] * (1 - _mu(b1, psi, t)) / (1 - product)
-    of_m = o["lr"] * _mu(b1, psi, t + 1) / (1 - ahead)
+    of_m = o["lr"] * ahead / (1 - product * ahead)
     return of_m, of_g, decay, *_moments(o, t)[1:]
 
 
@@ -147,5 +120,6 @@ ADAMW = Rule("adamw", adamw, decoupled, _MOMENTS)
 ADAM = Rule("adam", adam, coupled, _MOMENTS)
 AMSGRADW = Rule("amsgradw", amsgradw, decoupled, _WITH_TOP)
 AMSGRAD = Rule("amsgrad", amsgrad, coupled, _WITH_TOP)
-NADAMW = Rule("nadamw", nadamw, _nadam_decoupled, _MOMENTS)
-NADAM = Rule("nadam", nadam, _nadam_coupled, _MOMENTS)
+_PRODUCT = (Tally("mu_product", 1.0),)
+NADAMW = Rule("nadamw", nadamw, _nadam_decoupled, _MOMENTS, _PRODUCT, _product)
+NADAM = Rule("nadam", nadam, _nadam_coupled, _MOMENTS, _PRODUCT, _product)

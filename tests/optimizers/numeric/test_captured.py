@@ -21,7 +21,7 @@ from optimizers.numeric.codecs.table import CODECS
 from optimizers.numeric.executors.batch import Batch
 from optimizers.numeric.executors.running import run
 from optimizers.numeric.registration import step_
-from optimizers.numeric.rules.adam import ADAMW, momentum_product
+from optimizers.numeric.rules.adam import ADAMW
 from optimizers.numeric.rules.rule import Rule
 from optimizers.numeric.rules.table import RULES
 from optimizers.numeric.schedule_free import ScheduleFreeAdamW
@@ -33,6 +33,8 @@ PLAIN = [row for row in FAMILY if row.pure]
 WHOLE = [row for row in FAMILY if not row.pure]
 QUICK = ("SGD-dampened", "AdamW", "NadamW", "SPAM")
 """Rows that are compiled in the ordinary suite: a first step of its own, and every kind of scalar."""
+
+AVERAGED = Row("ScheduleFreeAdamW", ScheduleFreeAdamW, {"warmup_steps": 3})
 
 SHAPES = [(70, 64), (3,), (), (0, 2)]
 
@@ -206,10 +208,9 @@ def test_what_schedule_free_counts_is_on_the_device_too(
 
     last = 2.0**-6 if rounding == "stochastic" else 2.0**-8 if rounding == "32bit" else 1e-5
     assert together(one, two, both, lambda: None, 50) <= last
-    for key in ("steps", "lr_max", "weight_sum"):
-        mine, other = (o.param_groups[0][key] for o in (one, two))
-        assert isinstance(other, torch.Tensor)
-        assert abs(other.item() - mine) <= 1e-12 * abs(mine)
+    for p, q in zip(parameters_of(one), parameters_of(two), strict=True):
+        for key in ("step", "lr_max", "weight_sum"):
+            assert torch.allclose(one.state[p][key], two.state[q][key], rtol=1e-12, atol=0)
     three = make(0.125)
     saved = copy.deepcopy(two.state_dict())
     saved["param_groups"][0].update(capturable=False, lr=0.125)
@@ -298,7 +299,7 @@ def test_rates_that_are_tensors_are_read_at_each_step_and_never_by_the_host() ->
         rate.div_(2)
 
     assert together(one, two, one.step, lambda: (two.step(), halve()), 5) <= 1e-6
-    for row in (*PLAIN, Row("ScheduleFreeAdamW", ScheduleFreeAdamW, {"warmup_steps": 3})):
+    for row in (*PLAIN, AVERAGED):
         ps = [torch.zeros(s, device="meta").bfloat16().requires_grad_() for s in SHAPES]
         careful = {"nonfinite": "skip", "rounding": "stochastic", "clip_norm": 1.0}
         optimizer = row(ps, capturable=True, backend="eager", **careful)
@@ -356,7 +357,7 @@ def test_what_cannot_be_captured_is_refused() -> None:
     with pytest.raises(RuntimeError, match=r"holds the average since eval\(\)"):
         average.step()
     assert torch.equal(q, p)
-    assert average.state[q]["step"] == 0
+    assert not average.state
     with pytest.raises(ValueError, match="on the host; pass nonfinite='skip', which decides and"):
         AdamW([p], capturable=True, nonfinite="raise")
     q = torch.zeros(2, device="meta", requires_grad=True)
@@ -400,25 +401,23 @@ def test_a_compiled_step_stores_state_as_any_other(state: str, dtype: torch.dtyp
 
 
 def test_a_compiled_step_rounds_skips_and_counts_as_any_other() -> None:
-    """Within the graph: draws, and the look at gradients. Schedule-free steps beside it."""
+    """Within the graph: draws, and the look at gradients."""
     careful: dict[str, Any] = {"rounding": "stochastic", "nonfinite": "skip", "capturable": True}
     for make in (AdamW, ScheduleFreeAdamW):
         torch._dynamo.reset()
         one, two = (make(parameters(torch.bfloat16), lr=0.1, **careful) for _ in range(2))
         counters.clear()
-        step = torch.compile(
-            lambda two=two: two.step(), fullgraph=make is AdamW, backend="aot_eager"
-        )
+        step = torch.compile(lambda two=two: two.step(), fullgraph=True, backend="aot_eager")
         count = iter(range(100))
 
         def both(one: Any = one, two: Any = two, step: Any = step, count: Any = count) -> None:
             t = next(count)
             nan_now_and_then((one, two), t)
             one.step()
-            (two.step if t == 0 else step)()
+            step()
 
         assert together(one, two, both, lambda: None, 7) == 0.0
-        assert make is not AdamW or counters["stats"]["unique_graphs"] == 1
+        assert counters["stats"]["unique_graphs"] == 1
         assert one.skipped == two.skipped == 3
 
 
@@ -507,17 +506,8 @@ def test_the_operator_keeps_torchs_rules_for_operators(state: str) -> None:
 
 @pytest.mark.campaign
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("row", [named("AdamW"), named("NadamW"), named("SPAM")], ids=str)
+@pytest.mark.parametrize("row", [named("AdamW"), named("NadamW"), named("SPAM"), AVERAGED], ids=str)
 def test_inductor_takes_a_step_whole(row: Row) -> None:
     one, two = (row(parameters(), weight_decay=0.1) for _ in range(2))
     step = torch.compile(lambda: two.step(), fullgraph=True)
     assert together(one, two, one.step, step, 6) <= 2e-6
-
-
-def test_momenta_multiplied_on_the_device_are_those_of_the_host() -> None:
-    """Nadam's product over no more steps than change it in float64, for decays near 0 and 1."""
-    t = torch.tensor([1, 2, 3, 50, 400, 5000], dtype=torch.float64)
-    for b1 in (0.0, 1e-3, 0.5, 0.9, 0.99):
-        gold = [momentum_product(b1, 4e-3, int(k)) for k in t]
-        mine = momentum_product(b1, 4e-3, t)
-        assert torch.allclose(1 - mine, 1 - t.new_tensor(gold), rtol=1e-15, atol=1e-15)

@@ -140,5 +140,7 @@ HYPER: dict[str, Any] = {
     "warmup_steps": 4,
     "grace_steps": 2,
     "threshold": 5.0,
-    "fresh": 0.5,
+    "mu_product": 0.2,
+    "lr_max": 0.1,
+    "weight_sum": 0.02,
 }

@@ -26,14 +26,17 @@ from optimizers.numeric.bases.soap import SOAP
 from optimizers.numeric.bases.subspace import RandomSubspace
 from optimizers.numeric.control.merging import merge_gradients
 from optimizers.numeric.curvature import Sophia
-from tests.optimizers.numeric.family import FAMILY, named
+from tests.optimizers.numeric.family import FAMILY, Row, named
 
 MATRIX = [
     Adafactor, COSMOS, DCTAdamW, FRUGAL, Fira, GaLore, Muon, NaturalGaLore, SOAP, Shampoo, Trion,
 ]  # fmt: skip
 MAKERS: list[Any] = [*FAMILY, Sophia, *MATRIX]
-READS = {"Shampoo", "DCTAdamW", "Trion", "LionK-l2"}
-"""Those whose step reads a number of a tensor, or a matrix that is kept, and so needs real ones."""
+NARROW: list[Any] = [DCTAdamW, GaLore, Fira, NaturalGaLore, COSMOS]
+MORE = [
+    Row("AdamW-8bit-dynamic", AdamW, {"state": "8bit-dynamic"}),
+    *(Row(f"{make.__name__}-2", make, {"rank": 2}) for make in NARROW),
+]
 SMALL = [(make, 4) for make in MAKERS]
 LARGE = [(named(name), 130) for name in ("SGD-momentum", "AdamW", "StableSPAM")]
 """Those that a compiled kernel steps, which writes to memory."""
@@ -89,20 +92,26 @@ def test_a_gradient_that_a_collective_wraps_is_read_through_its_wrapper(size: in
     assert torch.allclose(p, q, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("make", "size"), [(m, n) for m, n in [*SMALL, *LARGE] if label(m) not in READS], ids=label
-)
-def test_memory_can_be_estimated_by_fakes(make: Any, size: int) -> None:
-    with FakeTensorMode():
-        p = torch.ones(size, size, requires_grad=True)
-        optimizer = make([p], lr=0.01)
+def size_of(optimizer: Any) -> int:
+    (state,) = optimizer.state.values()
+    return sum(x.numel() for x in state.values() if isinstance(x, torch.Tensor))
+
+
+@pytest.mark.parametrize("where", ["fake", "meta"])
+@pytest.mark.parametrize(("make", "size"), [*SMALL, *LARGE, *((row, 4) for row in MORE)], ids=label)
+def test_memory_can_be_estimated_without_any(make: Any, size: int, where: str) -> None:
+    """As with numbers; a step of those before and after is the same."""
+    p, q = (torch.eye(size, requires_grad=True) for _ in range(2))
+    real = trained(make, p, range(3))
+    with FakeTensorMode() if where == "fake" else torch.device(where):
+        r = torch.ones(size, size, requires_grad=True)
+        optimizer = make([r], lr=0.01)
         for _ in range(3):
-            p.grad = torch.ones(size, size)
+            r.grad = torch.ones(size, size)
             optimizer.step()
-        kept = sum(x.numel() for x in optimizer.state[p].values() if isinstance(x, torch.Tensor))
-    real = trained(make, torch.ones(size, size, requires_grad=True), range(3))
-    (state,) = real.state.values()
-    assert kept == sum(x.numel() for x in state.values() if isinstance(x, torch.Tensor))
+        kept = size_of(optimizer)
+    assert kept == size_of(real) == size_of(trained(make, q, range(3)))
+    assert torch.equal(p, q)
 
 
 @each

@@ -45,11 +45,13 @@ def every_rule_is_its_definition() -> None:
         hyper = dict(optimizer.defaults, backend="triton")
         rule = optimizer.rule(hyper)
         states = [[[torch.zeros_like(p) for p in params]] for _ in rule.states]
-        gs = []
+        gs, held = [], [tally.first for tally in rule.tallies]
         for t in range(1, 7):
+            now = rule.tallied(hyper, held, t)
+            held = [now[tally.name] for tally in rule.tallies]
             grads = [torch.tensor(rng.normal(size=p.shape).astype(np.float32)) for p in params]
             gs.append(grads)
-            batch = Batch(rule, rule.scalars(hyper, t), FP32, params, grads, states)
+            batch = Batch(rule, rule.scalars(now, t), FP32, params, grads, states)
             assert Triton().takes(batch)
             Triton().run(batch)
         for i, (p, x) in enumerate(zip(params, starts, strict=True)):
@@ -156,18 +158,20 @@ def numbers_on_the_device_step_as_those_of_the_host() -> None:
         optimizer = row([torch.zeros(1)], weight_decay=0.1)
         hyper = dict(optimizer.defaults)
         rule, codec = optimizer.rule(hyper), CODECS["bf16-stochastic"]
+        held = [tally.first for tally in rule.tallies]
         ours = [torch.randn(n, generator=generator) for n in (5, 1024, 1500, 3, 40)]
         theirs = [p.clone() for p in ours]
         mine, other = (empty(codec, rule, params) for params in (ours, theirs))
         t = torch.tensor([1.0, 4.0, 10.0, 4.0, 11.0], dtype=torch.float64)
         for _ in range(2):
             grads = [torch.randn(p.shape, generator=generator) for p in ours]
-            rows = rows_of([*rule.scalars(hyper, t), -1.0, 1.0, t, t], t)
+            rows = rows_of([*rule.scalars(rule.tallied(hyper, held, t), t), -1.0, 1.0, t, t], t)
             Triton().run(Batch(rule, (), codec, ours, grads, mine, rows=rows))
             for i, p in enumerate(theirs):
                 state = [[[part[i]] for part in kind] for kind in other]
                 step = int(t[i])
-                batch = Batch(rule, rule.scalars(hyper, step), codec, [p], [grads[i]], state)
+                numbers = rule.scalars(rule.tallied(hyper, held, step), step)
+                batch = Batch(rule, numbers, codec, [p], [grads[i]], state)
                 batch.scale, batch.seed = -1.0, (step << 20) + i
                 Triton().run(batch)
             t += 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,50 +11,28 @@ from hypothesis import strategies as st
 
 from optimizers.numeric.control.sharding import ShardedState, share_out
 from optimizers.numeric.sgd import SGD
+from tests.optimizers.numeric.control.processes import run
 from tracegraph.errors import OptimizerError
-
-ROOT = Path(__file__).parents[4]
 
 
 @pytest.mark.timeout(600)
 def test_two_processes_step_as_one(tmp_path: Path) -> None:
     """ZeRO for element-wise and matrix optimizers, and DTensors; bit-equal to one process."""
-    run("shares", tmp_path)
+    run("one_of_two", "shares", tmp_path)
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(600)
 def test_shards_of_matrices_are_stepped_whole_by_one_process_each(tmp_path: Path) -> None:
     """Every optimizer that looks at a whole tensor, on DTensors; bit-equal to one process."""
-    run("matrices", tmp_path)
+    run("one_of_two", "matrices", tmp_path)
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(600)
 def test_a_mesh_of_two_sides_is_stepped_as_one_process_does(tmp_path: Path) -> None:
     """FSDP beside tensor parallelism: four processes, element-wise and matrix optimizers."""
-    run("sides", tmp_path, 4)
-
-
-def run(part: str, tmp_path: Path, world: int = 2) -> None:
-    meeting = (tmp_path / "meeting").as_uri()
-    module = "tests.optimizers.numeric.control.one_of_two"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", module, meeting, str(rank), part, str(world)],
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    try:
-        errors = [process.communicate(timeout=500)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert [process.returncode for process in processes] == [0] * world, "\n".join(errors)
+    run("one_of_two", "sides", tmp_path, 4)
 
 
 @given(st.lists(st.integers(0, 50), max_size=12), st.integers(1, 5))
