@@ -55,6 +55,14 @@ def test_async_gives_the_same(server: Any, model: LiteLLM) -> None:
     assert len(server.requests) == 2
 
 
+def test_a_second_event_loop_is_no_news(model: LiteLLM, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        asyncio.run(model.acall("a"))
+    assert not [record for record in caplog.records if "event loop" in record.getMessage()]
+    logging.getLogger("LiteLLM").warning("a fault")
+    assert "a fault" in caplog.text
+
+
 def test_a_known_model_has_a_cost_and_an_unknown_one_none(server: Any) -> None:
     known = LiteLLM("openai/gpt-4o-mini", api_base=server.base, api_key=SECRET)
     cost = known("Hi").cost
