@@ -27,16 +27,18 @@ from tracegraph.marking import marked
 from tracegraph.parsing import expression_of, tree_of
 from tracegraph.pullback import Pullback, has_tensors
 from tracegraph.recorder import current
-from tracegraph.spans import lines_of, replaced, span
+from tracegraph.spans import Span, lines_of, replaced, span
 
 if TYPE_CHECKING:
     from tracegraph.sandbox import Failure, Policy, Result, Runner
 
 __all__ = [
     "Ran", "apart", "as_called", "away", "is_plain", "isolated", "many", "names_around", "prelude",
+    "without_defaults",
 ]  # fmt: skip
 
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_DEFINITIONS = (*_FUNCTIONS, ast.ClassDef)
 _NO_NAME = re.compile(r"name '(\w+)' is not defined")
 _LONGEST_CONSTANT = 10_000
 _MOST_PRINTED = 10_000
@@ -117,7 +119,7 @@ def apart(
     called, collector = _collecting(entry, raw)
     names = {} if alone else names_around(raw)
     lines = prelude(text, names)
-    sent = _without_defaults(text, entry, set(names) - _brought(lines))
+    sent, given = (text, None) if alone else without_defaults(text, entry, raw, lines)
     run = away(
         text,
         called,
@@ -130,16 +132,12 @@ def apart(
         arguments=raw.__code__.co_varnames[: raw.__code__.co_argcount],
         sent=sent,
     )
-    if sent == text:
-        return run
-    signature = inspect.signature(raw)
 
     def filled(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return run(*bound.args, **bound.kwargs)
+        args, kwargs = given(args, kwargs)
+        return run(*args, **kwargs)
 
-    return filled
+    return filled if given is not None else run
 
 
 def many(
@@ -187,14 +185,15 @@ def away(
             code's own.
         sent: what goes there in the place of `text`, line by line.
     """
-    head = "".join(f"{line}\n" for line in before) + (text if sent is None else sent)
+    names_brought = _brought(before)
+    body = _without_annotations(text if sent is None else sent, names_brought)
+    head = "".join(f"{line}\n" for line in before) + body
     whole, called, asked = head + after, entry, host or {}
     if profile:
         called, meter, report = profiling.apart(entry, profile, text, len(before))
         whole += meter
         asked = {**asked, profiling.REPORT: report}
-    names_brought = _brought(before)
-    missing = {n: callable(v) for n, v in (known or {}).items() if n not in names_brought}
+    missing = _told_apart(text, known or {}, names_brought)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         box = _box(sandbox, tensors=has_tensors(args, kwargs))
@@ -263,7 +262,7 @@ def _tell(result: Result) -> None:
         policy.frame.keep("ran", ran)
 
 
-def _value(result: Result, text: str, shift: int, missing: Mapping[str, bool]) -> Any:
+def _value(result: Result, text: str, shift: int, missing: Mapping[str, str]) -> Any:
     if result.error is None:
         return result.value
     error, failure = result.error, result.failure
@@ -287,25 +286,46 @@ def _value(result: Result, text: str, shift: int, missing: Mapping[str, bool]) -
     raise error
 
 
-def _lacking(error: Exception, missing: Mapping[str, bool]) -> str:
+def _lacking(error: Exception, missing: Mapping[str, str]) -> str:
     """What to do about what the program around the text has and the sandbox has not."""
     if isinstance(error, RuntimeError) and "__class__ cell not found" in str(error):
-        return (
-            "super() asks the class of the program, and the code runs apart from it; where the code is "
-            "trusted (parameter.trust()) it runs here"
-        )
+        return f"super() asks the class of the program, and {_AWAY}"
+    if isinstance(error, SyntaxError) and "no binding for nonlocal" in str(error):
+        return f"nonlocal changes a variable of the program, and {_AWAY}"
     found = _NO_NAME.match(str(error)) if isinstance(error, NameError) else None
     if found is None or found[1] not in missing:
         return ""
-    name = found[1]
-    if missing[name]:
-        return (
-            f"{name} is a function of the program, and the code runs apart from it; "
-            f"bundle(host={{{name!r}: {name}}}) lets the code call it"
-        )
-    return (
-        f"{name} is a value of the program, and the code runs apart from it; pass it as an argument"
-    )
+    name, word = found[1], missing[found[1]]
+    advice = _ADVICE[word].format(name)
+    return f"{name} is a {word} of the program, and the code runs apart from it; {advice}"
+
+
+_AWAY = "the code runs apart from it; where the code is trusted (parameter.trust()) it runs here"
+_ADVICE = {
+    "decorator": "put it above @bundle, where it is a part of the program",
+    "class": "pass what the code needs of it as an argument",
+    "function": "bundle(host={{{0!r}: {0}}}) lets the code call it",
+    "value": "pass it as an argument",
+}
+
+
+def _told_apart(text: str, known: Mapping[str, Any], brought: set[str]) -> dict[str, str]:
+    """What the program has and the sandbox lacks, by name: which key of the advice it is."""
+    decorators = {
+        name.id
+        for item in ast.walk(tree_of(text))
+        for decorator in getattr(item, "decorator_list", ())
+        for name in ast.walk(decorator)
+        if isinstance(name, ast.Name)
+    }
+    return {
+        name: "decorator" if name in decorators
+        else "class" if isinstance(value, type)
+        else "function" if callable(value)
+        else "value"
+        for name, value in known.items()
+        if name not in brought
+    }  # fmt: skip
 
 
 def _measured() -> str:
@@ -341,23 +361,85 @@ def _brought(lines: Sequence[str]) -> set[str]:
     }
 
 
-def _without_defaults(text: str, entry: str, lacking: set[str]) -> str:
-    """`text` with None for the defaults of `entry` that the sandbox cannot work out.
+def without_defaults(
+    text: str, entry: str, raw: Any, brought: Sequence[str]
+) -> tuple[str, Callable[[Any, Any], tuple[Any, Any]] | None]:
+    """`text` with None for those defaults of `entry` that are values of the program.
 
-    Their values are those of decoration, and are sent with each call.
+    What they were at decoration of the function `raw` is sent with each call: gives also what adds
+    it to the arguments, where there is any. `brought` are the lines of the prelude.
     """
-    tree = tree_of(text)
-    own = {n.name for n in ast.walk(tree) if isinstance(n, _DEFINITIONS)}
-    spans = []
+    tree, known = tree_of(text), _brought(brought)
+    signature, spans, kept = inspect.signature(raw), [], {}
     for item in tree.body:
-        if isinstance(item, _DEFINITIONS[:2]) and item.name == entry:
-            for default in [*item.args.defaults, *filter(None, item.args.kw_defaults)]:
-                used = {n.id for n in ast.walk(default) if isinstance(n, ast.Name)}
-                unknown = used & lacking or {n for n in used - own if not hasattr(builtins, n)}
-                if unknown:
-                    height = (default.end_lineno or 0) - default.lineno
-                    spans.append(span(text, default, "None" + "\n" * height))
-    return replaced(text, spans)
+        if not isinstance(item, _FUNCTIONS) or item.name != entry:
+            continue
+        for name, default in _defaults(item.args):
+            value = signature.parameters[name].default
+            lacking = _names_asked(default)
+            lacking -= {n.name for n in tree.body if isinstance(n, _DEFINITIONS)}
+            if lacking and (is_plain(value) or not lacking <= known):
+                spans.append(_emptied(text, default))
+                kept[name] = value
+
+    def filled(args: Any, kwargs: Any) -> tuple[Any, Any]:
+        bound = signature.bind(*args, **kwargs)
+        bound.arguments = {**kept, **bound.arguments}
+        return bound.args, bound.kwargs
+
+    return replaced(text, spans), filled if kept else None
+
+
+def _defaults(arguments: ast.arguments) -> list[tuple[str, ast.expr]]:
+    """The arguments that have a default, by name."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    names = positional[len(positional) - len(arguments.defaults) :]
+    found = list(zip(names, arguments.defaults, strict=True))
+    found += [(a, d) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d]
+    return [(argument.arg, default) for argument, default in found]
+
+
+def _without_annotations(text: str, known: set[str]) -> str:
+    """`text` with None for the annotations that name what stays in the program."""
+    tree = tree_of(text)
+    annotations = [
+        getattr(item, field)
+        for item in ast.walk(tree)
+        for field in ("annotation", "returns")
+        if hasattr(item, field)
+    ]
+    known = known | _bound(tree)
+    unknown = [a for a in annotations if a is not None and not _names_asked(a) <= known]
+    return replaced(text, [_emptied(text, annotation) for annotation in unknown])
+
+
+def _names_asked(item: ast.expr) -> set[str]:
+    """The names that an expression takes from around it, but for those of Python itself."""
+    used = {n.id for n in ast.walk(item) if isinstance(n, ast.Name)}
+    return {name for name in used - _bound(item) if not hasattr(builtins, name)}
+
+
+def _bound(tree: ast.AST) -> set[str]:
+    """The names that are given a value somewhere in a tree."""
+    found = set()
+    for item in ast.walk(tree):
+        match item:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
+                found.add(name)
+            case (
+                ast.FunctionDef(name=name)
+                | ast.AsyncFunctionDef(name=name)
+                | ast.ClassDef(name=name)
+            ):
+                found.add(name)
+            case ast.alias(name=name, asname=other):
+                found.add(other or name.partition(".")[0])
+    return found
+
+
+def _emptied(text: str, item: ast.expr) -> Span:
+    lines = "\n" * ((item.end_lineno or 0) - item.lineno)
+    return span(text, item, f"(None{lines})")
 
 
 def prelude(text: str, known: Mapping[str, Any]) -> list[str]:
