@@ -289,6 +289,30 @@ def test_methods_are_exported_with_their_object():
             export({"method": method})
 
 
+def _relative(x):
+    from . import test_bundle as tests
+    from . import test_parsing
+    from .architecture.test_imports import __name__ as name
+
+    return tests.__name__, test_parsing.__name__, name
+
+
+class Relative:
+    def run(self):
+        from . import test_bundle
+
+        return test_bundle.__name__
+
+
+def test_relative_imports_are_given_their_whole_names():
+    text = export([bundle(trainable=True)(_relative), Relative])
+    made = loaded(text)
+    assert made["_relative"](1) == (
+        "tests.test_bundle", "tests.test_parsing", "tests.architecture.test_imports",
+    )  # fmt: skip
+    assert made["Relative"]().run() == "tests.test_bundle"
+
+
 T = TypeVar("T")
 Number = TypeVar("Number", int, float)
 Weight = TypeVar("Weight", bound=int)

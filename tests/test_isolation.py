@@ -768,6 +768,20 @@ def test_a_class_that_code_cannot_see_is_explained():
     assert "Order is a class of the program" in failed_node(caught.value).create_feedback("full")
 
 
+@pytest.mark.parametrize("line", ["from . import here", "import tests.test_isolation"])
+def test_a_module_that_code_cannot_import_is_explained(line):
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    rewritten(f, f"{line}\nreturn x")
+    with pytest.raises(ImportError) as caught:
+        f(1)
+    feedback = failed_node(caught.value).create_feedback("full")
+    assert f"   2 |     {line}  <--- " in feedback
+    assert "this imports a module of the program" in feedback
+
+
 def test_super_that_code_cannot_ask_is_explained():
     class Agent:
         @bundle(trainable=True)

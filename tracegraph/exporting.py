@@ -15,6 +15,7 @@ import symtable
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any, cast
 
@@ -234,7 +235,7 @@ class _File:
             and isinstance(item.value, ast.Name)
             and isinstance(names.get(item.value.id), Node)
         ]
-        kept = replaced(text, edits)
+        kept = replaced(text, [*edits, *_absolute(text, tree, names)])
         self._check_alone(kept, entry)
         self._claim(kept, entry)
         self._define_all(_global_names(kept), names, entry)
@@ -315,6 +316,7 @@ class _File:
                 member = vars(value).get(getattr(item, "name", ""))
                 edits += self._method(text, item, member, holder, known)
         kept = replaced(text, edits)
+        kept = replaced(kept, _absolute(kept, ast.parse(kept), known))
         definition = _class_statement(kept, value)
         writer = _ClassText(kept, definition, known, holder, self._literal)
         kept = replaced(kept, writer.edits()).rstrip() + "\n" + writer.call()
@@ -421,6 +423,16 @@ class _ClassText:
         start = span(self._text, bases[0], "").start
         end = span(self._text, given[-1], "").end
         return [Span(start, end, ", ".join(rest))]
+
+
+def _absolute(text: str, tree: ast.Module, names: Mapping[str, Any]) -> list[Span]:
+    """Edits that give relative imports the whole name of what they import from."""
+    found = []
+    for item in ast.walk(tree):
+        if isinstance(item, ast.ImportFrom) and item.level:
+            home = resolve_name("." * item.level + (item.module or ""), names["__package__"])
+            found.append(span(text, item, ast.unparse(ast.ImportFrom(home, item.names, 0))))
+    return found
 
 
 def _class_statement(text: str, value: type) -> ast.ClassDef:

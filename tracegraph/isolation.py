@@ -1,21 +1,17 @@
 """Run the text of a function away from this process, as a call that looks like any other.
 
-What the text needs of its module goes with it where that is plainly possible: imported modules by
-name, and plain constants by value. Other functions of the module do not; a function that the code
-may call here is named as a host function, and runs here while the code waits.
+What the text needs of its module goes with it where that is plainly possible (`prelude`). Other functions
+of the module do not; a function that the code may call here is named as a host function, and runs here
+while the code waits.
 """
 
 from __future__ import annotations
 
-import ast
 import atexit
-import builtins
 import inspect
 import os
 import re
-import sys
 import threading
-import types
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,23 +20,24 @@ from tracegraph import profiling
 from tracegraph.errors import SandboxError
 from tracegraph.failure import masked
 from tracegraph.marking import marked
-from tracegraph.parsing import expression_of, tree_of
+from tracegraph.prelude import (
+    brought,
+    lacking,
+    names_around,
+    prelude,
+    told_apart,
+    without_annotations,
+    without_defaults,
+)
 from tracegraph.pullback import Pullback, has_tensors
 from tracegraph.recorder import current
-from tracegraph.spans import Span, lines_of, replaced, span
+from tracegraph.spans import lines_of
 
 if TYPE_CHECKING:
     from tracegraph.sandbox import Failure, Policy, Result, Runner
 
-__all__ = [
-    "Ran", "apart", "as_called", "away", "is_plain", "isolated", "many", "names_around", "prelude",
-    "without_defaults",
-]  # fmt: skip
+__all__ = ["Ran", "apart", "as_called", "away", "isolated", "many"]
 
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_DEFINITIONS = (*_FUNCTIONS, ast.ClassDef)
-_NO_NAME = re.compile(r"name '(\w+)' is not defined")
-_LONGEST_CONSTANT = 10_000
 _MOST_PRINTED = 10_000
 _MOST_TOLD = 500
 
@@ -185,15 +182,15 @@ def away(
             code's own.
         sent: what goes there in the place of `text`, line by line.
     """
-    names_brought = _brought(before)
-    body = _without_annotations(text if sent is None else sent, names_brought)
+    present = brought(before)
+    body = without_annotations(text if sent is None else sent, present)
     head = "".join(f"{line}\n" for line in before) + body
     whole, called, asked = head + after, entry, host or {}
     if profile:
         called, meter, report = profiling.apart(entry, profile, text, len(before))
         whole += meter
         asked = {**asked, profiling.REPORT: report}
-    missing = _told_apart(text, known or {}, names_brought)
+    missing = told_apart(text, known or {}, present)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         box = _box(sandbox, tensors=has_tensors(args, kwargs))
@@ -272,60 +269,18 @@ def _value(result: Result, text: str, shift: int, missing: Mapping[str, str]) ->
             f"{n} = {masked(n, value)}" for n, value in failure.locals.items() if n != "self"
         )
         within = 0 < line <= len(lines_of(text))
-        lacking = _lacking(error, missing)
-        if lacking:
-            error.add_note(lacking)  # a person may see the traceback alone
+        said = lacking(error, missing)
+        if said:
+            error.add_note(said)  # a person may see the traceback alone
         told = [
             marked(text, line, _mark(failure)) if within else "",
             f"where {held}" if held and within else "",
-            lacking,
+            said,
             _printed(result),
             _measured(),
         ]
         error.__dict__["marked"] = "\n".join(filter(None, told))
     raise error
-
-
-def _lacking(error: Exception, missing: Mapping[str, str]) -> str:
-    """What to do about what the program around the text has and the sandbox has not."""
-    if isinstance(error, RuntimeError) and "__class__ cell not found" in str(error):
-        return f"super() asks the class of the program, and {_AWAY}"
-    if isinstance(error, SyntaxError) and "no binding for nonlocal" in str(error):
-        return f"nonlocal changes a variable of the program, and {_AWAY}"
-    found = _NO_NAME.match(str(error)) if isinstance(error, NameError) else None
-    if found is None or found[1] not in missing:
-        return ""
-    name, word = found[1], missing[found[1]]
-    advice = _ADVICE[word].format(name)
-    return f"{name} is a {word} of the program, and the code runs apart from it; {advice}"
-
-
-_AWAY = "the code runs apart from it; where the code is trusted (parameter.trust()) it runs here"
-_ADVICE = {
-    "decorator": "put it above @bundle, where it is a part of the program",
-    "class": "pass what the code needs of it as an argument",
-    "function": "bundle(host={{{0!r}: {0}}}) lets the code call it",
-    "value": "pass it as an argument",
-}
-
-
-def _told_apart(text: str, known: Mapping[str, Any], brought: set[str]) -> dict[str, str]:
-    """What the program has and the sandbox lacks, by name: which key of the advice it is."""
-    decorators = {
-        name.id
-        for item in ast.walk(tree_of(text))
-        for decorator in getattr(item, "decorator_list", ())
-        for name in ast.walk(decorator)
-        if isinstance(name, ast.Name)
-    }
-    return {
-        name: "decorator" if name in decorators
-        else "class" if isinstance(value, type)
-        else "function" if callable(value)
-        else "value"
-        for name, value in known.items()
-        if name not in brought
-    }  # fmt: skip
 
 
 def _measured() -> str:
@@ -344,155 +299,6 @@ def _printed(result: Result) -> str:
     text = (result.stdout + result.stderr).rstrip()
     cut = "..." if len(text) > _MOST_TOLD else ""
     return f"printed before: {cut}{text[-_MOST_TOLD:]}" if text else ""
-
-
-def names_around(raw: Any) -> dict[str, Any]:
-    """What a function can name beside what it defines: its module's names, and those around it."""
-    return {**raw.__globals__, **inspect.getclosurevars(raw).nonlocals}
-
-
-def _brought(lines: Sequence[str]) -> set[str]:
-    """The names that the lines of a prelude define."""
-    return {
-        line.rpartition(" as ")[2]
-        if "import " in line.partition("=")[0]
-        else line.partition(" ")[0]
-        for line in lines
-    }
-
-
-def without_defaults(
-    text: str, entry: str, raw: Any, brought: Sequence[str]
-) -> tuple[str, Callable[[Any, Any], tuple[Any, Any]] | None]:
-    """`text` with None for those defaults of `entry` that are values of the program.
-
-    What they were at decoration of the function `raw` is sent with each call: gives also what adds
-    it to the arguments, where there is any. `brought` are the lines of the prelude.
-    """
-    tree, known = tree_of(text), _brought(brought)
-    signature, spans, kept = inspect.signature(raw), [], {}
-    for item in tree.body:
-        if not isinstance(item, _FUNCTIONS) or item.name != entry:
-            continue
-        for name, default in _defaults(item.args):
-            value = signature.parameters[name].default
-            lacking = _names_asked(default)
-            lacking -= {n.name for n in tree.body if isinstance(n, _DEFINITIONS)}
-            if lacking and (is_plain(value) or not lacking <= known):
-                spans.append(_emptied(text, default))
-                kept[name] = value
-
-    def filled(args: Any, kwargs: Any) -> tuple[Any, Any]:
-        bound = signature.bind(*args, **kwargs)
-        bound.arguments = {**kept, **bound.arguments}
-        return bound.args, bound.kwargs
-
-    return replaced(text, spans), filled if kept else None
-
-
-def _defaults(arguments: ast.arguments) -> list[tuple[str, ast.expr]]:
-    """The arguments that have a default, by name."""
-    positional = [*arguments.posonlyargs, *arguments.args]
-    names = positional[len(positional) - len(arguments.defaults) :]
-    found = list(zip(names, arguments.defaults, strict=True))
-    found += [(a, d) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d]
-    return [(argument.arg, default) for argument, default in found]
-
-
-def _without_annotations(text: str, known: set[str]) -> str:
-    """`text` with None for the annotations that name what stays in the program."""
-    tree = tree_of(text)
-    annotations = [
-        getattr(item, field)
-        for item in ast.walk(tree)
-        for field in ("annotation", "returns")
-        if hasattr(item, field)
-    ]
-    known = known | _bound(tree)
-    unknown = [a for a in annotations if a is not None and not _names_asked(a) <= known]
-    return replaced(text, [_emptied(text, annotation) for annotation in unknown])
-
-
-def _names_asked(item: ast.expr) -> set[str]:
-    """The names that an expression takes from around it, but for those of Python itself."""
-    used = {n.id for n in ast.walk(item) if isinstance(n, ast.Name)}
-    return {name for name in used - _bound(item) if not hasattr(builtins, name)}
-
-
-def _bound(tree: ast.AST) -> set[str]:
-    """The names that are given a value somewhere in a tree."""
-    found = set()
-    for item in ast.walk(tree):
-        match item:
-            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
-                found.add(name)
-            case (
-                ast.FunctionDef(name=name)
-                | ast.AsyncFunctionDef(name=name)
-                | ast.ClassDef(name=name)
-            ):
-                found.add(name)
-            case ast.alias(name=name, asname=other):
-                found.add(other or name.partition(".")[0])
-    return found
-
-
-def _emptied(text: str, item: ast.expr) -> Span:
-    lines = "\n" * ((item.end_lineno or 0) - item.lineno)
-    return span(text, item, f"(None{lines})")
-
-
-def prelude(text: str, known: Mapping[str, Any]) -> list[str]:
-    """Lines that bring along what the code names and does not define, as far as `known` has it.
-
-    Modules and what modules of Python itself define are imported; plain constants are written out.
-    """
-    lines = []
-    for name in sorted(_free_names(tree_of(text))):
-        if name not in known:
-            continue
-        value = known[name]
-        home = getattr(value, "__module__", None)
-        if isinstance(value, types.ModuleType):
-            lines.append(f"import {value.__name__} as {name}")
-        elif _is_pythons_own(value, home):
-            lines.append(f"from {home} import {value.__name__} as {name}")
-        elif not callable(value) and is_plain(value):
-            lines.append(f"{name} = {value!r}")
-    return lines
-
-
-def _is_pythons_own(value: Any, home: object) -> bool:
-    """Whether ``from home import ...`` gives this very value in any process."""
-    if not isinstance(home, str) or home.partition(".")[0] not in sys.stdlib_module_names:
-        return False
-    name = getattr(value, "__name__", None)
-    return (
-        home != "__main__"
-        and isinstance(name, str)
-        and name.isidentifier()
-        and getattr(sys.modules.get(home), name, None) is value
-    )
-
-
-def _free_names(tree: ast.Module) -> set[str]:
-    names = [n for n in ast.walk(tree) if isinstance(n, ast.Name)]
-    loaded = {n.id for n in names if isinstance(n.ctx, ast.Load)}
-    defined = {n.name for n in tree.body if isinstance(n, _DEFINITIONS)}
-    return {name for name in loaded - defined if not hasattr(builtins, name)}
-
-
-def is_plain(value: Any) -> bool:
-    """Whether ``repr`` writes the very value: numbers, texts, and containers of these."""
-    if not isinstance(value, (int, float, str, bytes, bool, type(None), list, tuple, dict, set)):
-        return False
-    text = repr(value)
-    if len(text) > _LONGEST_CONSTANT:
-        return False
-    try:
-        return bool(ast.literal_eval(expression_of(text)) == value)
-    except (ValueError, SyntaxError, RecursionError):
-        return False
 
 
 _boxes: dict[tuple[int, str | Policy, bool], Runner] = {}

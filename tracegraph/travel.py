@@ -17,16 +17,10 @@ from typing import Any, final
 from tracegraph.companions import companions, written
 from tracegraph.errors import SandboxError
 from tracegraph.held import can_hold, drop, held, put
-from tracegraph.isolation import (
-    as_called,
-    away,
-    is_plain,
-    names_around,
-    prelude,
-    without_defaults,
-)
+from tracegraph.isolation import as_called, away
 from tracegraph.lowering import lower
 from tracegraph.node import Node
+from tracegraph.prelude import is_plain, names_around, prelude, without_defaults
 from tracegraph.profiling import way_of
 from tracegraph.recorder import current
 from tracegraph.source import class_of
