@@ -130,11 +130,15 @@ def apart(
         sent=sent,
     )
 
+    if given is None:
+        return run
+    fill = given
+
     def filled(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = given(args, kwargs)
+        args, kwargs = fill(args, kwargs)
         return run(*args, **kwargs)
 
-    return filled if given is not None else run
+    return filled
 
 
 def many(
