@@ -169,7 +169,7 @@ def test_what_is_not_code_is_refused_as_before(reply):
     def f(x):
         return x
 
-    with pytest.raises(tg.Rejected, match="does not parse|must define 'f'"):
+    with pytest.raises(tg.Rejected, match=r"does not parse|must define 'f'"):
         f.parameter.read(reply)
 
 

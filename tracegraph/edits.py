@@ -13,7 +13,6 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from os.path import commonprefix
 
 from tracegraph.marking import BadSource
 from tracegraph.spans import lines_of
@@ -144,7 +143,10 @@ def _loose_places(
 
 def _unindented(lines: list[str]) -> tuple[str, list[str]]:
     """The indent that all lines have, and the lines without it; empty lines have any."""
-    indent = commonprefix([line[: len(line) - len(line.lstrip())] for line in lines if line])
+    indents = [line[: len(line) - len(line.lstrip())] for line in lines if line]
+    indent = min(indents, key=len, default="")
+    while not all(other.startswith(indent) for other in indents):
+        indent = indent[:-1]
     return indent, [line.removeprefix(indent) for line in lines]
 
 
