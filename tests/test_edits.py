@@ -10,6 +10,7 @@ import tracegraph as tg
 from tracegraph import bundle
 from tracegraph.edits import Edit, diff, edited, read_edits
 from tracegraph.marking import BadSource
+from tracegraph.replies import code_in
 
 TEXT = "def f(x):\n    a = x\n    b = x\n    return a + b\n"
 LINES = st.lists(st.sampled_from(["a", "b", " c", "", "def f():", "=", "x = 1"]), max_size=8)
@@ -171,6 +172,12 @@ def test_what_is_not_code_is_refused_as_before(reply):
 
     with pytest.raises(tg.Rejected, match=r"does not parse|must define 'f'"):
         f.parameter.read(reply)
+
+
+def test_a_fence_in_documentation_is_no_reply():
+    broken = 'def f(x):\n    """\n    ```\n    f(1)\n    ```\n    """\n    return (\n'
+    assert code_in(broken) == broken
+    assert code_in(f"```\n{broken}```") == broken
 
 
 def test_our_own_decorator_is_refused_with_its_line():

@@ -427,10 +427,10 @@ class _ClassText:
 
 def _absolute(text: str, tree: ast.Module, names: Mapping[str, Any]) -> list[Span]:
     """Edits that give relative imports the whole name of what they import from."""
-    found = []
+    found, package = [], names.get("__package__")
     for item in ast.walk(tree):
-        if isinstance(item, ast.ImportFrom) and item.level:
-            home = resolve_name("." * item.level + (item.module or ""), names["__package__"])
+        if isinstance(item, ast.ImportFrom) and item.level and package:
+            home = resolve_name("." * item.level + (item.module or ""), package)
             found.append(span(text, item, ast.unparse(ast.ImportFrom(home, item.names, 0))))
     return found
 

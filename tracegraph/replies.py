@@ -12,7 +12,9 @@ from tracegraph.source import dedented
 
 __all__ = ["code_in"]
 
-_FENCE = re.compile(r"^ *```\w*\n(.*?)\n *```[ \t]*$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^( *)```\w*\n(.*?)\n\1```[ \t]*$", re.DOTALL | re.MULTILINE)
+_BEGUN = re.compile(r"\s*(@|#|def |async |class |import |from )")
+"""How a text begins that is code itself: a fence in it is documentation."""
 
 
 def code_in(reply: str) -> str:
@@ -24,7 +26,7 @@ def code_in(reply: str) -> str:
     ('no code', 'x = 1\\n')
     """
     text = reply.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    fenced = _FENCE.findall(text)
+    fenced = [] if _BEGUN.match(text) else [block for _, block in _FENCE.findall(text)]
     tried = [text, *(f"{block}\n" for block in fenced if len(fenced) == 1)]
     for code in (*tried, *map(dedented, filter(str.strip, tried))):
         try:
