@@ -7,9 +7,8 @@ changed, what was rejected and why, and what it cost.
 from __future__ import annotations
 
 import math
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +20,12 @@ from tracegraph.module import check_names, named_parameters
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
 from tracegraph.propagate import StaleFeedbackWarning, backward
+from tracegraph.warning import warn
 
 if TYPE_CHECKING:
     from tracegraph import view
 
 __all__ = ["Change", "Optimizer", "Proposal", "Rejection", "Update", "Usage"]
-
-
-NOTHING_ARRIVED = "no feedback has arrived since the last step; nothing was asked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +186,7 @@ class Optimizer(ABC):
             **options: what the optimizer's own `propose` takes.
         """
         if not self.ready():
-            return Update(note=NOTHING_ARRIVED)
+            return Update(note=why_idle(self.parameters))
         with observed("step", optimizer=self, bypassing=bypassing) as facts:
             update = self.settle(self.propose(**options), bypassing=bypassing)
             facts["update"] = update
@@ -249,19 +246,27 @@ class Optimizer(ABC):
         """New values for the parameters; changes none of them."""
 
     def _has_feedback(self) -> bool:
-        return any(p.feedback for p in self.parameters)
+        return any(p.trainable and p.feedback for p in self.parameters)
 
     def _discard_stale(self) -> None:
         for name, parameter in self.named_parameters.items():
             about = parameter.feedback.version
             if about is not None and about != parameter.version:
-                warnings.warn(
+                warn(
                     f"feedback for version {about} of {name!r} is about a value that is gone (it has "
                     f"version {parameter.version} now) and is discarded; run the workflow again",
                     StaleFeedbackWarning,
-                    stacklevel=3,
                 )
                 parameter.zero_feedback()
+
+
+def why_idle(parameters: Collection[Parameter[Any]]) -> str:
+    """Why a step over these parameters, none of which has feedback and may change, asks nothing."""
+    frozen = [repr(parameter.label) for parameter in parameters if not parameter.trainable]
+    if len(frozen) == len(parameters):
+        return "every parameter is frozen; nothing was asked: unfreeze() those that shall change"
+    said = "no feedback has arrived since the last step; nothing was asked"
+    return f"{said} ({', '.join(frozen)}: frozen, takes none)" if frozen else said
 
 
 def walk(

@@ -7,6 +7,7 @@ outputs that stay the same, any number of candidates have an order.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -70,6 +71,11 @@ class Duels:
         self._outputs: dict[int, tuple[Any, Any]] = {}
         self._recorded: list[tuple[Any, Any]] = []
         self._lock = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Duels:
+        """A guide for copied parameters, which has seen no output."""
+        given = self._parameters, self._judge, self._reference
+        return Duels(*copy.deepcopy(given, memo))
 
     def __call__(self, example: Any, output: Any) -> list[Feedback]:
         """The score, and the preference in words.

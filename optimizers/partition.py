@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from optimizers.base import NOTHING_ARRIVED, Optimizer, Proposal, Update, Usage, collect, walk
+from optimizers.base import Optimizer, Proposal, Update, Usage, collect, walk, why_idle
 from tracegraph.errors import DuplicateName, OptimizerError
 from tracegraph.events import observed
 from tracegraph.kinds import is_tensor, show
@@ -84,7 +84,7 @@ class Partition:
         proposals = [(o, o.propose(**options)) for o in ready]
         updates = [_settled(o, proposal) for o, proposal in proposals]
         if proposing and not ready:
-            updates.append(Update(note=NOTHING_ARRIVED))
+            updates.append(Update(note=why_idle([p for o in proposing for p in o.parameters])))
         moved = [o.step() for o in self.optimizers if not isinstance(o, Optimizer)]
         return _joined([u for u in (*updates, *moved) if isinstance(u, Update)])
 

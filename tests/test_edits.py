@@ -10,6 +10,7 @@ import tracegraph as tg
 from tracegraph import bundle
 from tracegraph.edits import Edit, diff, edited, read_edits
 from tracegraph.marking import BadSource
+from tracegraph.replies import code_in
 
 TEXT = "def f(x):\n    a = x\n    b = x\n    return a + b\n"
 LINES = st.lists(st.sampled_from(["a", "b", " c", "", "def f():", "=", "x = 1"]), max_size=8)
@@ -81,7 +82,9 @@ def test_patch_itself_applies_a_diff(tmp_path):
 
 REFUSED = {
     "nowhere": (Edit("    a = y\n", ""), "matches nothing"),
-    "spaces": (Edit("  a = x\n", ""), "spaces too"),
+    "other spaces": (Edit("def f(x):\n  a = x\n", ""), "with their indents"),
+    "further left": (Edit("      a = x\n", "    a = x\n"), "with their indents"),
+    "twice but for spaces": (Edit("a = x\n", ""), "matches at lines 2, 4"),
     "nothing": (Edit("\n", "x\n"), "searches nothing"),
     "twice": (Edit("    a = x\n", ""), "matches at lines 2, 4"),
 }
@@ -96,8 +99,22 @@ def test_what_does_not_match_once_is_told(edit, word):
 
 def test_the_nearest_line_is_marked():
     with pytest.raises(BadSource) as caught:
-        edited(TEXT, [Edit("  a = x\n", "")])
+        edited(TEXT, [Edit("  a = x\nb = x\n", "")])
     assert "   2 |     a = x  <--- block 1 has '  a = x'" in str(caught.value)
+
+
+@given(st.sampled_from(["", "  ", "\t", " " * 8]), st.sampled_from(["", " ", "\r", " \t"]))
+def test_spaces_that_all_lines_have_otherwise_do_not_count(indent, end):
+    search = f"{indent}a = x{end}\n{end}\n{indent}if a:\n{indent}    b = x{end}\n"
+    new = f"{indent}a = 1\n\n{indent}while a:\n{indent}    b = 2\n"
+    text = "def f(x):\n    a = x \n\n    if a:\r\n        b = x\n    return b\n"
+    made = edited(text, [Edit(search, new)])
+    assert made == "def f(x):\n    a = 1\n\n    while a:\n        b = 2\n    return b\n"
+
+
+def test_what_stands_there_to_the_letter_goes_first():
+    text = "if x:\n    a = 1\na = 1\n"
+    assert edited(text, [Edit("a = 1\n", "a = 2\n")]) == "if x:\n    a = 1\na = 2\n"
 
 
 def test_edits_are_made_in_turn():
@@ -121,6 +138,56 @@ def test_a_code_parameter_reads_blocks_as_a_change_of_its_present_text():
         assert "<---" in caught.value.reason
     assert f.parameter.read(before) == before
     assert f.parameter.data == before
+
+
+WHOLE = "def f(x):\n    a = '''\none\n'''\n    return a\n"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        WHOLE.replace("\n", "\r\n"), WHOLE.replace("\n", "\r"), f"\ufeff{WHOLE}",
+        f"```python\n{WHOLE}```", f"So:\n\n```\n{WHOLE}```\n\nIt is right.\r\n",
+        "  def f(x):\n      a = '''\none\n'''\n      return a\n",
+    ],
+)  # fmt: skip
+def test_code_is_read_as_models_write_it(reply):
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    text = f.parameter.read(reply)
+    assert text == WHOLE
+    f.parameter.assign(text)
+    assert f(1).data == "\none\n"
+
+
+@pytest.mark.parametrize(
+    "reply", [f"```\n{WHOLE}```\n```\n{WHOLE}```", "def f(x):\n return '", "", "```\n\n```"]
+)
+def test_what_is_not_code_is_refused_as_before(reply):
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    with pytest.raises(tg.Rejected, match=r"does not parse|must define 'f'"):
+        f.parameter.read(reply)
+
+
+def test_a_fence_in_documentation_is_no_reply():
+    broken = 'def f(x):\n    """\n    ```\n    f(1)\n    ```\n    """\n    return (\n'
+    assert code_in(broken) == broken
+    assert code_in(f"```\n{broken}```") == broken
+
+
+def test_our_own_decorator_is_refused_with_its_line():
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    with pytest.raises(tg.Rejected, match="leave out @bundle") as caught:
+        f.parameter.read("import math\n\n@tg.bundle(trainable=True)\ndef f(x):\n    return 1\n")
+    assert "3 | @tg.bundle(trainable=True)  <--- leave this out" in caught.value.reason
 
 
 def test_a_prompt_may_hold_blocks():

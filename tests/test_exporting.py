@@ -2,14 +2,17 @@
 
 import ast
 import asyncio
+import contextlib
 import dataclasses
 import enum
+import functools
 import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, ParamSpec, TypeVar
 
 import numpy as np
 import pytest
@@ -20,7 +23,7 @@ from pydantic import BaseModel
 
 import tracegraph as tg
 from tracegraph import ParameterError, bundle, export, node
-from tracegraph.exporting import formatted
+from tracegraph.formatting import formatted
 from tracegraph.literals import Unwritable, literal
 
 RATE = 3
@@ -237,6 +240,128 @@ def test_decorators_below_stay_and_ours_go():
     assert made["f"](3) == 6
     assert made["g"](3) == "3"
     assert made["g"].cache_info().misses == 1
+
+
+def wrapped(function):
+    @functools.wraps(function)
+    def run(*args):
+        return -function(*args)
+
+    return run
+
+
+class Caller:
+    @wrapped
+    @bundle(trainable=True)
+    def f(self, x):
+        return x
+
+    @wrapped
+    def g(self, x):
+        return x
+
+
+def test_decorators_above_stay_above_the_text_of_today():
+    @wrapped
+    @bundle(trainable=True)
+    @wrapped
+    def f(x):
+        return x
+
+    (parameter,) = tg.named_parameters(f).values()
+    parameter.assign(parameter.data.replace("return x", "return x + 1"))
+    assert f(1).data == 2
+    text = export({"f": f})
+    assert loaded(text)["f"](1) == 2
+    assert "bundle" not in text
+
+    agent = tg.model(Caller)()
+    assert list(tg.named_parameters(agent)) == ["f"]
+    tg.named_parameters(agent)["f"].assign("def f(self, x):\n    return x + 1\n")
+    assert agent.f(1).data == -2
+    made = loaded(export(agent))["Caller"]()
+    assert (made.f(1), made.g(1)) == (-2, -1)
+
+
+def test_methods_are_exported_with_their_object():
+    for method in (Agent("Ann").answer, Caller().g):
+        with pytest.raises(ParameterError, match="is a method: export the object"):
+            export({"method": method})
+
+
+def _relative(x):
+    from . import test_bundle as tests
+    from . import test_parsing
+    from .architecture.test_imports import __name__ as name
+
+    return tests.__name__, test_parsing.__name__, name
+
+
+class Relative:
+    def run(self):
+        from . import test_bundle
+
+        return test_bundle.__name__
+
+
+def test_relative_imports_are_given_their_whole_names():
+    text = export([bundle(trainable=True)(_relative), Relative])
+    made = loaded(text)
+    assert made["_relative"](1) == (
+        "tests.test_bundle", "tests.test_parsing", "tests.architecture.test_imports",
+    )  # fmt: skip
+    assert made["Relative"]().run() == "tests.test_bundle"
+
+
+T = TypeVar("T")
+Number = TypeVar("Number", int, float)
+Weight = TypeVar("Weight", bound=int)
+Vague = TypeVar("Vague", bound="list[int]")
+P = ParamSpec("P")
+
+
+def test_variables_of_types_are_written():
+    def first(x: list[T], y: Number, z: Weight, call: Callable[P, Number]) -> T:
+        return x[0]
+
+    made = loaded(export(first))
+    hints = made["first"].__annotations__
+    assert made["first"]([3], 1, 2, len) == 3
+    assert hints["y"].__constraints__ == (int, float)
+    assert hints["z"].__bound__ is int
+    assert hints["return"].__name__ == "T"
+
+    def vague(x: Vague) -> None:
+        """Nothing."""
+
+    with pytest.raises(ParameterError, match="Vague cannot be exported: ~Vague, whose bound"):
+        export(vague)
+
+
+@bundle(trainable=True)
+def of_many_blocks(xs):
+    """Blocks of every kind."""
+    total = 0
+    for x in xs:
+        """no documentation"""
+        with contextlib.suppress(ZeroDivisionError):
+            if x:
+                while total < 3:
+                    total += 1
+            try:
+                total += 1 / x
+            except TypeError:
+                total = 0
+        match x:
+            case 5:
+                return -1
+    return total
+
+
+def test_blocks_of_every_kind_are_laid_out_and_stay_what_they_are():
+    text = export(of_many_blocks)
+    assert loaded(text)["of_many_blocks"]([0, 1]) == of_many_blocks([0, 1]).data == 4
+    assert formatted(text.replace("total = 0\n", "total  =  0\n")) == text
 
 
 def test_closures_are_written_as_their_values():

@@ -1,12 +1,16 @@
 """Code of an optimizer runs apart, and its call looks like any other."""
 
 import asyncio
+import dataclasses
+import enum
 import functools
 import json
 import os
 import re
 from collections import Counter  # noqa: F401 - code that runs apart names it
+from collections.abc import Callable
 from math import sqrt  # noqa: F401
+from typing import Generic, NamedTuple, TypeVar
 
 import pytest
 
@@ -615,6 +619,167 @@ def test_a_function_of_the_module_that_code_cannot_see_is_explained():
         f(1)
     assert "bundle(host={'helper': helper})" in failed_node(caught.value).create_feedback("full")
     assert any("bundle(host={'helper': helper})" in note for note in caught.value.__notes__)
+
+
+Own = TypeVar("Own")
+
+
+class Order:
+    RATE = 2
+
+
+def doubled(function):
+    @functools.wraps(function)
+    def run(*args):
+        return 2 * function(*args)
+
+    return run
+
+
+def test_annotations_that_name_what_stays_here_are_no_matter():
+    @bundle(trainable=True)
+    def f(
+        x: "Own", *rest: Order, key: Callable[[Own], Own] = lambda v: -v, **more: Own
+    ) -> dict[str, Own]:
+        return x
+
+    body = """def inner(y: Order) -> Own:
+    return 1 / y
+def g(z: Order): return key(z)
+return [inner(x), g(x)]"""
+    head = f.parameter.data.partition("        return")[0].rpartition(":")[0]
+    f.parameter.assign(
+        f"{head}:\n" + "".join(f"    {line}\n" for line in body.splitlines()), origin="optimizer"
+    )
+    assert f(2).data == [0.5, -2]
+    with pytest.raises(ZeroDivisionError) as caught:
+        f(0)
+    feedback = failed_node(caught.value).create_feedback("full")
+    assert "5 |         return 1 / y  <--- (ZeroDivisionError)" in feedback
+
+
+class Shop(Generic[Own]):
+    def __init__(self):
+        self.rate = 3
+
+    @bundle(trainable=True)
+    def price(self, order: Order, pair: tuple[Own, Own] | None = None, *, of=Order.RATE) -> Own:
+        return order
+
+
+def test_methods_of_annotated_and_generic_classes_run_apart():
+    shop = Shop[int]()
+    shop.price.parameter.assign(
+        shop.price.parameter.data.replace("return order", "return order * self.rate * of"),
+        origin="optimizer",
+    )
+    assert shop.price(1).data == 6
+    assert shop.price(1, of=1).data == 3
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+    @bundle(trainable=True)
+    def shown(self):
+        return "first"
+
+
+class Pair(NamedTuple):
+    first: int
+
+    @bundle(trainable=True)
+    def twice(self):
+        return self.first
+
+    @bundle(trainable=True)
+    @classmethod
+    def made(cls, first):
+        return cls(first)
+
+
+def test_objects_that_own_no_code_share_that_of_their_class():
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Point:
+        x: int
+
+        @bundle(trainable=True)
+        def moved(self):
+            return self.x + 1
+
+    assert Point(1).moved().data == 2
+    assert Pair(2).twice().data == 2
+    assert Point(1).moved.parameter is Point(5).moved.parameter
+    Point(1).moved.parameter.assign("def moved(self):\n    return self.x - 1\n")
+    assert Point(5).moved().data == 4
+
+
+def _closed():
+    count = 0
+
+    @bundle(trainable=True)
+    def f(x):
+        nonlocal count
+        count += x
+        return count
+
+    return f
+
+
+@bundle(trainable=True)
+@doubled
+def decorated(x):
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (_closed(), "nonlocal changes a variable of the program"),
+        (decorated, "doubled is a decorator of the program, .* put it above @bundle"),
+        (Pair(1).twice, "Pair builds on tuple"),
+        (Pair.made, "runs apart from the class Pair, and makes no object of it"),
+        (Colour.RED.shown, "Colour builds on Enum"),
+    ],
+    ids=lambda case: getattr(case, "__name__", "")[:20],
+)
+def test_what_cannot_be_had_apart_is_explained(function, said):
+    args = () if "self" in function.parameter.data else (1,)
+    text = function.parameter.data
+    function.parameter.assign(text.replace('"first"', "self.name") + "\n", origin="optimizer")
+    try:
+        with pytest.raises((SyntaxError, NameError, AttributeError, TypeError)) as caught:
+            function(*args)
+        feedback = failed_node(caught.value).create_feedback("full")
+        assert re.search(said, feedback)
+        assert "parameter.trust()" in feedback or "@bundle" in feedback
+    finally:
+        function.parameter.assign(text, origin="person")
+
+
+def test_a_class_that_code_cannot_see_is_explained():
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    rewritten(f, "return Order.RATE")
+    with pytest.raises(NameError) as caught:
+        f(1)
+    assert "Order is a class of the program" in failed_node(caught.value).create_feedback("full")
+
+
+@pytest.mark.parametrize("line", ["from . import here", "import tests.test_isolation"])
+def test_a_module_that_code_cannot_import_is_explained(line):
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    rewritten(f, f"{line}\nreturn x")
+    with pytest.raises(ImportError) as caught:
+        f(1)
+    feedback = failed_node(caught.value).create_feedback("full")
+    assert f"   2 |     {line}  <--- " in feedback
+    assert "this imports a module of the program" in feedback
 
 
 def test_super_that_code_cannot_ask_is_explained():

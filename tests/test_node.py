@@ -376,6 +376,9 @@ def test_a_frame_of_pandas_asks_the_node():
         assert isinstance(made, Node)
         assert made.data.to_numpy().ravel().tolist() == value
     assert (frame * factor).backward("less")[factor]
+    product = node(frame) @ node([3], trainable=True)
+    assert product.data.tolist() == [3, 6]
+    assert len(product.inputs) == 2
 
 
 def test_what_can_be_called_may_be_indexed_and_hold_more():

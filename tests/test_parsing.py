@@ -14,8 +14,8 @@ from optimizers.localisation import blamed_lines
 from optimizers.search.code import crossed_code, varied_code
 from optimizers.search.synthesis import synthesized
 from tracegraph.companions import companions
-from tracegraph.isolation import is_plain, prelude
 from tracegraph.parsing import expression_of, tree_of
+from tracegraph.prelude import is_plain, prelude
 from tracegraph.source import Source, dedented
 
 LONG = f"[{', '.join(f'({n} + 1)' for n in range(2_000))}]"

@@ -368,6 +368,104 @@ def test_an_async_generator_finished_by_another_task():
     asyncio.run(main())
 
 
+def _is_tracing() -> bool:
+    return bool((tg.node(1) + 1).inputs)
+
+
+def test_a_generator_that_is_a_bundle_stops_tracing_for_itself_alone():
+    quiet = stop_tracing()
+    seen = []
+
+    @tg.bundle(traceable=True)
+    def count():
+        with quiet:
+            for number in range(3):
+                seen.append(_is_tracing())
+                yield number
+        seen.append(_is_tracing())
+        yield 3
+
+    for _ in count():
+        assert _is_tracing()
+    assert seen == [False, False, False, True]
+
+    for end in (list, lambda it: it.close()):
+        it = count()
+        with quiet:
+            next(it)
+            assert not _is_tracing()
+            end(it)
+            assert not _is_tracing()
+        assert _is_tracing()
+        assert current() is None
+
+
+def test_an_async_generator_that_is_a_bundle_stops_tracing_for_itself_alone():
+    seen = []
+
+    @tg.bundle(traceable=True)
+    async def count():
+        with stop_tracing():
+            for number in range(3):
+                await asyncio.sleep(0)
+                seen.append(_is_tracing())
+                yield number
+
+    async def main():
+        async for _ in count():
+            assert _is_tracing()
+        it = count()
+        await anext(it)
+        await it.aclose()
+        assert _is_tracing()
+        assert current() is None
+
+    asyncio.run(main())
+    assert seen == [False, False, False, False]
+
+
+def _quiet(change):
+    with change:
+        yield
+        yield
+
+
+def test_blocks_may_end_in_another_order_than_they_began():
+    outer, inner = _quiet(stop_tracing()), _quiet(scope("a"))
+    next(outer)
+    next(inner)
+    assert tg.node(1, name="x").name.startswith("a/x")
+    outer.close()
+    assert _is_tracing()
+    assert tg.node(1, name="x").name.startswith("a/x")
+    inner.close()
+    assert current() is None
+
+
+def test_a_block_that_ends_in_another_context_changes_nothing_there():
+    begun = _quiet(stop_tracing())
+    contextvars.copy_context().run(next, begun)
+    begun.close()
+    assert current() is None
+
+    async def main():
+        async def quiet():
+            with stop_tracing():
+                yield
+                yield
+
+        it = quiet()
+
+        async def first():
+            await anext(it)
+
+        await asyncio.create_task(first())
+        await it.aclose()
+        assert current() is None
+
+    asyncio.run(main())
+
+
 def test_entering_often_leaves_nothing_behind():
     def once():
         with stop_tracing(), scope("a"), recording(horizon=5, observers=[print]):

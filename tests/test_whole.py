@@ -939,6 +939,8 @@ PRICES = '''"""Prices."""
 
 from __future__ import annotations
 
+import decimal
+import functools
 import math
 
 RATE = 2
@@ -967,6 +969,24 @@ def steps(n):
 
 async def later(x):
     return x
+
+
+def taxed(x, rate=RATE):
+    return x * rate
+
+
+@functools.singledispatch
+def told(x):
+    return "other"
+
+
+@told.register
+def _(x: decimal.Decimal):
+    return "decimal"
+
+
+def worth(text):
+    return told(decimal.Decimal(text))
 '''
 
 
@@ -1005,6 +1025,8 @@ def test_a_new_text_of_a_module_is_in_force_everywhere(prices, place):
     rewrite(prices.parameter, PRICES.replace("RATE = 2", "RATE = 3"), place)
     assert prices.price(1.75).data == 5
     assert prices.RATE == 3
+    assert prices.taxed(2).data == 6
+    assert prices.worth("1").data == "decimal"
     assert [n.data for n in prices.steps(3)] == [0, 1, 2]
     assert asyncio.run(_awaited(prices.later(4))).data == 4
     if place == "in place":
@@ -1050,7 +1072,7 @@ def test_a_failure_in_a_module_marks_its_line(prices):
     with pytest.raises(ZeroDivisionError) as caught:
         prices.price(1)
     here = failed_node(caught.value).create_feedback("full")
-    line = "  24 |     return math.floor(x) // 0  <--- (ZeroDivisionError)"
+    line = "  26 |     return math.floor(x) // 0  <--- (ZeroDivisionError)"
     assert line in apart
     assert line in here
 

@@ -12,9 +12,9 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from tracegraph.isolation import is_plain, names_around, prelude
 from tracegraph.marking import BadSource
 from tracegraph.parsing import expression_of, tree_of
+from tracegraph.prelude import is_plain, names_around, prelude
 from tracegraph.source import class_of, dedented, parsed, private, private_names
 
 __all__ = ["Companion", "companions", "written"]

@@ -2,7 +2,9 @@
 
 A block is a line ``<<<<<<< SEARCH``, the lines to replace, a line ``=======``, the lines that take
 their place, and a line ``>>>>>>> REPLACE``. What it searches must stand in the text exactly once, so
-that a small change of a long function costs a few lines and nothing else can move.
+that a small change of a long function costs a few lines and nothing else can move. Where it does not
+stand there to the letter, spaces at the ends of lines and an indent that is another for all lines do not
+count.
 """
 
 from __future__ import annotations
@@ -77,7 +79,10 @@ def edited(text: str, edits: Iterable[Edit]) -> str:
         wanted = _lines(edit.search)
         if not any(line.strip() for line in wanted):
             raise BadSource(f"block {number} searches nothing; name the lines to replace")
+        new = _lines(edit.replace)
         found = _places(lines, wanted)
+        if not found:
+            found, new = _loose_places(lines, wanted, new)
         if not found:
             raise _missing(number, lines, wanted)
         if len(found) > 1:
@@ -85,7 +90,7 @@ def edited(text: str, edits: Iterable[Edit]) -> str:
             raise BadSource(
                 f"block {number} matches at lines {at}; add lines around it until it matches once"
             )
-        lines[found[0] : found[0] + len(wanted)] = _lines(edit.replace)
+        lines[found[0] : found[0] + len(wanted)] = new
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -115,9 +120,39 @@ def _places(lines: list[str], wanted: list[str]) -> list[int]:
     return [at for at in range(last + 1) if lines[at : at + len(wanted)] == wanted]
 
 
+def _loose_places(
+    lines: list[str], wanted: list[str], new: list[str]
+) -> tuple[list[int], list[str]]:
+    """Where lines stand but for spaces, and what takes their place there."""
+    trimmed = [line.rstrip() for line in lines]
+    theirs, block = _unindented([line.rstrip() for line in wanted])
+    found = []
+    for at in range(len(lines) - len(wanted) + 1):
+        own, same = _unindented(trimmed[at : at + len(wanted)])
+        if same == block:
+            found.append((at, own))
+    if len(found) != 1:
+        return [at for at, _ in found], new
+    ((at, own),) = found
+    if own == theirs:
+        return [at], new
+    if not all(line.startswith(theirs) for line in new if line.strip()):
+        return [], new
+    return [at], [own + line.removeprefix(theirs) if line.strip() else line for line in new]
+
+
+def _unindented(lines: list[str]) -> tuple[str, list[str]]:
+    """The indent that all lines have, and the lines without it; empty lines have any."""
+    indents = [line[: len(line) - len(line.lstrip())] for line in lines if line]
+    indent = min(indents, key=len, default="")
+    while not all(other.startswith(indent) for other in indents):
+        indent = indent[:-1]
+    return indent, [line.removeprefix(indent) for line in lines]
+
+
 def _missing(number: int, lines: list[str], wanted: list[str]) -> BadSource:
     """Why an edit finds nothing, with the line that its first line may have meant."""
-    reason = f"block {number} matches nothing: its lines must stand in the text exactly, spaces too"
+    reason = f"block {number} matches nothing: its lines must stand in the text, with their indents"
     first = next(line for line in wanted if line.strip())
     near = difflib.get_close_matches(first, lines, 1, _NEAR)
     if not near:

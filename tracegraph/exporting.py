@@ -11,35 +11,35 @@ import ast
 import builtins
 import inspect
 import keyword
-import subprocess
 import symtable
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
-from importlib.util import find_spec
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any, cast
 
 from tracegraph.bundle import Bundle, bundle
 from tracegraph.definitions import class_statement
 from tracegraph.errors import ParameterError
+from tracegraph.formatting import formatted
 from tracegraph.literals import Unwritable, literal
 from tracegraph.lowering import lower
 from tracegraph.marking import BadSource
 from tracegraph.module import Map, Module, Seq, is_module, model, named_parameters
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter, node
+from tracegraph.recorded import bundle_of
 from tracegraph.source import dedented, future_flags, is_filled
 from tracegraph.spans import Span, lines_of, offset, replaced, span
 from tracegraph.together import code_of
 from tracegraph.whole import ClassCode, Program
 from tracegraph.writing import write_whole
 
-__all__ = ["export", "formatted"]
+__all__ = ["export"]
 
 _HEADER = "# Written by tracegraph: the values and the code of a program, as they were then.\n"
 _WARNING = "# An optimizer wrote this and nobody has trusted it: read it before you run it.\n"
-_SECONDS = 20.0
 
 
 def export(things: Any, path: str | Path | None = None, *, untrusted: bool = False) -> str:
@@ -69,32 +69,6 @@ def export(things: Any, path: str | Path | None = None, *, untrusted: bool = Fal
     if path is not None:
         write_whole(path, text.encode())
     return text
-
-
-def formatted(text: str) -> str:
-    """`text` as ``ruff format`` lays it out; as it is where ruff is not installed or declines."""
-    if find_spec("ruff") is None:
-        return text
-    command = [sys.executable, "-m", "ruff", "format", "--isolated", "--quiet", "--no-cache",
-               "--config", "format.quote-style='preserve'", "-"]  # fmt: skip
-    try:
-        done = subprocess.run(
-            command, input=text.encode(), capture_output=True, timeout=_SECONDS, check=True
-        )
-        laid_out = done.stdout.decode()
-        return laid_out if _meaning(laid_out) == _meaning(text) else text
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError, SyntaxError):
-        return text
-
-
-def _meaning(text: str) -> str:
-    """The syntax tree, without documentation, whose indent a formatter may change."""
-    tree = ast.parse(text)
-    for item in ast.walk(tree):
-        body = getattr(item, "body", None)
-        if isinstance(body, list) and body and ast.get_docstring(item, clean=False) is not None:  # type: ignore[arg-type]
-            del body[0]
-    return ast.dump(tree)
 
 
 class _File:
@@ -239,8 +213,14 @@ class _File:
             return ""
         if isinstance(value, type):
             return self._class(name, value)
-        raw = inspect.unwrap(value)
-        return self._text(name, raw, _source(raw), "")
+        if isinstance(value, types.MethodType):
+            raise ParameterError(f"{name} is a method: export the object that it belongs to")
+        raw, inner = inspect.unwrap(value), bundle_of(value)
+        text = _source(raw)
+        if inner is not None and inner.parameter is not None:  # other decorators stand above
+            item = ast.parse(text).body[0]
+            text = replaced(text, [self._beneath(text, item, inner.parameter, _names(raw))])
+        return self._text(name, raw, text, "")
 
     def _text(self, name: str, raw: Any, text: str, warning: str) -> str:
         """The text of a function, behind what it names, without our decorators."""
@@ -255,7 +235,7 @@ class _File:
             and isinstance(item.value, ast.Name)
             and isinstance(names.get(item.value.id), Node)
         ]
-        kept = replaced(text, edits)
+        kept = replaced(text, [*edits, *_absolute(text, tree, names)])
         self._check_alone(kept, entry)
         self._claim(kept, entry)
         self._define_all(_global_names(kept), names, entry)
@@ -336,6 +316,7 @@ class _File:
                 member = vars(value).get(getattr(item, "name", ""))
                 edits += self._method(text, item, member, holder, known)
         kept = replaced(text, edits)
+        kept = replaced(kept, _absolute(kept, ast.parse(kept), known))
         definition = _class_statement(kept, value)
         writer = _ClassText(kept, definition, known, holder, self._literal)
         kept = replaced(kept, writer.edits()).rstrip() + "\n" + writer.call()
@@ -348,22 +329,26 @@ class _File:
         self, text: str, item: ast.stmt, member: Any, holder: Any, names: Mapping[str, Any]
     ) -> list[Span]:
         """Edits that make one method plain, with today's text where it is trainable."""
-        function = _plain(member)
-        if not isinstance(function, Bundle):
+        function = bundle_of(_plain(member))
+        if function is None:
             return []
         edits = self._undecorated(text, item, names)
         if function.parameter is None:
             return edits
         mine = function if holder is None else member.__get__(holder, type(holder))
-        parameter = getattr(_plain(mine), "parameter", None) or function.parameter
+        parameter = getattr(bundle_of(_plain(mine)), "parameter", None) or function.parameter
+        new = self._beneath(text, item, parameter, names)
+        return [*(e for e in edits if e.start < new.start), new]
+
+    def _beneath(
+        self, text: str, item: ast.stmt, parameter: Parameter[Any], names: Mapping[str, Any]
+    ) -> Span:
+        """The edit that puts today's text where a function stands below the decorator that is ours."""
         decorators = getattr(item, "decorator_list", [])
         last = [d.end_lineno or 0 for d in decorators if _meant(_called(d), names) is bundle]
-        first = (max(last) if last else item.lineno - 1) + 1
-        start = offset(text, first, 0)
-        indent = " " * item.col_offset
-        edits = [e for e in edits if e.start < start]
-        new = _indented(self._warned(parameter) + parameter.data, indent)
-        return [*edits, Span(start, offset(text, item.end_lineno or 0, None), new)]
+        start = offset(text, (max(last) if last else item.lineno - 1) + 1, 0)
+        new = _indented(self._warned(parameter) + parameter.data, " " * item.col_offset)
+        return Span(start, offset(text, item.end_lineno or 0, None), new)
 
 
 class _ClassText:
@@ -438,6 +423,16 @@ class _ClassText:
         start = span(self._text, bases[0], "").start
         end = span(self._text, given[-1], "").end
         return [Span(start, end, ", ".join(rest))]
+
+
+def _absolute(text: str, tree: ast.Module, names: Mapping[str, Any]) -> list[Span]:
+    """Edits that give relative imports the whole name of what they import from."""
+    found, package = [], names.get("__package__")
+    for item in ast.walk(tree):
+        if isinstance(item, ast.ImportFrom) and item.level and package:
+            home = resolve_name("." * item.level + (item.module or ""), package)
+            found.append(span(text, item, ast.unparse(ast.ImportFrom(home, item.names, 0))))
+    return found
 
 
 def _class_statement(text: str, value: type) -> ast.ClassDef:

@@ -1,21 +1,17 @@
 """Run the text of a function away from this process, as a call that looks like any other.
 
-What the text needs of its module goes with it where that is plainly possible: imported modules by
-name, and plain constants by value. Other functions of the module do not; a function that the code
-may call here is named as a host function, and runs here while the code waits.
+What the text needs of its module goes with it where that is plainly possible (`prelude`). Other functions
+of the module do not; a function that the code may call here is named as a host function, and runs here
+while the code waits.
 """
 
 from __future__ import annotations
 
-import ast
 import atexit
-import builtins
 import inspect
 import os
 import re
-import sys
 import threading
-import types
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,21 +20,24 @@ from tracegraph import profiling
 from tracegraph.errors import SandboxError
 from tracegraph.failure import masked
 from tracegraph.marking import marked
-from tracegraph.parsing import expression_of, tree_of
+from tracegraph.prelude import (
+    brought,
+    lacking,
+    names_around,
+    prelude,
+    told_apart,
+    without_annotations,
+    without_defaults,
+)
 from tracegraph.pullback import Pullback, has_tensors
 from tracegraph.recorder import current
-from tracegraph.spans import lines_of, replaced, span
+from tracegraph.spans import lines_of
 
 if TYPE_CHECKING:
     from tracegraph.sandbox import Failure, Policy, Result, Runner
 
-__all__ = [
-    "Ran", "apart", "as_called", "away", "is_plain", "isolated", "many", "names_around", "prelude",
-]  # fmt: skip
+__all__ = ["Ran", "apart", "as_called", "away", "isolated", "many"]
 
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-_NO_NAME = re.compile(r"name '(\w+)' is not defined")
-_LONGEST_CONSTANT = 10_000
 _MOST_PRINTED = 10_000
 _MOST_TOLD = 500
 
@@ -117,7 +116,7 @@ def apart(
     called, collector = _collecting(entry, raw)
     names = {} if alone else names_around(raw)
     lines = prelude(text, names)
-    sent = _without_defaults(text, entry, set(names) - _brought(lines))
+    sent, given = (text, None) if alone else without_defaults(text, entry, raw, lines)
     run = away(
         text,
         called,
@@ -130,14 +129,14 @@ def apart(
         arguments=raw.__code__.co_varnames[: raw.__code__.co_argcount],
         sent=sent,
     )
-    if sent == text:
+
+    if given is None:
         return run
-    signature = inspect.signature(raw)
+    fill = given
 
     def filled(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return run(*bound.args, **bound.kwargs)
+        args, kwargs = fill(args, kwargs)
+        return run(*args, **kwargs)
 
     return filled
 
@@ -187,14 +186,15 @@ def away(
             code's own.
         sent: what goes there in the place of `text`, line by line.
     """
-    head = "".join(f"{line}\n" for line in before) + (text if sent is None else sent)
+    present = brought(before)
+    body = without_annotations(text if sent is None else sent, present)
+    head = "".join(f"{line}\n" for line in before) + body
     whole, called, asked = head + after, entry, host or {}
     if profile:
         called, meter, report = profiling.apart(entry, profile, text, len(before))
         whole += meter
         asked = {**asked, profiling.REPORT: report}
-    names_brought = _brought(before)
-    missing = {n: callable(v) for n, v in (known or {}).items() if n not in names_brought}
+    missing = told_apart(text, known or {}, present)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         box = _box(sandbox, tensors=has_tensors(args, kwargs))
@@ -263,7 +263,7 @@ def _tell(result: Result) -> None:
         policy.frame.keep("ran", ran)
 
 
-def _value(result: Result, text: str, shift: int, missing: Mapping[str, bool]) -> Any:
+def _value(result: Result, text: str, shift: int, missing: Mapping[str, str]) -> Any:
     if result.error is None:
         return result.value
     error, failure = result.error, result.failure
@@ -273,39 +273,18 @@ def _value(result: Result, text: str, shift: int, missing: Mapping[str, bool]) -
             f"{n} = {masked(n, value)}" for n, value in failure.locals.items() if n != "self"
         )
         within = 0 < line <= len(lines_of(text))
-        lacking = _lacking(error, missing)
-        if lacking:
-            error.add_note(lacking)  # a person may see the traceback alone
+        said = lacking(error, missing)
+        if said:
+            error.add_note(said)  # a person may see the traceback alone
         told = [
             marked(text, line, _mark(failure)) if within else "",
             f"where {held}" if held and within else "",
-            lacking,
+            said,
             _printed(result),
             _measured(),
         ]
         error.__dict__["marked"] = "\n".join(filter(None, told))
     raise error
-
-
-def _lacking(error: Exception, missing: Mapping[str, bool]) -> str:
-    """What to do about what the program around the text has and the sandbox has not."""
-    if isinstance(error, RuntimeError) and "__class__ cell not found" in str(error):
-        return (
-            "super() asks the class of the program, and the code runs apart from it; where the code is "
-            "trusted (parameter.trust()) it runs here"
-        )
-    found = _NO_NAME.match(str(error)) if isinstance(error, NameError) else None
-    if found is None or found[1] not in missing:
-        return ""
-    name = found[1]
-    if missing[name]:
-        return (
-            f"{name} is a function of the program, and the code runs apart from it; "
-            f"bundle(host={{{name!r}: {name}}}) lets the code call it"
-        )
-    return (
-        f"{name} is a value of the program, and the code runs apart from it; pass it as an argument"
-    )
 
 
 def _measured() -> str:
@@ -324,93 +303,6 @@ def _printed(result: Result) -> str:
     text = (result.stdout + result.stderr).rstrip()
     cut = "..." if len(text) > _MOST_TOLD else ""
     return f"printed before: {cut}{text[-_MOST_TOLD:]}" if text else ""
-
-
-def names_around(raw: Any) -> dict[str, Any]:
-    """What a function can name beside what it defines: its module's names, and those around it."""
-    return {**raw.__globals__, **inspect.getclosurevars(raw).nonlocals}
-
-
-def _brought(lines: Sequence[str]) -> set[str]:
-    """The names that the lines of a prelude define."""
-    return {
-        line.rpartition(" as ")[2]
-        if "import " in line.partition("=")[0]
-        else line.partition(" ")[0]
-        for line in lines
-    }
-
-
-def _without_defaults(text: str, entry: str, lacking: set[str]) -> str:
-    """`text` with None for the defaults of `entry` that the sandbox cannot work out.
-
-    Their values are those of decoration, and are sent with each call.
-    """
-    tree = tree_of(text)
-    own = {n.name for n in ast.walk(tree) if isinstance(n, _DEFINITIONS)}
-    spans = []
-    for item in tree.body:
-        if isinstance(item, _DEFINITIONS[:2]) and item.name == entry:
-            for default in [*item.args.defaults, *filter(None, item.args.kw_defaults)]:
-                used = {n.id for n in ast.walk(default) if isinstance(n, ast.Name)}
-                unknown = used & lacking or {n for n in used - own if not hasattr(builtins, n)}
-                if unknown:
-                    height = (default.end_lineno or 0) - default.lineno
-                    spans.append(span(text, default, "None" + "\n" * height))
-    return replaced(text, spans)
-
-
-def prelude(text: str, known: Mapping[str, Any]) -> list[str]:
-    """Lines that bring along what the code names and does not define, as far as `known` has it.
-
-    Modules and what modules of Python itself define are imported; plain constants are written out.
-    """
-    lines = []
-    for name in sorted(_free_names(tree_of(text))):
-        if name not in known:
-            continue
-        value = known[name]
-        home = getattr(value, "__module__", None)
-        if isinstance(value, types.ModuleType):
-            lines.append(f"import {value.__name__} as {name}")
-        elif _is_pythons_own(value, home):
-            lines.append(f"from {home} import {value.__name__} as {name}")
-        elif not callable(value) and is_plain(value):
-            lines.append(f"{name} = {value!r}")
-    return lines
-
-
-def _is_pythons_own(value: Any, home: object) -> bool:
-    """Whether ``from home import ...`` gives this very value in any process."""
-    if not isinstance(home, str) or home.partition(".")[0] not in sys.stdlib_module_names:
-        return False
-    name = getattr(value, "__name__", None)
-    return (
-        home != "__main__"
-        and isinstance(name, str)
-        and name.isidentifier()
-        and getattr(sys.modules.get(home), name, None) is value
-    )
-
-
-def _free_names(tree: ast.Module) -> set[str]:
-    names = [n for n in ast.walk(tree) if isinstance(n, ast.Name)]
-    loaded = {n.id for n in names if isinstance(n.ctx, ast.Load)}
-    defined = {n.name for n in tree.body if isinstance(n, _DEFINITIONS)}
-    return {name for name in loaded - defined if not hasattr(builtins, name)}
-
-
-def is_plain(value: Any) -> bool:
-    """Whether ``repr`` writes the very value: numbers, texts, and containers of these."""
-    if not isinstance(value, (int, float, str, bytes, bool, type(None), list, tuple, dict, set)):
-        return False
-    text = repr(value)
-    if len(text) > _LONGEST_CONSTANT:
-        return False
-    try:
-        return bool(ast.literal_eval(expression_of(text)) == value)
-    except (ValueError, SyntaxError, RecursionError):
-        return False
 
 
 _boxes: dict[tuple[int, str | Policy, bool], Runner] = {}

@@ -249,9 +249,10 @@ class _Code(Kind):
         if not isinstance(raw, str):
             return raw
         from tracegraph.edits import edited, read_edits  # only when a model has answered
+        from tracegraph.replies import code_in
 
         edits = read_edits(raw)
-        return edited(now, edits) if edits else raw
+        return edited(now, edits) if edits else code_in(raw)
 
     def show(self, value: Any, limit: int = 400) -> str:
         if len(value) <= limit:

@@ -11,7 +11,7 @@ import enum
 import math
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, TypeVarTuple
 
 from tracegraph.kinds import is_array, is_tensor
 
@@ -33,7 +33,7 @@ def literal(value: Any, name_of: Callable[[Any], str] | None = None) -> str:
 
     Args:
         value: None, a truth value, number, text, bytes, list, tuple, dict, set, frozenset, array,
-            tensor, member of an Enum, dataclass, pydantic model, or these nested.
+            tensor, member of an Enum, variable of types, dataclass, pydantic model, or these nested.
         name_of: the name under which a class or module can be had where the expression stands;
             without it, values that need one are refused.
 
@@ -90,7 +90,21 @@ class _Writer:
             return self._dataclass(value, depth)
         if hasattr(kind, "model_fields"):
             return f"{self._named(kind)}.model_construct({self._fields(vars(value), depth)})"
+        if kind in (TypeVar, ParamSpec, TypeVarTuple):
+            return self._variable(value)
         raise Unwritable(f"an object of type {kind.__qualname__} cannot be written as Python")
+
+    def _variable(self, value: Any) -> str:
+        """A variable of types, with what bounds it."""
+        kinds = [("", kind) for kind in getattr(value, "__constraints__", ())]
+        if (bound := getattr(value, "__bound__", None)) is not None:
+            kinds.append(("bound=", bound))
+        if not all(type(kind) is type for _, kind in kinds):
+            raise Unwritable(f"{value!r}, whose bound is no plain class,")
+        given = [repr(value.__name__), *(word + self._named(kind) for word, kind in kinds)]
+        words = ("covariant", "contravariant")
+        given += [f"{word}=True" for word in words if getattr(value, f"__{word}__", False)]
+        return f"{self._named(type(value))}({', '.join(given)})"
 
     def _many(self, value: Any, depth: int) -> str:
         items = [self.write(item, depth) for item in value]

@@ -18,6 +18,7 @@ from tracegraph.errors import DuplicateName, ParameterError
 from tracegraph.kinds import is_array, is_tensor, show
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
+from tracegraph.recorded import bundle_of
 from tracegraph.together import Together, code_of
 from tracegraph.writing import write_whole
 
@@ -52,9 +53,9 @@ def _search(value: Any, path: str, open_: set[int]) -> Iterator[tuple[str, Param
     if isinstance(value, Node) or id(value) in open_:
         return
     open_ = open_ | {id(value)}
-    if isinstance(value, Bundle):
-        if value.parameter is not None:
-            yield path, value.parameter
+    if callable(value) and (bundled := bundle_of(value)) is not None:
+        if bundled.parameter is not None:
+            yield path, bundled.parameter
     elif hasattr(value, "__func__") and isinstance(value.__func__, Bundle):
         yield from _search(value.__func__, path, open_)
     elif isinstance(value, functools.partial):
@@ -110,8 +111,8 @@ def _attributes(holder: Any) -> list[str]:
 
 def _is_held(member: Any) -> bool:
     """Whether what stands in a class is, or has, parameters: of all its objects, where it is no method."""
-    if isinstance(member, Bundle):
-        return member.trainable
+    if (bundled := bundle_of(member)) is not None:
+        return bundled.trainable
     return isinstance(member, Parameter) or is_module(member)
 
 

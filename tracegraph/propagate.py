@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -25,6 +24,7 @@ from tracegraph.kinds import is_array, is_tensor, show
 from tracegraph.lifting import CUT, leaf_of
 from tracegraph.node import Node, _walk
 from tracegraph.parameter import Parameter
+from tracegraph.warning import warn
 
 __all__ = ["StaleFeedbackWarning", "backward", "register_rule"]
 
@@ -331,7 +331,7 @@ class _Walk:
             )
             if self.strict:
                 raise StaleFeedback(said)
-            warnings.warn(f"{said} (discarded)", StaleFeedbackWarning, stacklevel=5)
+            warn(f"{said} (discarded)", StaleFeedbackWarning)
             return
         if Gradient in messages:
             gradient: Any = messages[Gradient]

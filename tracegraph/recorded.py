@@ -29,7 +29,7 @@ from tracegraph.stepping import awaited, mode_of
 if TYPE_CHECKING:
     from tracegraph.source import Source
 
-__all__ = ["Bundle", "Way", "operation_of", "text_of"]
+__all__ = ["Bundle", "Way", "bundle_of", "operation_of", "text_of"]
 
 _numbers = itertools.count()
 P = ParamSpec("P")
@@ -142,7 +142,8 @@ class Bundle(Generic[P, R]):
     def _for(self, instance: Any) -> Bundle[P, R]:
         """The bundle of one object: every object owns the code of its methods.
 
-        What a subclass overrides, and calls by ``super()``, is no method of the object: it stays the class's.
+        One that can neither hold it nor be weakly referred to shares that of its class. What a subclass
+        overrides, and calls by ``super()``, is no method of the object: it stays the class's.
         """
         held = getattr(instance, "__dict__", None)
         if held is not None:
@@ -157,10 +158,13 @@ class Bundle(Generic[P, R]):
             if self._is_overridden(type(instance)):
                 return self
             forget = functools.partial(self._kept.pop, id(instance), None)
-            entry = (
-                weakref.ref(instance, lambda _: forget()),
-                self._twin(copy.deepcopy(self.parameter)),
-            )
+            try:
+                known = weakref.ref(instance, lambda _: forget())
+            except (
+                TypeError
+            ):  # a tuple, or slots without __weakref__: nobody could tell when it ends
+                return self
+            entry = known, self._twin(copy.deepcopy(self.parameter))
             self._kept[id(instance)] = entry
         return entry[1]
 
@@ -265,6 +269,17 @@ class Bundle(Generic[P, R]):
             source.text, source.entry, self._function, self._way.sandbox, host,
             profile=self._way.profile,
         )  # fmt: skip
+
+
+def bundle_of(value: Any) -> Bundle[Any, Any] | None:
+    """The bundle that `value` is, or that stands under other decorators (``__wrapped__``); or None."""
+    seen: set[int] = set()
+    while not isinstance(value, Bundle):
+        seen.add(id(value))
+        value = getattr(value, "__dict__", {}).get("__wrapped__")
+        if value is None or isinstance(value, type) or id(value) in seen:
+            return None
+    return value
 
 
 def text_of(instance: Any, method: Any) -> str | None:

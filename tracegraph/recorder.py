@@ -95,9 +95,14 @@ class Horizon:
 
 @final
 class Policy:
-    """What happens to an operation that runs now. Never changed: a change is a new policy."""
+    """What happens to an operation that runs now. Never changed: a change is a new policy.
 
-    __slots__ = ("active", "cells", "frame", "horizon", "observers", "scope")
+    Attributes:
+        entered: the blocks open in this frame that changed it, innermost last, each with the policy
+            before.
+    """
+
+    __slots__ = ("active", "cells", "entered", "frame", "horizon", "observers", "scope")
 
     def __init__(
         self,
@@ -107,6 +112,7 @@ class Policy:
         scope: str = "",
         frame: Frame | None = None,
         cells: Mapping[int, Any] | None = None,
+        entered: tuple[tuple[Change, Policy | None], ...] = (),
     ) -> None:
         self.active = active
         self.observers = observers
@@ -114,6 +120,7 @@ class Policy:
         self.scope = scope
         self.frame = frame
         self.cells = cells
+        self.entered = entered
 
     @property
     def opaque(self) -> bool:
@@ -171,21 +178,22 @@ class timed:
             timed.open -= 1
 
 
-_entered: ContextVar[tuple[Token[Policy | None], ...]] = ContextVar(
-    "tracegraph_entered", default=()
-)
-"""The changes that are open in this thread or task, innermost last."""
-
-
 class Change:
-    """A reusable, re-entrant context manager that changes the policy for a block."""
+    """A reusable, re-entrant context manager that changes the policy for a block.
+
+    A generator may leave its block after others, in another task, or never: what ends is this block.
+    """
 
     def _changed(self, policy: Policy) -> Policy:
         raise NotImplementedError
 
+    def _after(self, before: Policy | None) -> Policy:
+        open_before = () if before is None else before.entered
+        changed = self._changed(before or _PLAIN)
+        return changed.changed(entered=(*open_before, (self, before)))
+
     def __enter__(self) -> None:
-        token = _policy.set(self._changed(_policy.get() or _PLAIN))
-        _entered.set((*_entered.get(), token))
+        _policy.set(self._after(_policy.get()))
 
     def __exit__(
         self,
@@ -193,16 +201,24 @@ class Change:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        *rest, token = _entered.get()
-        _entered.set(tuple(rest))
-        _policy.reset(token)
+        now = _policy.get()
+        later: list[Change] = []
+        for change, before in reversed(() if now is None else now.entered):
+            if change is self:
+                for other in reversed(later):
+                    before = other._after(before)
+                _policy.set(before)
+                return
+            later.append(change)
 
 
 @final
 class stop_tracing(Change):
     """Run a block without recording: operations give nodes that remember nothing.
 
-    It nests, and other threads and tasks keep recording.
+    It nests, and other threads and tasks keep recording. A generator that yields inside the block
+    stops its caller too until it goes on, as with every context variable; one that is a bundle
+    does not.
 
     >>> import tracegraph as tg
     >>> with tg.stop_tracing():

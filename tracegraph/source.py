@@ -195,7 +195,7 @@ class Source(Text):
         Raises:
             BadSource: it does not parse, or does not define exactly this entry and signature.
         """
-        return Source(
+        made = Source(
             text,
             entry=self.entry,
             signature=self.signature,
@@ -204,6 +204,15 @@ class Source(Text):
             flags=self.flags,
             owner=self.owner,
         )
+        line = _bundled(made.tree, self.entry)
+        if line is not None and _bundled(self.tree, self.entry) is None:
+            raise BadSource(
+                "leave out @bundle: the code stands below the one that the program has",
+                text=text,
+                line=line,
+                mark="leave this out",
+            )
+        return made
 
     @property
     def header(self) -> str:
@@ -263,6 +272,15 @@ class Source(Text):
         lacks = self.owner and "__class__" not in self.free  # the first text did not ask super()
         around = (*self.free, "__class__") if lacks else self.free
         return self.compiled(tree, (*around, _DEFAULTS, _KEYWORDS))
+
+
+def _bundled(tree: ast.Module, entry: str) -> int | None:
+    """The line where a decorator of the name ``bundle`` stands above the entry, or None."""
+    for decorator in _definition(tree, entry).decorator_list:
+        called = decorator.func if isinstance(decorator, ast.Call) else decorator
+        if ast.unparse(called).rpartition(".")[2] == "bundle":
+            return decorator.lineno
+    return None
 
 
 def future_flags(function: types.FunctionType) -> int:

@@ -39,8 +39,8 @@ def offset(text: str, line: int, column: int | None) -> int:
     return sum(map(len, lines[: line - 1])) + column
 
 
-def span(text: str, item: ast.expr, new: str) -> Span:
-    """The place of an expression of the tree of `text`, and what shall stand there."""
+def span(text: str, item: ast.expr | ast.stmt, new: str) -> Span:
+    """The place of a part of the tree of `text`, and what shall stand there."""
     return Span(
         offset(text, item.lineno, item.col_offset),
         offset(text, item.end_lineno or 0, item.end_col_offset or 0),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tracegraph.calling import Call
 from tracegraph.node import raise_failed
-from tracegraph.recorder import enter_frame, leave
+from tracegraph.recorder import Change, current, enter_frame, leave
 
 if TYPE_CHECKING:
     from tracegraph.recorded import Bundle
@@ -34,19 +34,26 @@ def mode_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
 class _Step:
     """A stretch of a call that is not over: it runs inside the call, and what it raises is recorded.
 
+    The blocks in which one stretch ends, such as `stop_tracing`, are open again in the next.
+
     Args:
         ends: what says that the call is over; it passes through.
     """
 
-    __slots__ = ("_call", "_ends", "_token")
+    __slots__ = ("_call", "_ends", "_open", "_token")
 
     def __init__(self, call: Call, *ends: type[Exception]) -> None:
         self._call, self._ends = call, ends
+        self._open: list[Change] = []
 
     def __enter__(self) -> None:
         self._token = enter_frame(self._call.frame)
+        for change in self._open:
+            change.__enter__()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        inside = current()
+        self._open = [] if inside is None else [change for change, _ in inside.entered]
         leave(self._token)
         try:
             if isinstance(error, Exception) and not isinstance(error, self._ends):
@@ -94,7 +101,8 @@ def _run_generator(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Iterator[A
                 else:
                     step = functools.partial(source.send, sent)
         finally:
-            source.close()
+            with inside:
+                source.close()
 
     return run()
 
@@ -122,6 +130,7 @@ def _run_async_generator(self: Bundle[Any, Any], args: Any, kwargs: Any) -> Asyn
                 else:
                     step = functools.partial(source.asend, sent)
         finally:
-            await source.aclose()
+            with inside:
+                await source.aclose()
 
     return run()

@@ -10,15 +10,17 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
 from tracegraph.companions import companions, written
 from tracegraph.errors import SandboxError
 from tracegraph.held import can_hold, drop, held, put
-from tracegraph.isolation import as_called, away, is_plain, names_around, prelude
+from tracegraph.isolation import as_called, away
 from tracegraph.lowering import lower
 from tracegraph.node import Node
+from tracegraph.prelude import is_plain, names_around, prelude, without_defaults
 from tracegraph.profiling import way_of
 from tracegraph.recorder import current
 from tracegraph.source import class_of
@@ -73,9 +75,15 @@ class Traveller:
                 "(parameter.trust()) it runs here, and takes any object"
             ) from error
         except Exception as error:
-            told = listed(attributes(instance))  # a failed call left them as they were
-            if told and "marked" in error.__dict__:
-                error.__dict__["marked"] += f"\n{told}"
+            told = [listed(attributes(instance))]  # a failed call left them as they were
+            if isinstance(error, AttributeError | TypeError):
+                told.append(_lacking(self._kind))
+                if told[-1]:
+                    error.add_note(told[-1])
+            if "marked" in error.__dict__:
+                error.__dict__["marked"] = "\n".join(
+                    filter(None, [error.__dict__["marked"], *told])
+                )
             raise
         match told:
             case ("value" | "self" | "object" as kind, result, after):
@@ -96,7 +104,7 @@ class Traveller:
         """The values of an object without nodes; those that are in it, or made it, are added."""
         values = held(instance)
         nodes += values.get(_MADE_OF, ())
-        sent = {k: v for k, v in values.items() if not k.startswith(_HELD)}
+        sent = {k: v for k, v in values.items() if not k.startswith(("__", _HELD))}
         return dict(lower(sent, "", nodes, []))
 
     def _packed(self, arg: Any, nodes: list[Node[Any]]) -> tuple[str, Any]:
@@ -143,6 +151,18 @@ class Traveller:
             put(instance, name, value)
 
 
+def _lacking(kind: type) -> str:
+    """What objects of a class hold that does not go to the sandbox, or nothing."""
+    for base in kind.__mro__[:-1]:
+        home = base.__module__
+        if home in sys.stdlib_module_names and home not in ("abc", "typing"):
+            return (
+                f"{kind.__name__} builds on {base.__name__}, and what an object holds by that stays "
+                "outside the sandbox; where the code is trusted (parameter.trust()) it runs here"
+            )
+    return ""
+
+
 def method_apart(
     text: str,
     entry: str,
@@ -163,8 +183,12 @@ def method_apart(
     names, within = names_around(raw), class_of(raw)
     private = within and re.search(r"\b__\w", text)
     naming = f"{_PRIVATE}_as_in_a_class({entry}, {within.lstrip('_')!r})\n" if private else ""
+    before = prelude(text, names)
+    sent, given = without_defaults(text, entry, raw, before)
 
     def run(instance: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if given is not None:
+            (_, *args), kwargs = given((instance, *args), kwargs)
         kind = instance if isinstance(instance, type) else type(instance)
         target = None if isinstance(instance, type) else instance
         mine = functools.partial(text_of, target)
@@ -174,17 +198,25 @@ def method_apart(
         bound = entry
         if target is None:  # of a classmethod whose text stands below its decorator, that is added
             bound = f"{entry} if isinstance({entry}, classmethod) else classmethod({entry})"
-        owner = naming + "\n".join([f"\n\nclass {_OWNER}:", *body, f"    {entry} = {bound}\n"])
+        owner = naming + "\n".join(
+            [
+                f"\n\nclass {_OWNER}:",
+                _MAKES_NONE.format(kind.__name__),
+                *body,
+                f"    {entry} = {bound}\n",
+            ]
+        )
         owner += written(along, _OWNER)
         act = away(
             text,
             f"_act_of_{_OWNER}",
-            before=prelude(text, names),
+            before=before,
             after=owner + actor(_OWNER, way),
             sandbox=sandbox,
             host=host,
             profile=way if profile else "",
             known=names,
+            sent=sent,
         )
         return Traveller(kind, act).ask("call", entry, target, args, kwargs)
 
@@ -209,6 +241,14 @@ def _as_in_a_class(function, owner):
 
 """
 """Gives a function that stands alone its private names (``self.__x``) as the body of a class gives them."""
+
+_MAKES_NONE = """
+    def __new__(cls, *args, **kwargs):
+        raise TypeError(
+            "the code runs apart from the class {}, and makes no object of it; "
+            "where the code is trusted (parameter.trust()) it runs here"
+        )
+"""
 
 _RESULTS = {
     "value": "{0}",

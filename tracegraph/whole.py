@@ -19,8 +19,9 @@ from typing import Any, final
 
 from tracegraph.definitions import ClassSource, ModuleSource, has_metaclass
 from tracegraph.errors import SandboxError
-from tracegraph.isolation import as_called, away, isolated, prelude
+from tracegraph.isolation import as_called, away, isolated
 from tracegraph.parameter import Cell, Parameter
+from tracegraph.prelude import prelude
 from tracegraph.profiling import way_of
 from tracegraph.spans import replaced, span
 from tracegraph.together import MARK, Together

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from optimizers.base import Usage
 from optimizers.llm.turns import aside
@@ -37,6 +38,8 @@ class Questions:
             any callable, or ``None`` for the one that the environment names.
         max_tokens: how long the model's reply may be.
         options: sent with every request, such as ``temperature=0``.
+
+    ``copy.deepcopy`` gives one that asks the same model, with parameters and memory of its own.
     """
 
     def __init__(
@@ -52,6 +55,12 @@ class Questions:
         self.log: deque[Exchange] = deque(maxlen=100)
         self.asked: Counter[str] = Counter()
         self._asking = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self._asking)] = threading.Lock()
+        memo[id(self)] = twin = object.__new__(type(self))
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin
 
     def exchange(
         self,

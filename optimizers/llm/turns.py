@@ -239,6 +239,11 @@ class OfThread(Generic[T]):
     def __set__(self, instance: object, value: T) -> None:
         self._local(instance).value = value
 
-    def _local(self, instance: object) -> threading.local:
-        local: threading.local = vars(instance).setdefault(self._name, threading.local())
+    def _local(self, instance: object) -> _Local:
+        local: _Local = vars(instance).setdefault(self._name, _Local())
         return local
+
+
+class _Local(threading.local):
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Local:
+        return _Local()

@@ -21,6 +21,7 @@ from typing import Final
 
 from optimizers.search.body import Body, Function, Scope, blocks, scopes, statements
 from optimizers.search.edits import EDITS, OF_VALUES
+from optimizers.search.small import small_edit
 from tracegraph.parsing import expression_of, tree_of
 from tracegraph.spans import lines_of
 
@@ -28,6 +29,8 @@ __all__ = ["crossed_code", "varied_code"]
 
 _KEEPS: Final = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 _TRIES: Final = 20
+_SMALL: Final = 0.5
+"""How often a variation of blamed code, which is nearly right, is one of the smallest edits alone."""
 
 
 def varied_code(
@@ -45,7 +48,8 @@ def varied_code(
         random: the source of chance.
         expressions: Python expressions that may be used besides the ingredients of `text`.
         suspects: how suspicious lines of `text` are; nine edits in ten begin at one of them, drawn in
-            proportion. Without, edits begin anywhere.
+            proportion, and every second variation is one of the smallest edits (`small`). Without, edits
+            begin anywhere and are of every size.
         limit: the most nodes that the syntax tree may grow to.
 
     Raises:
@@ -60,8 +64,10 @@ def varied_code(
     room = max(limit, size)
     for _ in range(_TRIES):
         tree = tree_of(text)
-        for _ in range(1 + (random.random() < 0.3) + (random.random() < 0.1)):
-            _edit(tree, random, given, _drawn(suspects, random))
+        small = bool(suspects) and random.random() < _SMALL
+        edits = 1 if small else 1 + (random.random() < 0.3) + (random.random() < 0.1)
+        for _ in range(edits):
+            _edit(tree, random, given, _drawn(suspects, random), small)
         _drop_dead_statements(tree)
         ast.fix_missing_locations(tree)
         varied = ast.unparse(tree)
@@ -121,7 +127,9 @@ def _drawn(suspects: Mapping[int, float] | None, random: Random) -> int | None:
     return random.choices(list(weights), list(weights.values()))[0]
 
 
-def _edit(tree: ast.Module, random: Random, given: list[ast.expr], line: int | None) -> None:
+def _edit(
+    tree: ast.Module, random: Random, given: list[ast.expr], line: int | None, small: bool
+) -> None:
     places = list(scopes(tree))
     if line is not None:
         around = [(scope, kin) for scope, kin in places if _holds(scope, line)]
@@ -133,6 +141,8 @@ def _edit(tree: ast.Module, random: Random, given: list[ast.expr], line: int | N
         sizes = [sum(_size(item) for item in statements(scope)) for scope, _ in places]
         scope, kin = random.choices(places, sizes)[0]
     body = Body(scope, [*kin, *given], line)
+    if small and isinstance(scope, Function) and small_edit(body, random):
+        return
     edits = [edit for edit, weight in EDITS.items() for _ in range(weight)]
     if not isinstance(scope, Function):  # the order of what a class or a module sets has a reason
         edits = [edit for edit in edits if edit in OF_VALUES]

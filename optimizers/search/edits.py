@@ -10,12 +10,9 @@ from random import Random
 from typing import Any, Final
 
 from optimizers.search.body import Body, Slot, free, is_documentation, statements
+from optimizers.search.small import ARITHMETIC, ORDER, PAIRS, literal, options
 
 __all__ = ["EDITS", "OF_VALUES"]
-
-_ARITHMETIC: Final = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod)
-_ORDER: Final = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
-_PAIRS: Final = {ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is}
 
 
 def _constant(body: Body, random: Random) -> bool:
@@ -23,25 +20,10 @@ def _constant(body: Body, random: Random) -> bool:
     if not slots:
         return False
     slot = random.choice(slots)
-    now = _value(slot)
-    others = [_value(s) for s in slots if type(_value(s)) is type(now) and _value(s) != now]
-    options: list[Any] = list(others)
-    if isinstance(now, bool):
-        options = [not now]
-    elif isinstance(now, int):
-        options += [now + 1, now - 1, now * 2, now // 2, -now, 0, 1]
-    elif isinstance(now, float):
-        options += [
-            now * 2,
-            now / 2,
-            -now,
-            now + random.gauss(0, 1),
-            now * random.lognormvariate(0, 0.5),
-        ]
-    options = [option for option in options if option != now]
-    if not options:
+    found = options(_value(slot), [_value(s) for s in slots], random)
+    if not found:
         return False
-    slot.put(_literal(random.choice(options)))
+    slot.put(literal(random.choice(found)))
     return True
 
 
@@ -49,19 +31,12 @@ def _value(slot: Slot) -> Any:
     return getattr(slot.held, "value", None)
 
 
-def _literal(value: Any) -> ast.expr:
-    """A constant as Python writes it: a negative number is a sign and a number."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
-        return ast.UnaryOp(ast.USub(), ast.Constant(-value))
-    return ast.Constant(value)
-
-
 def _operator(body: Body, random: Random) -> bool:
-    found = [n for n in body.nodes if isinstance(n, ast.BinOp) and isinstance(n.op, _ARITHMETIC)]
+    found = [n for n in body.nodes if isinstance(n, ast.BinOp) and isinstance(n.op, ARITHMETIC)]
     if not found:
         return False
     node = random.choice(found)
-    node.op = random.choice([op for op in _ARITHMETIC if not isinstance(node.op, op)])()
+    node.op = random.choice([op for op in ARITHMETIC if not isinstance(node.op, op)])()
     return True
 
 
@@ -72,8 +47,8 @@ def _comparison(body: Body, random: Random) -> bool:
     node = random.choice(found)
     place = random.randrange(len(node.ops))
     now = type(node.ops[place])
-    pair = _PAIRS.get(now)
-    other = pair or random.choice([op for op in _ORDER if op is not now])
+    pair = PAIRS.get(now)
+    other = pair or random.choice([op for op in ORDER if op is not now])
     node.ops[place] = other()
     return True
 
@@ -119,7 +94,7 @@ def _combine(body: Body, random: Random) -> bool:
     if condition:
         slot.put(ast.BoolOp(random.choice((ast.And, ast.Or))(), [slot.held, found]))
     else:
-        slot.put(ast.BinOp(slot.held, random.choice(_ARITHMETIC[:4])(), found))
+        slot.put(ast.BinOp(slot.held, random.choice(ARITHMETIC[:4])(), found))
     return True
 
 

@@ -27,6 +27,8 @@ __all__ = ["Evolve"]
 
 _SMALLEST: Final = 1e-9
 _LARGEST: Final = 1.0
+_FIRST: Final = 0.2
+"""How often the first code is varied again where its lines are blamed: it is near what is right."""
 
 
 @final
@@ -101,6 +103,8 @@ class Evolve(Search):
         parents = [trial.candidate for trial in chosen[: self.mu]] or [self._root]
         by_case = [trial for trial in chosen if trial.cases]
         mother = _parent(parents, by_case, random)
+        if self._trials[self._root.id].suspects and random.random() < _FIRST:
+            mother = self._root
         values, step = dict(mother.values), mother.step or self.first_step
         parentage: tuple[str, ...] = (mother.id,)
         crossed = False

@@ -35,4 +35,6 @@ def lexicase(trials: Sequence[Trial], random: Random) -> Trial:
         best = max((trial.cases[name] for trial in left if name in trial.cases), default=None)
         if best is not None:
             left = [trial for trial in left if trial.cases.get(name, best) == best]
+    if random.random() < 0.5:
+        return min(left, key=lambda trial: trial.candidate.number)
     return random.choice(left)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -40,6 +39,7 @@ from optimizers.training.values import Values
 from tracegraph.errors import BudgetExceeded, OptimizerError, TracegraphError
 from tracegraph.history.at_hand import AtHand
 from tracegraph.recorder import Policy, current, under
+from tracegraph.warning import warn
 
 __all__ = ["RunsFailed", "Training", "TrainingStopped", "afit", "fit"]
 
@@ -167,15 +167,13 @@ class Training:
                     raise
                 error, reason = problem, f"{type(problem).__name__}: {problem}".removesuffix(": ")
                 if not isinstance(problem, BudgetExceeded):
-                    warnings.warn(
-                        f"the training ended early: {reason}", TrainingStopped, stacklevel=3
-                    )
+                    warn(f"the training ended early: {reason}", TrainingStopped)
             failed = self.evaluator.failed_always()
             if failed and not isinstance(error, KeyboardInterrupt):
                 reason = (
                     f"{reason}; no run of the workflow came to its end, the last raised {failed}"
                 )
-                warnings.warn(f"the training ended: {reason}", RunsFailed, stacklevel=3)
+                warn(f"the training ended: {reason}", RunsFailed)
             return self._finish(reason, error)
 
     def stop(self) -> None:

@@ -55,6 +55,24 @@ def test_async_gives_the_same(server: Any, model: LiteLLM) -> None:
     assert len(server.requests) == 2
 
 
+def test_a_second_event_loop_is_no_news(server: Any) -> None:
+    code = (  # in a process of its own: what litellm keeps for each loop ends with it
+        "import asyncio, logging\n"
+        "from tracegraph.llm import LiteLLM\n"
+        f"model = LiteLLM('openai/served', api_base={server.base!r}, api_key='none', timeout=60)\n"
+        "said = [asyncio.run(model.acall('a')).text for _ in range(3)]\n"
+        "logging.getLogger('LiteLLM').warning('a fault')\n"
+        "print(said)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1:] == ["['hello', 'hello', 'hello']"], done.stderr
+    told = done.stdout + done.stderr
+    assert "a fault" in told
+    assert "event loop" not in told
+
+
 def test_a_known_model_has_a_cost_and_an_unknown_one_none(server: Any) -> None:
     known = LiteLLM("openai/gpt-4o-mini", api_base=server.base, api_key=SECRET)
     cost = known("Hi").cost

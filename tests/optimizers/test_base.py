@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import tracegraph as tg
-from optimizers import Change, Optimizer, Proposal, Rejection, Update
+from optimizers import Change, Optimizer, Partition, Proposal, Rejection, Update
 from optimizers.base import collect
-from tracegraph import bundle, model, node
+from tracegraph import StaleFeedbackWarning, bundle, model, node
 from tracegraph.errors import DuplicateName, NotReached, OptimizerError, Rejected
 
 
@@ -227,6 +227,43 @@ def test_without_feedback_nothing_is_proposed() -> None:
     assert not update
     assert "no feedback has arrived" in str(update)
     assert a.data == "x"
+
+
+def test_a_step_that_asks_nothing_says_what_is_frozen() -> None:
+    a, b = text("a"), text("b")
+    optimizer = Fixed([a, b], a="new")
+    optimizer.backward(a + b, "no")
+    a.freeze()
+    b.zero_feedback()
+    assert "no feedback has arrived" in str(optimizer.step())
+    assert "('a': frozen, takes none)" in str(optimizer.step())
+    b.freeze()
+    for asked in (optimizer, Partition(optimizer)):
+        optimizer.backward(a + b, "no")
+        update = asked.step()
+        assert not update
+        assert "every parameter is frozen" in str(update)
+    a.unfreeze()
+    optimizer.backward(a + b, "no")
+    assert optimizer.step()
+
+
+def test_feedback_that_came_too_late_is_warned_of_where_the_program_gave_it() -> None:
+    a = text("a")
+    optimizer, other = Fixed([a], a="new"), text("other")
+    for late in (
+        lambda shout: optimizer.step(),
+        lambda shout: Partition(optimizer, Fixed([other])).step(),
+        lambda shout: shout.backward("no"),
+        lambda shout: optimizer.backward([(shout, "no")]),
+    ):
+        shout = a.upper()
+        optimizer.backward(shout, "no")
+        a.assign(a.data + "!")
+        with pytest.warns(StaleFeedbackWarning) as warned:
+            late(shout)
+        assert (warned[0].filename, warned[0].lineno) == (__file__, late.__code__.co_firstlineno)
+        optimizer.zero_feedback()
 
 
 def test_zero_feedback_and_zero_grad_forget() -> None:

@@ -18,7 +18,6 @@ import shutil
 import sys
 import time
 import uuid
-import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from tracegraph.history.values import pack, unpack
 from tracegraph.kinds import is_array, is_tensor, show
 from tracegraph.module import named_parameters
 from tracegraph.parameter import Parameter
+from tracegraph.warning import warn
 
 __all__ = ["Checkpoint", "checkpoints", "load", "random_state_now", "save", "set_random_state"]
 
@@ -145,7 +145,7 @@ def load(
             refused.append(str(error))
             continue
         for reason in refused:
-            warnings.warn(f"{reason}; an earlier one is used", HistoryWarning, stacklevel=2)
+            warn(f"{reason}; an earlier one is used", HistoryWarning)
         return Checkpoint(candidate, step, _restore(files, parameters, optimizers, random_state))
     raise CheckpointError(
         "; ".join(refused)

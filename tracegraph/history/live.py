@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -38,6 +37,7 @@ from tracegraph.kinds import show
 from tracegraph.node import Node
 from tracegraph.parameter import Parameter
 from tracegraph.recorder import timed
+from tracegraph.warning import warn
 
 __all__ = ["Run", "automatic_run", "run"]
 
@@ -495,12 +495,12 @@ class Run:
 
     def _warn(self) -> None:
         for message in self._open_writer().complaints():
-            warnings.warn(message, HistoryWarning, stacklevel=4)
+            warn(message, HistoryWarning)
 
     def _complain(self, message: str) -> None:
         if not self._said:
             self._said = True
-            warnings.warn(self._redactor.clean(message), HistoryWarning, stacklevel=6)
+            warn(self._redactor.clean(message), HistoryWarning)
 
 
 _RULES: dict[str, Any] = {

@@ -10,7 +10,6 @@ import hashlib
 import os
 import sqlite3
 import time
-import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tracegraph.errors import HistoryError, NoSuchRun
+from tracegraph.warning import warn
 
 __all__ = [
     "DIRECTORY",
@@ -198,7 +198,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, HistoryWarning, stacklevel=5)
+    warn(message, HistoryWarning)
 
 
 def _set_journal(connection: sqlite3.Connection, path: Path, warn: Callable[[str], object]) -> None:

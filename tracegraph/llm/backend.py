@@ -7,6 +7,7 @@ budgets and telemetry stay off: Retrying, Cached and Budgeted do that work.
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 import os
 import re
@@ -65,7 +66,13 @@ def _litellm() -> Any:
             ) from error
         litellm.suppress_debug_info = True
         litellm.telemetry = False
+        logging.getLogger("LiteLLM").addFilter(_is_for_a_person)
         return litellm
+
+
+def _is_for_a_person(record: logging.LogRecord) -> bool:
+    """Whether a line of litellm's log tells more than that ``asyncio.run`` was called again."""
+    return not record.getMessage().startswith("LoggingWorker: event loop changed")
 
 
 @final

@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, final, runtime_checkable
+from typing import Any, Protocol, Self, TypeAlias, final, runtime_checkable
 
 from tracegraph.errors import WrongModel
 from tracegraph.llm.keeping import akept, kept
@@ -53,7 +53,10 @@ def is_foreign(model: object) -> bool:
 
 
 class ModelBase(ABC):
-    """A language model that can also be called: ``model("Hello").text``."""
+    """A language model that can also be called: ``model("Hello").text``.
+
+    A copy of what holds a model asks this same model, with its one budget, rate and cache.
+    """
 
     @property
     @abstractmethod
@@ -88,6 +91,9 @@ class ModelBase(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
 
 def _request(

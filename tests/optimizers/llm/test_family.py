@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 
 import tracegraph as tg
-from optimizers import OPRO, Crossover, OptoPrime, Reflect, Rules, TextGrad, fit
+from optimizers import OPRO, SPO, Crossover, OptoPrime, Patch, Reflect, Rules, TextGrad, fit
 from optimizers.llm.asking import ModelOptimizer
 from optimizers.llm.memory import Memory
 from optimizers.records import records_of
 from tests.worlds.hidden_rules import HiddenRules
 from tracegraph.errors import BudgetExceeded, ModelFailed, OptimizerError, UnreadableReply
-from tracegraph.llm import Scripted
+from tracegraph.llm import Budgeted, Scripted
 
 FAMILY = [OptoPrime, OPRO, TextGrad, Reflect]
 NOTHING = '{"suggestion": {}}'
@@ -119,6 +121,33 @@ def test_what_it_remembers_is_json_and_comes_back(make: Any, prompt: Any) -> Non
 
 
 # Repairs
+
+
+@pytest.mark.parametrize(
+    "make",
+    [*FAMILY, Crossover, Rules, Patch, partial(SPO, requirements="short")],
+    ids=lambda m: getattr(m, "__name__", "SPO"),
+)
+def test_a_copy_asks_the_same_model_and_owns_all_else(make: Any, prompt: Any) -> None:
+    model = Budgeted(Scripted(lambda request: suggest(prompt="Be brief.")), calls=20)
+    optimizer = make([prompt], llm=model)
+    optimizer.backward([(answer(prompt, "Who?"), [score, "Say less."]) for score in (0.0, 1.0)])
+    optimizer.step()
+    assert optimizer.log
+    remembered, asked = optimizer.state_dict(), dict(optimizer.asked)
+    twin = copy.deepcopy(optimizer)
+    (own,) = twin.parameters
+    assert type(twin) is type(optimizer)
+    assert twin.llm is optimizer.llm
+    assert own is not prompt
+    assert (own.data, twin.state_dict()) == (prompt.data, remembered)
+    for number in range(3):
+        runs = [(answer(own, f"What {number}?"), [score, "Be loud."]) for score in (0.0, 1.0)]
+        twin.backward(runs)
+        twin.step()
+    assert len(twin.log) > len(optimizer.log)
+    assert (optimizer.state_dict(), dict(optimizer.asked)) == (remembered, asked)
+    assert not prompt.feedback
 
 
 def test_a_repair_shows_the_model_its_error_and_what_it_wrote(prompt: Any) -> None:
