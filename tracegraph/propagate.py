@@ -348,7 +348,7 @@ class _Walk:
         self.accumulate()
         shards = [x for x in self.tensors if self.passed and hasattr(x, "to_local")]
         if shards and all(x.grad is None for x in shards):
-            warnings.warn(_UNSHARED.format(len(shards)), UserWarning, stacklevel=5)
+            warn(_UNSHARED.format(len(shards)), UserWarning)
         for node, gradient in self.carried:
             self.arrive(node.parameter, node.version, {Gradient: gradient})  # type: ignore[arg-type]
         for parameter, (version, messages) in self.arrived.items():
