@@ -8,7 +8,7 @@ from types import FrameType
 
 __all__ = ["warn"]
 
-_INSIDE = ("tracegraph", "optimizers", "contextlib")
+_INSIDE = ("tracegraph", "optimizers", "contextlib", "torch")
 """Packages in which nobody looks for the cause of a warning."""
 
 

@@ -9,7 +9,6 @@ value. This file alone knows how a tracegraph parameter looks.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from tracegraph.arithmetic import is_real
 from tracegraph.errors import Rejected
 from tracegraph.feedback import Gradient
 from tracegraph.kinds import show
+from tracegraph.warning import warn
 
 __all__ = ["Binding", "adapt", "forget"]
 
@@ -83,11 +83,10 @@ class Binding:
         try:
             self.parameter.assign(value, origin="optimizer")
         except Rejected as error:
-            warnings.warn(
+            warn(
                 f"{self.name} stays {show(before, 40)}: the step led to {show(value, 40)}, which its "
                 f"constraint refuses ({error.reason})",
                 RuntimeWarning,
-                stacklevel=4,
             )
 
 

@@ -9,7 +9,7 @@ import torch
 
 import tracegraph as tg
 from optimizers.numeric.adam import AdamW
-from optimizers.numeric.executors import choice, native
+from optimizers.numeric.executors import choice, compiler
 from optimizers.numeric.sgd import SGD
 from tracegraph.errors import MissingExtra, Rejected
 
@@ -155,7 +155,7 @@ def test_what_is_missing_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatc
         MissingExtra, match=r"pip install 'tracegraph\[gpu\]', or use backend='auto'"
     ):
         AdamW([p], backend="triton")
-    monkeypatch.setattr(native, "compiler", lambda: None)
+    monkeypatch.setattr(compiler, "compiler", lambda: None)
     with pytest.raises(MissingExtra, match="apt install g"):
         AdamW([p], backend="native")
     p.grad = torch.ones(1)

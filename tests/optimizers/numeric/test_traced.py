@@ -154,8 +154,9 @@ def test_a_value_that_the_constraint_refuses_is_not_taken() -> None:
     rate = node(0.5, trainable=True, name="rate", constraint=lambda x: x > 0)
     optimizer = SGD([rate], lr=1.0)
     optimizer.backward(rate * torch.tensor(5.0), 1.0)
-    with pytest.warns(RuntimeWarning, match=r"rate.*stays 0\.5"):
+    with pytest.warns(RuntimeWarning, match=r"rate.*stays 0\.5") as said:
         optimizer.step()
+    assert said[0].filename == __file__  # neither torch's line nor ours
     assert rate.data == 0.5
     assert rate.version == 0
     optimizer.backward(rate * torch.tensor(0.25), 1.0)
