@@ -3,8 +3,8 @@
 A step of many small tensors spends its time in Python, which asks each tensor for its address, size,
 dtype and layout, and each tensor's dict of states for its entries. DLPack's C interface (version 1,
 `__dlpack_c_exchange_api__`, torch 2.10 and later) answers all about a tensor in one call, from C++, and a
-dict answers Python's own function of C. Where torch does not offer the interface, or no compiler is
-there, Python asks.
+dict answers Python's own function of C. Where torch does not offer the interface, or no compiler
+works, Python asks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import ctypes
 from array import array
 from collections.abc import Callable
 from functools import cache
+from subprocess import SubprocessError
 from typing import Any
 
 import torch
@@ -149,7 +150,12 @@ class _Looks:
 
 @cache
 def _looks() -> _Looks | None:
-    return _Looks() if available() and reader() is not None else None
+    if not available() or reader() is None:
+        return None
+    try:
+        return _Looks()
+    except (RuntimeError, OSError, SubprocessError):  # what is there does not work: Python asks
+        return None
 
 
 def address(values: array[Any]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from optimizers.numeric.adam import AdamW
-from optimizers.numeric.executors import glance
+from optimizers.numeric.executors import compiler, glance
 from optimizers.numeric.lion import Lion
 from optimizers.numeric.rule_optimizer import RuleOptimizer
 from optimizers.numeric.sgd import SGD
@@ -39,6 +40,30 @@ def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     elif glance.reader() is None:
         pytest.skip("this torch has no __dlpack_c_exchange_api__")
     return str(request.param)
+
+
+@pytest.mark.parametrize(
+    "script", ["exit 1", "case $1 in --version | -march=native) ;; *) exit 1 ;; esac"]
+)
+def test_a_compiler_that_does_not_work_leaves_the_asking_to_python(
+    script: str, monkeypatch: pytest.MonkeyPatch, asked: str, tmp_path: Path
+) -> None:
+    if asked == "python":
+        pytest.skip("Python asks anyway")
+    broken = tmp_path / "c++"
+    broken.write_text(f"#!/bin/sh\n{script}\n")
+    broken.chmod(0o700)
+    monkeypatch.setattr(compiler, "compiler", lambda: str(broken))
+    glance._looks.cache_clear()
+    try:
+        p = torch.ones(4, requires_grad=True)
+        p.grad = torch.ones(4)
+        held = glance.Glanced([[p], [p.grad]])
+        assert glance._looks() is None
+        assert held.hold([p], [p.grad])
+        assert not held.hold([torch.ones(4)], [p.grad])
+    finally:
+        glance._looks.cache_clear()
 
 
 class Pair:
