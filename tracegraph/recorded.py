@@ -160,9 +160,7 @@ class Bundle(Generic[P, R]):
             forget = functools.partial(self._kept.pop, id(instance), None)
             try:
                 known = weakref.ref(instance, lambda _: forget())
-            except (
-                TypeError
-            ):  # a tuple, or slots without __weakref__: nobody could tell when it ends
+            except TypeError:  # nobody could tell when a tuple ends, or slots without __weakref__
                 return self
             entry = known, self._twin(copy.deepcopy(self.parameter))
             self._kept[id(instance)] = entry

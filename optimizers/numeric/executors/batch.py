@@ -14,7 +14,10 @@ from optimizers.numeric.codecs.codec import Codec
 from optimizers.numeric.codecs.rounding import NEAREST, Rounding
 from optimizers.numeric.rules.rule import Rule
 
-__all__ = ["Addresses", "Batch", "Executor", "Numbers", "seed_of"]
+__all__ = ["SHIFT", "Addresses", "Batch", "Executor", "Numbers", "seed_of"]
+
+SHIFT = 20
+"""Bits of a seed that tell the tensors of a group apart; the count of steps lies above them."""
 
 Numbers = tuple[tuple[Any, ...], Any, Any]
 
@@ -117,7 +120,7 @@ class Batch:
 
 def seed_of(count: Any, place: int = 0) -> Any:
     """What feeds random rounding at a step, a number or a tensor, of the tensor at `place`."""
-    return ((count if isinstance(count, int) else count.to(torch.int64)) << 20) + place
+    return ((count if isinstance(count, int) else count.to(torch.int64)) << SHIFT) + place
 
 
 class Executor(Protocol):

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["apart", "on"]
+__all__ = ["beyond_graphs", "on"]
 
 T = TypeVar("T")
 
@@ -23,13 +23,13 @@ def on(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def apart(make: Callable[[], T]) -> T:
+def beyond_graphs(make: Callable[[], T]) -> T:
     """``make()`` in a thread of its own, so that its tensors lie in no graph's memory.
 
     While torch warms up for a CUDA graph, what this thread allocates on a GPU is the graph's, which
     may hold nothing that outlasts a run.
 
-    >>> apart(lambda: torch.ones(2))
+    >>> beyond_graphs(lambda: torch.ones(2))
     tensor([1., 1.])
     """
     with ThreadPoolExecutor(1) as other:

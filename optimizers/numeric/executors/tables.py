@@ -13,7 +13,7 @@ from torch import Tensor
 
 from optimizers.numeric.codecs.codec import Codec
 from optimizers.numeric.executors.batch import Batch
-from optimizers.numeric.executors.device import apart
+from optimizers.numeric.executors.device import beyond_graphs
 from optimizers.numeric.executors.glance import Glanced
 
 __all__ = ["Cut", "Launch", "cut", "sent"]
@@ -100,7 +100,7 @@ class Launch(Glanced):
                 "a CUDA graph captures a step on tensors that were not stepped before, for which "
                 "there are no tables yet; call step() once or more before the capture"
             )
-        found = _LAUNCHES.get(key) or apart(lambda: cls(batch))
+        found = _LAUNCHES.get(key) or beyond_graphs(lambda: cls(batch))
         _LAUNCHES[key] = found
         _LAUNCHES.move_to_end(key)
         if len(_LAUNCHES) > KEPT:

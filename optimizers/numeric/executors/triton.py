@@ -18,8 +18,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from optimizers.numeric.codecs import companding, dynamic
-from optimizers.numeric.executors.batch import Batch, Executor
-from optimizers.numeric.executors.device import apart, on
+from optimizers.numeric.executors.batch import SHIFT, Batch, Executor
+from optimizers.numeric.executors.device import beyond_graphs, on
 from optimizers.numeric.executors.stored import (
     CODECS,
     FIRST,
@@ -251,7 +251,7 @@ def books(device: torch.device) -> Tensor:
         assert (found.diff() <= 1).all()  # one edge is asked about, so there must not be two
         rows += [values, edges]
         hints.append(found.view(torch.float32))
-    return apart(lambda: torch.cat([*rows, *hints]).to(device))
+    return beyond_graphs(lambda: torch.cat([*rows, *hints]).to(device))
 
 
 class Triton(Executor):
@@ -289,10 +289,10 @@ class Triton(Executor):
                 found = Launch.follows(batch)
                 numbers = [*batch.scalars, batch.scale, 1.0, batch.seed, batch.draw]
                 rows = sent(numbers, torch.float64, device)
-                across, shift = (1, 0), 0
+                across, seed = (1, 0), (0, 0)  # whole, its place too
             else:
                 found = Launch.captured(batch)
-                rows, across, shift = batch.rows, (len(batch.params), 1), 20
+                rows, across, seed = batch.rows, (len(batch.params), 1), (SHIFT, batch.place)
             multi_tensor[(len(found.tensor_of),)](
                 found.table,
                 found.sizes_there,
@@ -300,8 +300,7 @@ class Triton(Executor):
                 found.piece_of,
                 rows,
                 *across,
-                shift,
-                batch.place,
+                *seed,
                 books(device),
                 len(batch.params),
                 BODY=device_function(batch.rule),

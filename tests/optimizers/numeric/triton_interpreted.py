@@ -180,6 +180,20 @@ def numbers_on_the_device_step_as_those_of_the_host() -> None:
             assert off.double().mean() <= (0.01 if row.name == "Lion" else 0), row.name
 
 
+def a_seed_of_the_host_has_its_place_already() -> None:
+    """The place among a group's tensors is in the seed; with numbers on the device it is not yet."""
+    generator = torch.Generator().manual_seed(0)
+    start, g = (torch.randn(64, generator=generator) for _ in range(2))
+    codec, scalars = CODECS["bf16-stochastic"], ADAMW.scalars(HYPER, 1)
+    found = []
+    for place in (0, 7):
+        p = start.clone()
+        state = empty(codec, ADAMW, [p])
+        Triton().run(Batch(ADAMW, scalars, codec, [p], [g], state, seed=12345, place=place))
+        found.append(state[0][0][0])
+    assert torch.equal(*found)
+
+
 def newton_schulz_is_its_formula() -> None:
     """Batches of odd sizes, over several blocks, beside float64."""
     generator = torch.Generator().manual_seed(0)
@@ -199,6 +213,7 @@ QUICK = (
     an_optimizer_keeps_its_tables,
     newton_schulz_is_its_formula,
     the_dynamic_map_gives_the_nearest_value,
+    a_seed_of_the_host_has_its_place_already,
 )
 LONG = (every_codec_stores_what_eager_stores, numbers_on_the_device_step_as_those_of_the_host)
 
