@@ -3,8 +3,11 @@
 import copy
 import dataclasses
 import enum
+import functools
 import gc
 import math
+import sys
+import threading
 import warnings
 import weakref
 from typing import Annotated, Literal
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 
 import tracegraph as tg
 from tracegraph import node
+from tracegraph.feedback import Gradient
 
 
 class Colour(enum.Enum):
@@ -426,3 +430,48 @@ def test_a_floating_tensor_is_followed_by_torch_and_stays_the_users_own() -> Non
     assert torch.equal(mine.grad, torch.full((3,), -2.0))
     weight.assign(torch.ones(3))
     assert weight.data.requires_grad
+
+
+def in_threads(*tasks):
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=task) for task in tasks]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_every_change_in_any_thread_is_a_version_of_its_own() -> None:
+    word = tg.node("", trainable=True, name="word")
+    seen: list[tuple[int | None, str]] = []
+
+    def work(who: int) -> None:
+        for i in range(300):
+            word.assign(f"{who}.{i}")
+            leaf = word + ""
+            seen.append((leaf.inputs["x"].version, leaf.data))
+
+    in_threads(*(functools.partial(work, who) for who in range(4)))
+    assert word.version == 1200
+    by_version: dict[int | None, str] = {}
+    for version, value in seen:
+        assert by_version.setdefault(version, value) == value
+
+
+def test_feedback_from_many_threads_is_all_counted() -> None:
+    number = tg.node(1.0, trainable=True, name="number")
+    word = tg.node("w", trainable=True, name="word")
+
+    def work(who: int) -> None:
+        for i in range(100):
+            (number * 2.0).backward(Gradient(1.0))
+            (word + "!").backward(f"remark {who}.{i}")
+
+    in_threads(*(functools.partial(work, who) for who in range(4)))
+    assert number.feedback[Gradient].value == 800.0
+    said = str(word.feedback[tg.Remark])
+    assert all(f"remark {who}.{i}" in said for who in range(4) for i in range(100))

@@ -1,9 +1,13 @@
 """Ambient policy: per thread and task, nested, restored whatever happens."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
+import os
+import sys
 import threading
+import time
 import weakref
 
 import pytest
@@ -11,6 +15,7 @@ import pytest
 import tracegraph as tg
 from tracegraph import node, recording, scope, stop_tracing
 from tracegraph.recorder import current
+from tracegraph.source import Source
 
 
 def test_stop_tracing_nests():
@@ -309,30 +314,102 @@ def test_a_bundle_called_from_many_threads_compiles_once_per_version_and_never_m
     assert results == [2] * 400
 
 
+@contextlib.contextmanager
+def switching_often():
+    """Let threads take turns as often as Python can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def while_threads_call(function, change):
+    """What `function` gave in four threads until `change` was through."""
+    stop, given = threading.Event(), []
+
+    def work():
+        while not stop.is_set():
+            given.append(function())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    with switching_often():
+        for t in threads:
+            t.start()
+        try:
+            change()
+        finally:
+            stop.set()
+            for t in threads:
+                t.join()
+    return given
+
+
 def test_code_changed_while_threads_call_it_runs_whole_versions():
     @tg.bundle(trainable=True)
     def f(x):
         return (0, 0)
 
-    stop = threading.Event()
-    wrong = []
+    def change():
+        for i in range(50):
+            f.parameter.assign(f"def f(x):\n    return ({i}, {i})")
 
-    def work():
-        while not stop.is_set():
-            a, b = f(1).data
-            if a != b:
-                wrong.append((a, b))
+    for _ in range(5):
+        assert all(a == b for a, b in while_threads_call(lambda: f(1).data, change))
+        assert f(1).data == (49, 49)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for t in threads:
-        t.start()
-    for i in range(50):
-        f.parameter.assign(f"def f(x):\n    return ({i}, {i})")
-    stop.set()
-    for t in threads:
-        t.join()
-    assert not wrong
-    assert f(1).data == (49, 49)
+
+def test_a_call_that_compiles_while_the_code_changes_leaves_nothing_old_behind(monkeypatch):
+    @tg.bundle(trainable=True)
+    def f(x):
+        return 0
+
+    replaced = Source.replaced
+
+    def changing(self, text):
+        if "1" in text and threading.current_thread() is caller:
+            f.parameter.assign("def f(x):\n    return 2")
+        return replaced(self, text)
+
+    f.parameter.assign("def f(x):\n    return 1")
+    caller = threading.Thread(target=lambda: first.append(f(0)))
+    first = []
+    monkeypatch.setattr(Source, "replaced", changing)
+    caller.start()
+    caller.join()
+    assert first[0].data == 1
+    assert first[0].inputs["__code"].data == "def f(x):\n    return 1"
+    assert first[0].inputs["__code"].version == 1
+    assert f(0).data == 2
+
+
+def test_what_an_optimizer_writes_never_runs_in_place_while_threads_call():
+    """Trust belongs to one text: the moment in which another one comes is nobody's."""
+    here = os.getpid()
+
+    @tg.bundle(trainable=True)
+    def f(x):
+        return ("person", 0)
+
+    mine = f.parameter.data
+    theirs = "def f(x):\n    import os\n    return ('optimizer', os.getpid())"
+
+    def change():
+        for _ in range(60):
+            f.parameter.assign(theirs, origin="optimizer")
+            time.sleep(0.002)
+            f.parameter.assign(mine)
+
+    calls = while_threads_call(lambda: f(1), change)
+    for call in calls:
+        who, where = call.data
+        code = call.inputs["__code"]
+        assert where != here
+        assert code.info["origin"] == who
+        assert code.info["trusted"] == (who == "person")
+        assert ("getpid" in code.data) == (who == "optimizer")
+    assert {call.data[0] for call in calls} == {"person", "optimizer"}
 
 
 def test_children_of_a_frame_in_a_generator_consumed_elsewhere():

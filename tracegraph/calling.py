@@ -21,7 +21,7 @@ from tracegraph.recorder import Frame, current
 from tracegraph.variables import variables
 
 if TYPE_CHECKING:
-    from tracegraph.parameter import Cell
+    from tracegraph.parameter import Value
     from tracegraph.recorded import Bundle
 
 __all__ = ["Binding", "Call"]
@@ -93,11 +93,12 @@ class Call:
             parameter = bundle.parameter
             plain = policy is None or policy.cells is None
             cell = parameter._own if plain else parameter._cell()
-            known = bundle._compiled.get((cell.version, cell.trusted))
-            self.function = self._loaded(cell) if known is None else known
+            now = cell.trust() if bundle._way.trust else cell.now
+            known = bundle._compiled.get(now)
+            self.function = self._loaded(now) if known is None else known
             held = bundle._held
-            if held is None or cell.leaf is None or cell.leaf() is not held:
-                held = bundle._held = parameter._leaf(cell)
+            if held is None or now.leaf is None or now.leaf() is not held:
+                held = bundle._held = parameter._leaf(now)
             self.inputs.append(held)
             self.names.append(_CODE)
         if self.opaque:
@@ -105,10 +106,10 @@ class Call:
                 if found._extra is None or "argument" not in found._extra:
                     cast(Frame, outer).read(found)
 
-    def _loaded(self, cell: Cell) -> Callable[..., Any]:
+    def _loaded(self, now: Value) -> Callable[..., Any]:
         """What runs; code that fails when it is loaded fails as a call does."""
         try:
-            return self.bundle._now(cell)
+            return self.bundle._now(now)
         except ParameterError:
             raise
         except Exception as error:

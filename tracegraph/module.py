@@ -161,6 +161,11 @@ class Module:
             ParameterError: a path is missing or unknown; nothing has changed.
             Rejected: a value is not allowed; nothing has changed.
         """
+        for parameter, value in self._fitting(state):
+            parameter.assign(parameter.kind.copy(value))
+
+    def _fitting(self, state: Mapping[str, Any]) -> list[tuple[Parameter[Any], Any]]:
+        """The parameters with the values that `state` has for them, in its order."""
         own = named_parameters(self)
         missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
         if missing or unknown:
@@ -172,9 +177,7 @@ class Module:
                     if names
                 )
             )
-        checked = {path: own[path].check(value) for path, value in state.items()}
-        for path, value in checked.items():
-            own[path].assign(own[path].kind.copy(value))
+        return [(own[path], own[path].check(value)) for path, value in state.items()]
 
     def save(self, path: str | Path) -> None:
         """Write the values of the parameters as JSON; tensors and arrays as lists with their type."""
@@ -215,12 +218,13 @@ class Module:
             name: _from_json(entry.get("value"), own[name]) if name in own else None
             for name, entry in entries.items()
         }
-        held = {name for name, p in own.items() if _holds(p, state.get(name))}
-        self.load_state_dict(state)
-        for name, entry in entries.items():
-            own[name].origin = "optimizer" if entry.get("origin") == "optimizer" else "person"
-            allowed = trust or own[name].kind.name != "code"
-            own[name].trusted = name in held or (allowed and bool(entry.get("trusted")))
+        for (parameter, value), entry in zip(self._fitting(state), entries.values(), strict=True):
+            allowed = (trust or parameter.kind.name != "code") and bool(entry.get("trusted"))
+            parameter.assign(
+                parameter.kind.copy(value),
+                origin="optimizer" if entry.get("origin") == "optimizer" else "person",
+                trusted=_holds(parameter, value) or allowed,
+            )
 
     def export(self, path: str | Path | None = None, *, untrusted: bool = False) -> str:
         """The class as plain Python, with the values and the code of this object; see `tg.export`.

@@ -6,6 +6,8 @@ the version that it was computed at; a new value makes the old feedback void.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from tracegraph.recorder import current
 if TYPE_CHECKING:
     from tracegraph import view
 
-__all__ = ["Arrived", "Cell", "Origin", "Parameter", "Received", "node"]
+__all__ = ["Arrived", "Cell", "Origin", "Parameter", "Received", "Value", "node"]
 
 T = TypeVar("T")
 
@@ -71,10 +73,36 @@ class Arrived(Mapping[type, Any]):
         return next((got.version for got in self._received.values()), None)
 
 
-class Cell:
-    """What a parameter holds: the value, its version, and the feedback that arrived for it."""
+class Value:
+    """One value that a parameter has had, as it was written.
 
-    __slots__ = ("data", "leaf", "lifted", "origin", "received", "trusted", "version")
+    Nothing of it changes, so whoever has read it has data, version and trust that belong together.
+    """
+
+    __slots__ = ("data", "leaf", "lifted", "origin", "trusted", "version")
+
+    def __init__(self, data: Any, version: int, origin: Origin, trusted: bool) -> None:
+        self.data = data
+        self.version = version
+        self.origin = origin
+        self.trusted = trusted
+        self.leaf: ref[Node[Any]] | None = None  # weak: the leaf knows its parameter
+        self.lifted: Any = None  # a number's leaf of torch's record
+
+
+_changing = threading.RLock()
+"""Held for the moment in which a parameter changes, so that no change is made upon one that is gone."""
+os.register_at_fork(
+    before=_changing.acquire,
+    after_in_parent=_changing.release,
+    after_in_child=_changing.release,
+)
+
+
+class Cell:
+    """What a parameter holds now, and the feedback that arrived for it."""
+
+    __slots__ = ("now", "received")
 
     def __init__(
         self,
@@ -84,13 +112,26 @@ class Cell:
         *,
         trusted: bool = True,
     ) -> None:
-        self.data = data
-        self.version = version
-        self.origin = origin
-        self.trusted = trusted
-        self.leaf: ref[Node[Any]] | None = None  # weak: the leaf knows its parameter
-        self.lifted: tuple[float, Any] | None = None  # a number, and its leaf of torch's record
+        self.now = Value(data, version, origin, trusted)
         self.received: dict[type, Received] = {}
+
+    def change(self, **facts: Any) -> Value:
+        """Hold a value that differs in these facts; a thread sees the one before, or this one whole."""
+        with _changing:
+            now = self.now
+            known = {name: getattr(now, name) for name in ("data", "version", "origin", "trusted")}
+            self.now = Value(**{**known, **facts})
+            return self.now
+
+    def begin(self, **facts: Any) -> None:
+        """Begin a new version, which differs in these facts."""
+        with _changing:
+            self.change(version=self.now.version + 1, **facts)
+
+    def trust(self) -> Value:
+        """The value that is held now, which may run in place."""
+        now = self.now
+        return now if now.trusted else self.change(trusted=True)
 
 
 class Parameter(Node[T]):
@@ -166,56 +207,56 @@ class Parameter(Node[T]):
 
     @property
     def _data(self) -> T:
-        return self._cell().data  # type: ignore[no-any-return]
+        return self._cell().now.data  # type: ignore[no-any-return]
 
     @_data.setter
     def _data(self, value: T) -> None:
-        self._cell().data = value
+        self._cell().change(data=value)
 
     @property
     def origin(self) -> Origin:
         """Who wrote the current value, a person or an optimizer."""
-        return self._cell().origin
+        return self._cell().now.origin
 
     @origin.setter
     def origin(self, origin: Origin) -> None:
-        self._cell().origin = origin
+        self._cell().change(origin=origin)
 
     @property
     def trusted(self) -> bool:
         """Whether the current value may run in place, if it is code."""
-        return self._cell().trusted
+        return self._cell().now.trusted
 
     @trusted.setter
     def trusted(self, trusted: bool) -> None:
-        self._cell().trusted = trusted
+        self._cell().change(trusted=trusted)
 
     # Reading
 
-    def _leaf(self, cell: Cell | None = None) -> Node[T]:
-        if cell is None:
-            cell = self._cell()
-        now: Node[T] | None = None if cell.leaf is None else cell.leaf()
+    def _leaf(self, value: Value | None = None) -> Node[T]:
+        if value is None:
+            value = self._cell().now
+        now: Node[T] | None = None if value.leaf is None else value.leaf()
         if now is None:
-            now = leaf(cell.data)
+            now = leaf(value.data)
             now._extra = {
                 **(now._extra or {}),
                 **(self._extra or {}),
                 "parameter": self,
-                "version": cell.version,
-                "origin": cell.origin,
-                "trusted": cell.trusted,
+                "version": value.version,
+                "origin": value.origin,
+                "trusted": value.trusted,
             }
-            if cell.lifted is not None and cell.lifted[0] is cell.data and not self._frozen:
-                now._extra["lifted"] = cell.lifted[1]
-            cell.leaf = ref(now)
+            if value.lifted is not None and not self._frozen:
+                now._extra["lifted"] = value.lifted
+            value.leaf = ref(now)
         return now
 
     def _lifted(self, number: float, tensor: Any) -> None:
         """Keep what `number` was lifted to for the next forward, while it is the value."""
-        cell = self._cell()
-        if cell.data is number:
-            cell.lifted = (number, tensor)
+        now = self._cell().now
+        if now.data is number:
+            now.lifted = tensor
 
     @property
     def label(self) -> str:
@@ -226,7 +267,7 @@ class Parameter(Node[T]):
     @property
     def version(self) -> int:
         """How many new values it has had."""
-        return self._cell().version
+        return self._cell().now.version
 
     @property
     def parameter(self) -> Parameter[T]:
@@ -333,22 +374,18 @@ class Parameter(Node[T]):
         Raises:
             Rejected: the value is refused; nothing has changed.
         """
-        self._data = self.check(unwrap(value))
-        _follow(self._data)
-        self.origin = origin
-        self.trusted = (origin == "person") if trusted is None else trusted
-        self.bump()
+        data = self.check(unwrap(value))
+        _follow(data)
+        allowed = origin == "person" if trusted is None else trusted
+        self._cell().begin(data=data, origin=origin, trusted=allowed)
 
     def trust(self) -> None:
         """Let the current value run in place: someone has looked at it."""
-        self.trusted = True
-        self._cell().leaf = None  # the next call shows it
+        self._cell().trust()
 
     def bump(self) -> None:
         """Begin a new version: the value was changed in place."""
-        cell = self._cell()
-        cell.version += 1
-        cell.leaf = None
+        self._cell().begin()
 
     _set = assign
 
@@ -363,13 +400,14 @@ class Parameter(Node[T]):
         """Take in feedback about `version`, merged with what has arrived of its type."""
         kind = type(message)
         cell = self._cell()
-        if any(got.version != version for got in cell.received.values()):
-            cell.received = {}
-        before = cell.received.get(kind)
-        if before is not None and before.version == version:
-            message = before.message.merge(message)
-            outputs = {**before.outputs, **outputs}
-        cell.received[kind] = Received(message, outputs, version)
+        with _changing:
+            received = {k: got for k, got in cell.received.items() if got.version == version}
+            before = received.get(kind)
+            if before is not None:
+                message = before.message.merge(message)
+                outputs = {**before.outputs, **outputs}
+            received[kind] = Received(message, outputs, version)
+            cell.received = received
 
     def zero_feedback(self) -> None:
         """Forget the feedback that has arrived."""

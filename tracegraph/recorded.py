@@ -22,7 +22,7 @@ from tracegraph.feedback import Gradient
 from tracegraph.hosting import hosted
 from tracegraph.node import Node, raise_failed
 from tracegraph.operators import Operation
-from tracegraph.parameter import Cell, Parameter
+from tracegraph.parameter import Parameter, Value
 from tracegraph.recorder import current, enter_frame, leave
 from tracegraph.stepping import awaited, mode_of
 
@@ -67,7 +67,7 @@ class Bundle(Generic[P, R]):
         source: Source | None = None,
         method: bool = False,
         way: Way | None = None,
-        versions: Callable[[Cell], Callable[..., Any]] | None = None,
+        versions: Callable[[Value], Callable[..., Any]] | None = None,
     ) -> None:
         self.operation = operation
         self.parameter = parameter
@@ -76,9 +76,9 @@ class Bundle(Generic[P, R]):
         self._function = function
         self._source = source
         self._versions = versions
-        self._compiled: dict[tuple[int, bool], Callable[..., Any]] = {
-            (0, True): self._measured(function)
-        }
+        self._compiled: dict[Value, Callable[..., Any]] = {}
+        if parameter is not None:
+            self._compiled[parameter._own.now] = self._measured(function)
         self._sources: list[Source] = []  # of what is compiled: a source knows its lines
         self._held: Node[Any] | None = None  # the code's leaf lives on, so that a call makes none
         self._method = method
@@ -194,9 +194,8 @@ class Bundle(Generic[P, R]):
         twin._owner = self._owner
         if self.parameter is not None and parameter is not None:
             # a copy begins at version 0 with the text that is in force: not with that of the function
-            now, copied = self.parameter._cell(), parameter._cell()
-            known = self._compiled.get((now.version, now.trusted))
-            twin._compiled = {} if known is None else {(copied.version, copied.trusted): known}
+            known = self._compiled.get(self.parameter._cell().now)
+            twin._compiled = {} if known is None else {parameter._own.now: known}
         return twin
 
     # Calling
@@ -223,21 +222,18 @@ class Bundle(Generic[P, R]):
         finally:
             del failure
 
-    def _now(self, cell: Cell) -> Callable[..., Any]:
-        """The function to run: the one that was decorated, or the current text of it."""
-        if self._way.trust:
-            cell.trusted = True
-        trusted = cell.trusted
-        known = self._compiled.get((cell.version, trusted))
+    def _now(self, value: Value) -> Callable[..., Any]:
+        """The function to run for a value of the parameter: the one that was decorated, or its text."""
+        known = self._compiled.get(value)
         if known is not None:
             return known
         if len(self._compiled) >= _MOST_COMPILED:
             self._compiled, self._sources = {}, []
         make = self._version if self._versions is None else self._versions
-        function = make(cell)
-        if trusted:
+        function = make(value)
+        if value.trusted:
             function = self._measured(function)
-        self._compiled[cell.version, trusted] = function
+        self._compiled[value] = function
         return function
 
     def _measured(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -248,14 +244,14 @@ class Bundle(Generic[P, R]):
 
         return in_place(function, self._within())
 
-    def _version(self, cell: Cell) -> Callable[..., Any]:
+    def _version(self, value: Value) -> Callable[..., Any]:
         """The function that a version's text defines."""
         source = cast("Source", self._source)
-        if cell.data != source.text:
-            source = source.replaced(cell.data)
+        if value.data != source.text:
+            source = source.replaced(value.data)
         self._source = source
         self._sources.append(source)
-        if cell.trusted:
+        if value.trusted:
             return source.compile(self._function, self._owner)
         from tracegraph import isolation, travel  # here: most programs run their own code alone
 
@@ -286,10 +282,10 @@ def text_of(instance: Any, method: Any) -> str | None:
         return None
     mine = method if instance is None or method._versions is not None else method._for(instance)
     parameter = cast("Parameter[str]", mine.parameter)
-    policy = current()
+    now, policy = parameter._cell().now, current()
     if policy is not None and policy.frame is not None:
-        policy.frame.read(parameter._leaf(parameter._cell()))
-    return str(parameter._cell().data)
+        policy.frame.read(parameter._leaf(now))
+    return str(now.data)
 
 
 def operation_of(target: Any, label: str, said: str, rules: Any) -> Operation:

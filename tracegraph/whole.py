@@ -20,7 +20,7 @@ from typing import Any, final
 from tracegraph.definitions import ClassSource, ModuleSource, has_metaclass
 from tracegraph.errors import SandboxError
 from tracegraph.isolation import as_called, away, isolated
-from tracegraph.parameter import Cell, Parameter
+from tracegraph.parameter import Parameter, Value
 from tracegraph.prelude import prelude
 from tracegraph.profiling import way_of
 from tracegraph.spans import replaced, span
@@ -34,7 +34,7 @@ _UNTOUCHED = frozenset({"__init_subclass__", "__class_getitem__", "__subclasshoo
 _MODULE = "_Module = type('Module', (), {'__call__': lambda self, *a, **k: self.forward(*a, **k)})"
 """What of our `Module` a class needs in the sandbox."""
 
-Record = Callable[[str, Any, Callable[[Cell], Callable[..., Any]], bool], Any]
+Record = Callable[[str, Any, Callable[[Value], Callable[..., Any]], bool], Any]
 """Makes the recorded operation of a member: ``(name, as it was written, its versions, is a method)``."""
 
 
@@ -123,16 +123,14 @@ class ClassCode(Together):
 
     # Which text is in force
 
-    def cell(self) -> Cell:
-        """The cell of the code in this thread or task."""
+    def now(self) -> Value:
+        """The code that is in force in this thread or task."""
         cell = self.parameter._cell()
-        if self._place.trust:
-            cell.trusted = True
-        return cell
+        return cell.trust() if self._place.trust else cell.now
 
-    def is_first(self, cell: Cell) -> bool:
+    def is_first(self, code: Value) -> bool:
         """Whether the text is the one that the class was decorated with, and runs in place."""
-        return cell.trusted and bool(cell.data == self.source.text)
+        return code.trusted and bool(code.data == self.source.text)
 
     def made(self, text: str, *, whole: bool = False) -> type:
         """The class that a trusted text defines, made once; as a `whole` for the objects themselves."""
@@ -177,16 +175,16 @@ class ClassCode(Together):
             f"{entry}.parameter.trust(), or bundle with trust=True"
         )
 
-    def function(self, name: str, cell: Cell) -> Callable[..., Any]:
+    def function(self, name: str, now: Value) -> Callable[..., Any]:
         """What a function of the class does now; it takes the object first, or the class."""
         first = self._first[name]
-        if self.is_first(cell):
+        if self.is_first(now):
             return getattr(first, "__func__", first)  # type: ignore[no-any-return]
-        if not cell.trusted:
-            return self._apart(name, cell.data)
+        if not now.trusted:
+            return self._apart(name, now.data)
         if self.source.around.whole:
-            return self._on_object(name, cell.data)
-        return self._in_place(name, cell.data)
+            return self._on_object(name, now.data)
+        return self._in_place(name, now.data)
 
     # In place, on the object itself: where its values are not in a ``__dict__`` alone, and for heirs
 
@@ -275,11 +273,11 @@ class ClassCode(Together):
 
         return as_called(run, way)
 
-    def ask(self, task: str, name: str, instance: Any, *values: Any) -> Any:
-        """Read, set or delete an attribute that is not a function, where the text may run."""
+    def ask(self, text: str, task: str, name: str, instance: Any, *values: Any) -> Any:
+        """Read, set or delete an attribute that is not a function, where `text` may run."""
         if instance is not None and self.stays(instance):
             raise SandboxError(self._why_it_stays(instance))
-        return self._act(self.cell().data, "value")(task, name, instance, values, {})
+        return self._act(text, "value")(task, name, instance, values, {})
 
     def _act(self, text: str, way: str) -> Callable[..., Any]:
         known = self._runs.get((text, way))
@@ -344,21 +342,21 @@ class _Member:
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         code, name, first = self._code, self._name, self._first
-        cell = code.cell()
-        if code.is_first(cell):
+        now = code.now()
+        if code.is_first(now):
             return _bound(first, name, instance, owner)
         holder = owner if instance is None else instance
-        if cell.trusted and (isinstance(first, _Absent) or code.is_whole(holder)):
-            return _bound(code.member(name, cell.data), name, instance, owner)
+        if now.trusted and (isinstance(first, _Absent) or code.is_whole(holder)):
+            return _bound(code.member(name, now.data), name, instance, owner)
         if is_function(first):
-            function = code.function(name, cell)
+            function = code.function(name, now)
             if isinstance(first, staticmethod) or (instance is None and not _is_class(first)):
                 return function
             return types.MethodType(function, owner if _is_class(first) else instance)
-        if cell.trusted:
-            made = code.made(cell.data)
+        if now.trusted:
+            made = code.made(now.data)
             return getattr(made if instance is None else code.view(instance, made), name)
-        return code.ask("get", name, instance)
+        return code.ask(now.data, "get", name, instance)
 
 
 def _bound(member: Any, name: str, instance: Any, owner: type | None) -> Any:
@@ -379,15 +377,15 @@ class _Data(_Member):
         self._change(delattr, "delete", instance)
 
     def _change(self, action: Callable[..., None], task: str, instance: Any, *values: Any) -> None:
-        code, cell = self._code, self._code.cell()
-        if code.is_first(cell):
+        code, now = self._code, self._code.now()
+        if code.is_first(now):
             getattr(self._first, f"__{task}__")(instance, *values)
-        elif cell.trusted and code.is_whole(instance):
-            getattr(code.member(self._name, cell.data), f"__{task}__")(instance, *values)
-        elif cell.trusted:
-            action(code.view(instance, code.made(cell.data)), self._name, *values)
+        elif now.trusted and code.is_whole(instance):
+            getattr(code.member(self._name, now.data), f"__{task}__")(instance, *values)
+        elif now.trusted:
+            action(code.view(instance, code.made(now.data)), self._name, *values)
         else:
-            code.ask(task, self._name, instance, *values)
+            code.ask(now.data, task, self._name, instance, *values)
 
 
 def _is_class(member: Any) -> bool:
@@ -423,9 +421,9 @@ class Program(Together):
         """A module with this text that tests may use; its functions run where the text would run."""
         if self._place.trust:
             return self.source.replaced(text).compile(self._module)
-        cell = Cell(text, trusted=False)
+        given = Value(text, 0, "optimizer", trusted=False)
         return types.SimpleNamespace(
-            **{name: self.function(name, cell) for name in self.source.functions()}
+            **{name: self.function(name, given) for name in self.source.functions()}
         )
 
     def parameters(self) -> list[Parameter[Any]]:
@@ -437,9 +435,9 @@ class Program(Together):
             raise AttributeError(f"{self._module.__name__!r} has no attribute {name!r}")
         if name in self._operations:
             return self._operations[name]
-        cell = self._cell()
-        if cell.trusted:
-            return getattr(self.made(cell.data), name)
+        now = self._now()
+        if now.trusted:
+            return getattr(self.made(now.data), name)
         if name in self.source.members:
             raise SandboxError(
                 f"{self.__name__}.{name} cannot be used here: an optimizer wrote the text, and nobody "
@@ -447,7 +445,7 @@ class Program(Together):
             )
         get = "\ndef _get(name):\n    return globals()[name]\n"
         place = self._place
-        return away(cell.data, "_get", after=get, sandbox=place.sandbox, host=place.host)(name)
+        return away(now.data, "_get", after=get, sandbox=place.sandbox, host=place.host)(name)
 
     def __dir__(self) -> list[str]:
         return sorted({*self.source.members, "parameter", "parameters"})
@@ -455,19 +453,17 @@ class Program(Together):
     def __repr__(self) -> str:
         return f"<trainable module {self.__name__}>"
 
-    def _cell(self) -> Cell:
+    def _now(self) -> Value:
         cell = self.parameter._cell()
-        if self._place.trust:
-            cell.trusted = True
-        return cell
+        return cell.trust() if self._place.trust else cell.now
 
-    def function(self, name: str, cell: Cell) -> Callable[..., Any]:
+    def function(self, name: str, now: Value) -> Callable[..., Any]:
         """What a public function of the module is now."""
-        if cell.trusted:
-            return vars(self.made(cell.data))[name]  # type: ignore[no-any-return]
+        if now.trusted:
+            return vars(self.made(now.data))[name]  # type: ignore[no-any-return]
         raw, place = vars(self._module)[name], self._place
         return isolated(
-            cell.data, name, raw, place.sandbox, place.host, alone=True, profile=place.profile
+            now.data, name, raw, place.sandbox, place.host, alone=True, profile=place.profile
         )
 
     def made(self, text: str) -> types.ModuleType:

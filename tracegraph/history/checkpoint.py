@@ -31,7 +31,7 @@ from tracegraph.history.tensors import tensor_bytes, tensors_in
 from tracegraph.history.values import pack, unpack
 from tracegraph.kinds import is_array, is_tensor, show
 from tracegraph.module import named_parameters
-from tracegraph.parameter import Parameter
+from tracegraph.parameter import Origin, Parameter
 from tracegraph.warning import warn
 
 __all__ = ["Checkpoint", "checkpoints", "load", "random_state_now", "save", "set_random_state"]
@@ -329,10 +329,7 @@ def _restored(
     unpacked = {name: unpack(states[name], tensors) for name in steppers}
     _load_states(steppers, unpacked)
     for name, parameter in own.items():
-        _assign(parameter, values[name])
-        about = saved[name]
-        parameter.origin = "optimizer" if about["origin"] == "optimizer" else "person"
-        parameter.trusted = bool(about["trusted"])
+        _assign(parameter, values[name], saved[name])
     if chance is not None:
         set_random_state(chance)
     return data
@@ -385,16 +382,16 @@ def _value(
     return unpack(about["value"], tensors, parameter._data)
 
 
-def _assign(parameter: Parameter[Any], value: Any) -> None:
+def _assign(parameter: Parameter[Any], value: Any, about: Mapping[str, Any]) -> None:
     held: Any = parameter._data
     if is_tensor(held):
         held.detach().copy_(value.detach())
-        parameter.bump()
+        value = held
     elif is_array(held) and held.flags.writeable:
         held[...] = value
-        parameter.bump()
-    else:
-        parameter.assign(value)
+        value = held
+    origin: Origin = "optimizer" if about["origin"] == "optimizer" else "person"
+    parameter.assign(value, origin=origin, trusted=bool(about["trusted"]))
     parameter.zero_feedback()
 
 
