@@ -93,9 +93,13 @@ class Call:
             parameter = bundle.parameter
             plain = policy is None or policy.cells is None
             cell = parameter._own if plain else parameter._cell()
-            now = cell.trust() if bundle._way.trust else cell.now
+            now = cell.now
             known = bundle._compiled.get(now)
-            self.function = self._loaded(now) if known is None else known
+            if known is None:
+                if bundle._way.trust:
+                    now = cell.trust()
+                known = self._loaded(now)
+            self.function = known
             held = bundle._held
             if held is None or now.leaf is None or now.leaf() is not held:
                 held = bundle._held = parameter._leaf(now)

@@ -161,23 +161,8 @@ class Module:
             ParameterError: a path is missing or unknown; nothing has changed.
             Rejected: a value is not allowed; nothing has changed.
         """
-        for parameter, value in self._fitting(state):
+        for parameter, value in _fitting(self, state):
             parameter.assign(parameter.kind.copy(value))
-
-    def _fitting(self, state: Mapping[str, Any]) -> list[tuple[Parameter[Any], Any]]:
-        """The parameters with the values that `state` has for them, in its order."""
-        own = named_parameters(self)
-        missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
-        if missing or unknown:
-            raise ParameterError(
-                "the state does not fit: "
-                + "; ".join(
-                    f"{word} {', '.join(map(repr, sorted(names)))}"
-                    for word, names in (("it lacks", missing), ("it has unknown", unknown))
-                    if names
-                )
-            )
-        return [(own[path], own[path].check(value)) for path, value in state.items()]
 
     def save(self, path: str | Path) -> None:
         """Write the values of the parameters as JSON; tensors and arrays as lists with their type."""
@@ -218,7 +203,7 @@ class Module:
             name: _from_json(entry.get("value"), own[name]) if name in own else None
             for name, entry in entries.items()
         }
-        for (parameter, value), entry in zip(self._fitting(state), entries.values(), strict=True):
+        for (parameter, value), entry in zip(_fitting(self, state), entries.values(), strict=True):
             allowed = (trust or parameter.kind.name != "code") and bool(entry.get("trusted"))
             parameter.assign(
                 parameter.kind.copy(value),
@@ -321,6 +306,22 @@ def check_names(parameters: Mapping[str, Parameter[Any]]) -> None:
                 "its own (node(..., name=...)), or hand over the module that holds them, or a dict of modules"
             )
         taken[name] = parameter
+
+
+def _fitting(holder: Any, state: Mapping[str, Any]) -> list[tuple[Parameter[Any], Any]]:
+    """The parameters that `holder` holds with the values that `state` has for them, in its order."""
+    own = named_parameters(holder)
+    missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
+    if missing or unknown:
+        raise ParameterError(
+            "the state does not fit: "
+            + "; ".join(
+                f"{word} {', '.join(map(repr, sorted(names)))}"
+                for word, names in (("it lacks", missing), ("it has unknown", unknown))
+                if names
+            )
+        )
+    return [(own[path], own[path].check(value)) for path, value in state.items()]
 
 
 def _holds(parameter: Parameter[Any], value: Any) -> bool:

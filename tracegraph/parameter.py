@@ -115,18 +115,24 @@ class Cell:
         self.now = Value(data, version, origin, trusted)
         self.received: dict[type, Received] = {}
 
+    def begin(self, data: Any, origin: Origin, trusted: bool) -> None:
+        """Begin a new version; a thread sees the one before, or this one whole."""
+        with _changing:
+            self.now = Value(data, self.now.version + 1, origin, trusted)
+
+    def bump(self) -> None:
+        """Begin a new version of the same value: it was changed in place."""
+        with _changing:
+            now = self.now
+            self.now = Value(now.data, now.version + 1, now.origin, now.trusted)
+
     def change(self, **facts: Any) -> Value:
-        """Hold a value that differs in these facts; a thread sees the one before, or this one whole."""
+        """Say otherwise what is known of the version that is held: its data, origin or trust."""
         with _changing:
             now = self.now
             known = {name: getattr(now, name) for name in ("data", "version", "origin", "trusted")}
             self.now = Value(**{**known, **facts})
             return self.now
-
-    def begin(self, **facts: Any) -> None:
-        """Begin a new version, which differs in these facts."""
-        with _changing:
-            self.change(version=self.now.version + 1, **facts)
 
     def trust(self) -> Value:
         """The value that is held now, which may run in place."""
@@ -376,8 +382,7 @@ class Parameter(Node[T]):
         """
         data = self.check(unwrap(value))
         _follow(data)
-        allowed = origin == "person" if trusted is None else trusted
-        self._cell().begin(data=data, origin=origin, trusted=allowed)
+        self._cell().begin(data, origin, origin == "person" if trusted is None else trusted)
 
     def trust(self) -> None:
         """Let the current value run in place: someone has looked at it."""
@@ -385,7 +390,7 @@ class Parameter(Node[T]):
 
     def bump(self) -> None:
         """Begin a new version: the value was changed in place."""
-        self._cell().begin()
+        self._cell().bump()
 
     _set = assign
 
