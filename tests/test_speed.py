@@ -181,7 +181,7 @@ class Shop:
 
     def spend(total):
         shop = Shop()
-        total(shop, 300_000)
+        total(shop, 1_500_000)
         return shop.sold
 
     @bundle(trainable=True, checks=[is_right, Faster(spend, by=0.2, pairs=12)])
@@ -239,7 +239,7 @@ def test_classes_and_modules_are_timed_by_what_uses_them(kind, tmp_path):
 
     target = module.Sorter if kind == "class" else module
     # an equal text wins by chance once in 300 times, but never by a fifth of the time
-    work = Faster(lambda thing: sort(thing, list(range(900, 0, -1)) * 2), by=0.2, pairs=12)
+    work = Faster(lambda thing: sort(thing, list(range(1_300, 0, -1)) * 2), by=0.2, pairs=12)
     made = bundle(trainable=True, checks=[is_right, work])(target)
     text = made.parameter.data
     with pytest.raises(Rejected, match="is not faster"):

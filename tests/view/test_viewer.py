@@ -271,7 +271,14 @@ def test_on_paper_the_picture_is_whole_with_its_legend(graph: Opened) -> None:
     assert tab.locator(".legend").bounding_box()["height"] > 20  # at every scale
     tab.emulate_media(media="print")
     tab.set_viewport_size({"width": 500, "height": 700})
-    tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    tab.evaluate(
+        """() => {
+            const press = new KeyboardEvent("keydown", { key: "-", bubbles: true });
+            (document.activeElement ?? document.body).dispatchEvent(press);
+            window.dispatchEvent(new Event("beforeprint"));
+        }"""
+    )
+    tab.wait_for_timeout(300)  # what the viewer does of itself after a change of scale is over
     paper = tab.locator(".stage > svg").bounding_box()
     assert paper["x"] >= 0
     assert paper["x"] + paper["width"] <= 500

@@ -57,7 +57,7 @@
 
   const crumbs = el("nav", { class: "crumbs", "aria-label": "Opened boxes", hidden: true });
   const far = overview();
-  let afar = false; // it is drawn on a canvas
+  let afar = false, printing = false; // it is drawn on a canvas; it is on its way to paper
   const legend = drawn("svg", { class: "tg legend", "aria-hidden": "true" }); // stays in place at every scale
   root.append(far.probe, far.canvas, stage, legend, crumbs);
   function explainSigns() { // by the outermost picture: those inside have none
@@ -160,7 +160,9 @@
     if (todo.length > CHUNK) { graph.covered = null; move(); } // the rest with the next frames
     else far.hide();
   }
-  window.addEventListener("beforeprint", () => { // all of it, with every word
+  window.addEventListener("beforeprint", () => { // all of it, with every word, whatever the window does
+    printing = true;
+    clearTimeout(settle);
     near();
     far.hide();
     stage.classList.remove("far", "farther");
@@ -168,7 +170,7 @@
     graph.unseen.fill(0);
     for (const part of graph.elements) part.style.display = "";
   });
-  window.addEventListener("afterprint", () => move());
+  window.addEventListener("afterprint", () => { printing = false; move(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => repaint());
 
   // A large picture at a scale at which no word can be read is drawn on a canvas
@@ -188,6 +190,7 @@
 
   function place() {
     pending = 0;
+    if (printing) return;
     if (!afar && crowded()) { afar = true; stage.classList.add("afar"); }
     if (afar) lookFar(false); else cull();
     stage.style.transform = `translate(${x}px,${y}px) scale(${scale})`;
