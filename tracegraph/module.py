@@ -96,14 +96,14 @@ def is_module(value: Any) -> bool:
 
 
 def _attributes(holder: Any) -> list[str]:
-    own = [n for n in getattr(holder, "__dict__", {}) if not n.startswith("_bundle_")]
+    own = [n for n in list(getattr(holder, "__dict__", ())) if not n.startswith("_bundle_")]
     for kind in type(holder).__mro__:
         slots = kind.__dict__.get("__slots__", ())
         own += [n for n in ((slots,) if isinstance(slots, str) else slots) if hasattr(holder, n)]
     shared = [
         name
         for kind in reversed(type(holder).__mro__)
-        for name, member in vars(kind).items()
+        for name, member in list(vars(kind).items())
         if _is_held(member.__func__ if isinstance(member, staticmethod | classmethod) else member)
     ]
     return list(dict.fromkeys([*own, *shared]))
@@ -161,36 +161,14 @@ class Module:
             ParameterError: a path is missing or unknown; nothing has changed.
             Rejected: a value is not allowed; nothing has changed.
         """
-        for parameter, value in self._fitting(state):
+        for parameter, value in _fitting(self, state):
             parameter.assign(parameter.kind.copy(value))
-
-    def _fitting(self, state: Mapping[str, Any]) -> list[tuple[Parameter[Any], Any]]:
-        """The parameters with the values that `state` has for them, in its order."""
-        own = named_parameters(self)
-        missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
-        if missing or unknown:
-            raise ParameterError(
-                "the state does not fit: "
-                + "; ".join(
-                    f"{word} {', '.join(map(repr, sorted(names)))}"
-                    for word, names in (("it lacks", missing), ("it has unknown", unknown))
-                    if names
-                )
-            )
-        return [(own[path], own[path].check(value)) for path, value in state.items()]
 
     def save(self, path: str | Path) -> None:
         """Write the values of the parameters as JSON; tensors and arrays as lists with their type."""
         text = json.dumps(
-            {
-                name: {
-                    "kind": p.kind.name, "value": _to_json(p._data, name), "origin": p.origin,
-                    "trusted": p.trusted,
-                }
-                for name, p in named_parameters(self).items()
-            },
-            indent=1,
-        )  # fmt: skip
+            {name: _entry(name, p) for name, p in named_parameters(self).items()}, indent=1
+        )
         write_whole(path, text.encode())
 
     def load(self, path: str | Path, *, trust: bool = False) -> None:
@@ -218,7 +196,7 @@ class Module:
             name: _from_json(entry.get("value"), own[name]) if name in own else None
             for name, entry in entries.items()
         }
-        for (parameter, value), entry in zip(self._fitting(state), entries.values(), strict=True):
+        for (parameter, value), entry in zip(_fitting(self, state), entries.values(), strict=True):
             allowed = (trust or parameter.kind.name != "code") and bool(entry.get("trusted"))
             parameter.assign(
                 parameter.kind.copy(value),
@@ -323,11 +301,37 @@ def check_names(parameters: Mapping[str, Parameter[Any]]) -> None:
         taken[name] = parameter
 
 
+def _fitting(holder: Any, state: Mapping[str, Any]) -> list[tuple[Parameter[Any], Any]]:
+    """The parameters in `holder` with the values that `state` has for them, in its order."""
+    own = named_parameters(holder)
+    missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
+    if missing or unknown:
+        raise ParameterError(
+            "the state does not fit: "
+            + "; ".join(
+                f"{word} {', '.join(map(repr, sorted(names)))}"
+                for word, names in (("it lacks", missing), ("it has unknown", unknown))
+                if names
+            )
+        )
+    return [(own[path], own[path].check(value)) for path, value in state.items()]
+
+
 def _holds(parameter: Parameter[Any], value: Any) -> bool:
     """Whether the program itself has this very code: it was decorated with it, or trusts it now."""
     if parameter.kind.name != "code":
         return False
-    return bool(value == parameter.initial or (parameter.trusted and value == parameter._data))
+    now = parameter._cell().now
+    return bool(value == parameter.initial or (now.trusted and value == now.data))
+
+
+def _entry(name: str, parameter: Parameter[Any]) -> dict[str, Any]:
+    """What a file says of a parameter."""
+    now = parameter._cell().now
+    return {
+        "kind": parameter.kind.name, "value": _to_json(now.data, name), "origin": now.origin,
+        "trusted": now.trusted,
+    }  # fmt: skip
 
 
 def _to_json(value: Any, name: str) -> Any:
