@@ -5,12 +5,13 @@ Threads share it. Whoever reads sees one value, or the next one whole; of two ch
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
+
+from tracegraph.forking import still_at_fork
 
 if TYPE_CHECKING:
     from tracegraph.node import Node
@@ -23,12 +24,7 @@ Origin = Literal["person", "optimizer"]
 _changing = threading.RLock()
 """Held for the moment of a change, so that none is made upon a value that is gone; no code of users
 runs then."""
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_changing.acquire,
-        after_in_parent=_changing.release,
-        after_in_child=_changing.release,
-    )
+still_at_fork(_changing)
 
 
 @dataclass(frozen=True, slots=True)

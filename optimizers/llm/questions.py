@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-import threading
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 from optimizers.base import Usage
 from optimizers.llm.turns import aside
 from tracegraph.errors import OptimizerError, nearest
+from tracegraph.forking import Lock
 from tracegraph.kinds import show
 from tracegraph.llm import LanguageModelLike, Message, Reply, Request, as_language_model
 from tracegraph.llm.thinking import spoken
@@ -54,13 +53,7 @@ class Questions:
         self.options = options_of(options)
         self.log: deque[Exchange] = deque(maxlen=100)
         self.asked: Counter[str] = Counter()
-        self._asking = threading.Lock()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        memo[id(self._asking)] = threading.Lock()
-        memo[id(self)] = twin = object.__new__(type(self))
-        vars(twin).update(copy.deepcopy(vars(self), memo))
-        return twin
+        self._asking = Lock()
 
     def exchange(
         self,

@@ -8,12 +8,12 @@ replies, never keys. A line that was cut off by a crash is passed over.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
 from tracegraph.errors import NotRecorded, WrongModel
+from tracegraph.forking import Lock
 from tracegraph.llm.messages import Price, Reply, Request, Usage
 from tracegraph.llm.model import Ask, LanguageModel, ModelBase, Steps, Wrapper
 
@@ -45,7 +45,7 @@ class Tape:
     def __init__(self, kept: str | Path | MutableMapping[str, Any] | None = None) -> None:
         self.path = Path(kept) if isinstance(kept, str | Path) else None
         self._lines = kept if isinstance(kept, MutableMapping) else {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._torn = False
         if self.path is not None and self.path.exists():
             self._lines = dict(self._read(self.path))
@@ -56,7 +56,7 @@ class Tape:
     @property
     def models(self) -> frozenset[str]:
         """The names of the models whose replies are here."""
-        return frozenset(self._lines[key]["request"]["model"] for key in self._lines)
+        return frozenset(self._lines[key]["request"]["model"] for key in list(self._lines))
 
     def find(self, request: Request, model: str) -> Reply | None:
         """The reply kept for this request to `model`, or None."""
