@@ -6,7 +6,6 @@ always or never.
 
 import copy
 import json
-import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,40 +13,13 @@ import pytest
 
 import tracegraph as tg
 from optimizers.base import Optimizer, Proposal
+from tests.interleaving import Once, elsewhere
 from tracegraph import cell, failure, linemeter, parameter, tensor
 from tracegraph.history import checkpoint
 from tracegraph.parameter import Parameter
 from tracegraph.recorder import Frame
 from tracegraph.source import Source
 from tracegraph.speed import Faster, IsFaster
-
-
-def elsewhere(task):
-    """What `task` gives in another thread, waited for."""
-    given = []
-
-    def run():
-        given.append(task())
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(30)
-    assert given, "the other thread failed, or is kept waiting"
-    return given[0]
-
-
-class Once:
-    """Runs `task` in another thread the first time that it is called."""
-
-    def __init__(self, task=lambda: None):
-        self.task = task
-        self.done = False
-
-    def __call__(self):
-        if not self.done:
-            self.done = True
-            elsewhere(self.task)
-
 
 # Feedback
 

@@ -163,7 +163,8 @@ class Cached(Wrapper):
 
     A reply from the cache has a usage and a cost of 0, because nothing was spent. Attempts are
     apart: asking again with ``attempt=1`` gets a new answer, so a bad one does not repeat for
-    ever. Without `tape` the memory ends with the object.
+    ever. What another thread or task asks before the first reply is there, is asked twice. Without
+    `tape` the memory ends with the object.
 
     >>> from tracegraph.llm import Scripted
     >>> model = Cached(Scripted(["first", "second"]))
