@@ -1,14 +1,11 @@
 """Processes that are forked while threads of their parent are inside the library can use it."""
 
-import copy
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from tracegraph.forking import Lock
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,9 +22,3 @@ def test_a_process_forked_beside_threads_works(program, tmp_path):
         check=False,
     )
     assert (done.stdout, done.stderr) == ("fine", "")
-
-
-def test_a_lock_that_is_copied_with_its_owner_is_another_one():
-    lock = Lock()
-    with lock, copy.deepcopy(lock):
-        pass

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from tracegraph.forking import Lock
+from tracegraph.forking import new_lock
 
 __all__ = ["Watcher", "absent", "observe", "observed", "watching"]
 
@@ -21,7 +21,7 @@ Watcher = Callable[[str, dict[str, Any]], object]
 
 _watchers: ContextVar[tuple[Watcher, ...]] = ContextVar("tracegraph_watchers", default=())
 _open: list[Watcher] = []
-_lock = Lock()
+_lock = new_lock()
 absent: list[Callable[[], Watcher | None]] = []
 """Asked for a watcher where there is none; `tracegraph` puts the automatic run here."""
 

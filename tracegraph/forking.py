@@ -9,47 +9,26 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, final
+from typing import Any
 from weakref import WeakSet
 
-__all__ = ["Lock", "in_forked", "still_at_fork"]
+__all__ = ["in_forked", "new_lock", "still_at_fork"]
 
 
-@final
-class Lock:
-    """A lock for a ``with`` block, which a forked process finds open, as does a copy of its owner.
+def new_lock() -> threading.Lock:
+    """A lock that a forked process finds open, whoever held it in its parent.
 
-    A thread that is not there may have been in the middle of the block: what the lock guards is whole
-    after every statement in it, or makes no difference to another process.
+    A thread that is not there may have been in the middle of what it guards: that is whole after every
+    statement, or makes no difference to another process.
 
-    >>> lock = Lock()
+    >>> lock = new_lock()
     >>> with lock:
-    ...     pass
+    ...     lock.locked()
+    True
     """
-
-    __slots__ = ("__weakref__", "_lock")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        _locks.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._lock.release()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Lock:
-        return Lock()
-
-    def _open(self) -> None:
-        self._lock = threading.Lock()
+    made = threading.Lock()
+    _locks.add(made)
+    return made
 
 
 def in_forked(task: Callable[[], object]) -> None:
@@ -66,10 +45,11 @@ def still_at_fork(lock: Any) -> None:
         )
 
 
-_locks: WeakSet[Lock] = WeakSet()
+_locks: WeakSet[Any] = WeakSet()
 
 
 @in_forked
 def _open_all() -> None:
     for lock in list(_locks):
-        lock._open()
+        if lock.locked():  # by a thread that is not here
+            lock.release()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tracegraph import profiling
 from tracegraph.errors import SandboxError
 from tracegraph.failure import masked
-from tracegraph.forking import Lock
+from tracegraph.forking import new_lock
 from tracegraph.marking import marked
 from tracegraph.prelude import (
     brought,
@@ -306,7 +306,7 @@ def _printed(result: Result) -> str:
 
 
 _boxes: dict[tuple[int, str | Policy, bool], Runner] = {}
-_opening = Lock()
+_opening = new_lock()
 _WITH_TORCH = ("isolated", "bwrap")
 _TORCH_MEMORY_MB = 2048  # torch itself takes about 700 of them
 

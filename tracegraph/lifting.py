@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from tracegraph.arithmetic import is_real, smooth
-from tracegraph.forking import Lock
+from tracegraph.forking import new_lock
 from tracegraph.kinds import is_array, is_tensor
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ CUT: set[str] = set()
 """Names of the operations that were given a gradient rule by `register_rule`."""
 
 
-_lifting = Lock()
+_lifting = new_lock()
 
 
 def is_cut(operation: Operation) -> bool:

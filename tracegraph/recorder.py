@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
 from weakref import ref
 
-from tracegraph.forking import Lock
+from tracegraph.forking import new_lock
 
 if TYPE_CHECKING:
     from tracegraph.node import Node
@@ -168,7 +168,7 @@ class timed:
 
     open = 0
     """How many such blocks are open in the process."""
-    _lock = Lock()
+    _lock = new_lock()
 
     def __enter__(self) -> None:
         with timed._lock:

@@ -15,7 +15,7 @@ from typing import Any
 from tracegraph.arithmetic import is_real, plain
 from tracegraph.array_calls import call_again
 from tracegraph.errors import FeedbackError, NoRule
-from tracegraph.forking import Lock
+from tracegraph.forking import new_lock
 from tracegraph.kinds import is_tensor, show
 from tracegraph.lifting import leaf_of
 from tracegraph.node import Node
@@ -155,7 +155,7 @@ class WrongShape(FeedbackError, ValueError):
     """A gradient whose shape is not that of the value."""
 
 
-_adding = Lock()
+_adding = new_lock()
 """Held for the moment in which ``.grad`` is set, so that of two sums none is lost."""
 
 

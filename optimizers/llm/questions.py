@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from optimizers.base import Usage
 from optimizers.llm.turns import aside
 from tracegraph.errors import OptimizerError, nearest
-from tracegraph.forking import Lock
+from tracegraph.forking import new_lock
 from tracegraph.kinds import show
 from tracegraph.llm import LanguageModelLike, Message, Reply, Request, as_language_model
 from tracegraph.llm.thinking import spoken
@@ -53,7 +54,13 @@ class Questions:
         self.options = options_of(options)
         self.log: deque[Exchange] = deque(maxlen=100)
         self.asked: Counter[str] = Counter()
-        self._asking = Lock()
+        self._asking = new_lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self._asking)] = new_lock()
+        memo[id(self)] = twin = object.__new__(type(self))
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin
 
     def exchange(
         self,

@@ -20,7 +20,7 @@ from optimizers.training.guide import Verdict
 from optimizers.training.kept_tensors import KeptTensors
 from optimizers.training.verdicts import digest, packed, unpacked
 from tracegraph.errors import HistoryError, MissingExtra
-from tracegraph.forking import Lock
+from tracegraph.forking import new_lock
 from tracegraph.graph import Graph
 from tracegraph.history.at_hand import AtHand
 from tracegraph.history.recomputed import is_followed
@@ -68,7 +68,7 @@ class KeptRuns:
         self._owners: dict[int, str] = {}
         self._told: set[str] = set()
         self._mixed: set[str] = set()
-        self._lock = Lock()
+        self._lock = new_lock()
 
     def begin(self, *, draws: bool = False) -> None:
         """Begin a batch: what is recorded from now on belongs to its runs.

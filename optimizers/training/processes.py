@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, Final, final
 
 from tracegraph.errors import OptimizerError
-from tracegraph.forking import Lock
+from tracegraph.forking import new_lock
 from tracegraph.kinds import show
 from tracegraph.sandbox.frames import CALL, read, write
 
@@ -50,7 +50,7 @@ class Processes(Executor):
             raise OptimizerError(f"workers must be a whole number from 1, got {workers!r}")
         self._room = threading.Semaphore(workers)
         self._idle: list[_Worker] = []
-        self._lock = Lock()
+        self._lock = new_lock()
         self._closed = False
         self._calls: set[threading.Thread] = set()
 
@@ -126,7 +126,7 @@ class _Killable(Future[Any]):
         super().__init__()
         self._worker: _Worker | None = None
         self._given_up = False
-        self._ending = Lock()
+        self._ending = new_lock()
 
     def cancel(self) -> bool:
         """Take it back, or kill the process that runs it."""

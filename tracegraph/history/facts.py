@@ -20,7 +20,7 @@ from typing import Any, Self, final
 from tracegraph.again import REPLAY
 from tracegraph.errors import HistoryError
 from tracegraph.events import observe
-from tracegraph.forking import Lock
+from tracegraph.forking import new_lock
 from tracegraph.history.redact import Redactor
 from tracegraph.history.store import keep_text, kept_text, open_store, store_path, transaction
 from tracegraph.history.values import pack, unpack
@@ -50,7 +50,7 @@ class Facts(MutableMapping[str, Any]):
     def __init__(self, space: str, store: str | Path | None = None) -> None:
         self.space = space
         self.path = store_path(store)
-        self._lock = Lock()
+        self._lock = new_lock()
         self._redactor = Redactor()
         try:
             self._connection = _shared(self.path)

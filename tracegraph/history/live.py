@@ -27,7 +27,7 @@ from typing import Any, Self, final
 from tracegraph.again import REPLAY
 from tracegraph.errors import HistoryError
 from tracegraph.events import watching
-from tracegraph.forking import Lock
+from tracegraph.forking import new_lock
 from tracegraph.history.capture import Captured, capture, cut, feedback_on, mean_score, text_of
 from tracegraph.history.parameters import Taken, take
 from tracegraph.history.redact import Redactor
@@ -77,7 +77,7 @@ class Run:
         self._automatic = automatic
         self._largest = largest_tensor
         self._redactor = Redactor()
-        self._lock = Lock()
+        self._lock = new_lock()
         self._number = 0
         self._latest = 0.0
         self._last: deque[tuple[Any, int]] = deque(maxlen=_LATEST)
@@ -627,7 +627,7 @@ def run(
 
 
 _own: list[Run] = []
-_own_lock = Lock()
+_own_lock = new_lock()
 
 
 def automatic_run() -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import takewhile
 from typing import Any
 
-from tracegraph.forking import Lock
+from tracegraph.forking import new_lock
 
 __all__ = ["Redactor", "says_secret"]
 
@@ -56,7 +56,7 @@ class Redactor:
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        self._lock = Lock()
+        self._lock = new_lock()
         self._secrets: set[str] = set()
         self._heads: re.Pattern[str] | None = None
         found = os.environ if environment is None else environment

@@ -18,7 +18,7 @@ from typing import Any, final
 from tracegraph.again import REPLAY
 from tracegraph.errors import NotRecorded
 from tracegraph.events import observe
-from tracegraph.forking import Lock
+from tracegraph.forking import new_lock
 from tracegraph.llm.keeping import akept, kept
 from tracegraph.llm.messages import Price, Reply, Request
 from tracegraph.llm.model import LanguageModel, ModelBase
@@ -26,7 +26,7 @@ from tracegraph.llm.tape import reply_of
 
 __all__ = ["Foreign", "Player", "apassed", "passed", "playing", "report_of"]
 
-_lock = Lock()
+_lock = new_lock()
 _players: dict[str, Player] = {}
 _NEAR = 200  # kept questions that are compared with one that was not found
 _COMPARED = 20_000  # characters of each
@@ -82,7 +82,7 @@ class Player:
         if not path.exists():
             raise NotRecorded(f"{REPLAY} names {path}, and there is no such tape")
         self._path = path
-        self._lock = Lock()
+        self._lock = new_lock()
         self._left: dict[str, deque[tuple[int, dict[str, Any]]]] = {}
         self._asked = 0
         for number, written in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, final
 
 from tracegraph.errors import NotRecorded, WrongModel
-from tracegraph.forking import Lock
+from tracegraph.forking import new_lock
 from tracegraph.llm.messages import Price, Reply, Request, Usage
 from tracegraph.llm.model import Ask, LanguageModel, ModelBase, Steps, Wrapper
 
@@ -45,7 +45,7 @@ class Tape:
     def __init__(self, kept: str | Path | MutableMapping[str, Any] | None = None) -> None:
         self.path = Path(kept) if isinstance(kept, str | Path) else None
         self._lines = kept if isinstance(kept, MutableMapping) else {}
-        self._lock = Lock()
+        self._lock = new_lock()
         self._torn = False
         if self.path is not None and self.path.exists():
             self._lines = dict(self._read(self.path))

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from tracegraph.errors import SandboxError
-from tracegraph.forking import Lock, in_forked
+from tracegraph.forking import in_forked, new_lock
 from tracegraph.sandbox.exchange import Call, Exchange, Host
 from tracegraph.sandbox.launch import Child, Gone, Launcher, Plain, Zygote
 from tracegraph.sandbox.policy import Policy
@@ -61,7 +61,7 @@ class Sandbox:
         if not isinstance(self.policy, Policy):
             raise SandboxError(f"policy must be a Policy, got a {type(policy).__name__}")
         self._walls, self._prefix = walls, tuple(prefix)
-        self._lock = Lock()
+        self._lock = new_lock()
         # Guests are no processes: to check their policy starts nothing.
         self._launcher: Launcher | None = self._launch() if walls == "wasm" else None
         self._last: Call | None = None

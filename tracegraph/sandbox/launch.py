@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tracegraph.errors import SandboxError
-from tracegraph.forking import Lock, in_forked, still_at_fork
+from tracegraph.forking import in_forked, new_lock, still_at_fork
 from tracegraph.sandbox.frames import Channel
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class Zygote:
     def __init__(self, policy: Policy, *, prefix: Sequence[str] = ()) -> None:
         self._policy = policy
         self._control, inside = _pair(socket.SOCK_SEQPACKET)
-        self._forking = Lock()  # held while a child is asked for, and while the end is told
+        self._forking = new_lock()  # held while a child is asked for, and while the end is told
         try:
             process = _start("zygote", policy, inside.fileno(), prefix=prefix)
         except SandboxError:
