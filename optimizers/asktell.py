@@ -248,8 +248,9 @@ class AskTell(Optimizer):
         outputs: dict[int, Any] = {}
         scores: dict[int, float] = {}
         for parameter in self.parameters:
-            outputs |= parameter.feedback.outputs
-            message = parameter.feedback.get(Score)
+            arrived = parameter.feedback
+            outputs |= arrived.outputs
+            message = arrived.get(Score)
             for number, said in message.outputs.items() if message is not None else ():
                 scores[number] = said[0][1] * (-1 if self.minimize else 1)
         top = max(scores.values(), default=0.0)

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 
 import tracegraph as tg
+from optimizers import records
 from optimizers.base import Optimizer, Proposal
+from optimizers.llm.memory import Memory
 from tests.interleaving import Once, elsewhere
 from tracegraph import cell, failure, linemeter, parameter, tensor
-from tracegraph.history import checkpoint
+from tracegraph.history import capture, checkpoint
 from tracegraph.parameter import Parameter
+from tracegraph.problem import Problem
 from tracegraph.recorder import Frame
 from tracegraph.source import Source
 from tracegraph.speed import Faster, IsFaster
@@ -141,6 +144,34 @@ def test_a_number_is_lifted_into_torch_once_for_all_threads(monkeypatch):
     for out in outs:
         out.backward()
     assert rate.feedback[tg.Gradient].value == 6.0
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda word: records.score_of([word]),
+        lambda word: capture.mean_score([word]),
+        lambda word: len(Problem.of({"word": word}).feedback) / 2,
+    ],
+    ids=["score_of", "mean_score", "Problem"],
+)
+def test_feedback_is_looked_at_once(monkeypatch, look):
+    """What is forgotten between two looks would be half there."""
+    word = tg.node("w", trainable=True, name="word")
+    out = word + "!"
+    out.backward([0.5, "too short"])
+    look(word)
+    once, feedback = Once(word.zero_feedback), Parameter.feedback.fget
+
+    def arrived(self):
+        found = feedback(self)
+        once()
+        return found
+
+    expected = look(word)
+    monkeypatch.setattr(Parameter, "feedback", property(arrived))
+    assert look(word) == expected
+    assert once.done
 
 
 # Values
@@ -461,6 +492,21 @@ def test_parameters_are_found_while_a_method_makes_its_own():
 
 
 # The rest
+
+
+def test_a_memory_is_read_while_another_thread_adds_to_it():
+    class Fact(str):
+        __slots__ = ()
+
+        def __len__(self):
+            once()
+            return super().__len__()
+
+    memory = Memory(3)
+    once = Once(lambda: memory.add(["d", "e"]))
+    memory.add(["a", "b", Fact("c")])
+    assert memory.lines(room=100) == ["a", "b", "c"]
+    assert memory.state_dict() == ["c", "d", "e"]
 
 
 def test_an_exception_has_one_joined_class_for_all_threads(monkeypatch):
