@@ -8,7 +8,8 @@ import warnings
 
 import tracegraph as tg
 from tracegraph import cell, events, isolation, recorder
-from tracegraph.history import live
+from tracegraph.history import Facts, live
+from tracegraph.history.store import transaction
 from tracegraph.llm import passing
 from tracegraph.sandbox import Policy, Sandbox, launch
 
@@ -126,6 +127,38 @@ def copies():
         assert box.call(THREE, "three").unwrap() == 3
     assert seen
     assert not any(seen), seen
+
+
+# While another thread writes facts
+
+
+def facts():
+    """Fork in the middle of what a thread writes: the child sees what is written, and writes itself."""
+    inside, done = threading.Event(), threading.Event()
+    with Facts("words", "here.sqlite") as words:
+        words["first"] = 1
+
+        def write():
+            with words._lock, transaction(words._connection):
+                words._connection.execute("DELETE FROM facts")
+                inside.set()
+                done.wait(60)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        inside.wait()
+        code = forked(lambda: list(words) != ["first"])
+        done.set()
+        thread.join()
+        assert code == 0
+        assert list(words) == []
+
+        def keep():
+            words["second"] = 2
+
+        assert forked(keep) == 0
+        words["third"] = 3
+        assert list(words) == ["second", "third"]
 
 
 # While threads do everything

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("program", ["locks", "copies", "everything"])
+@pytest.mark.parametrize("program", ["locks", "copies", "facts", "everything"])
 def test_a_process_forked_beside_threads_works(program, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.forking", program],

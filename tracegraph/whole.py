@@ -141,9 +141,8 @@ class ClassCode(Together):
             known = source, source.compile_for(self._target) if whole else source.compile()
             if len(self._made) >= _MOST_COMPILED:
                 self._made = {}
-            known = self._made.setdefault(
-                (text, whole), known
-            )  # another thread may have been faster
+            # another thread may have been faster
+            known = self._made.setdefault((text, whole), known)
             if whole:
                 self._reach(known[1])
         return known[1]

@@ -53,9 +53,19 @@ class Facts(MutableMapping[str, Any]):
         self._lock = new_lock()
         self._redactor = Redactor()
         try:
-            self._connection = _shared(self.path)
+            self._opened = os.getpid(), _shared(self.path)
         except (sqlite3.Error, OSError) as error:
             raise HistoryError(f"{self.path} cannot be used: {error}") from error
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        """That of this process: one that was forked opens its own, and leaves its parent's alone."""
+        process, connection = self._opened
+        if process != os.getpid():
+            _of_parents.append(connection)
+            connection = _shared(self.path)
+            self._opened = os.getpid(), connection
+        return connection
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value kept under `key`."""
@@ -136,6 +146,10 @@ class Facts(MutableMapping[str, Any]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+_of_parents: list[sqlite3.Connection] = []
+"""Connections that were open when this process was forked: who used or closed them would harm the parent."""
 
 
 def _shared(path: Path) -> sqlite3.Connection:
