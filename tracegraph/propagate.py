@@ -360,8 +360,9 @@ class _Walk:
         for node, gradient in self.carried:
             self.arrive(node.parameter, node, {Gradient: gradient})  # type: ignore[arg-type]
         for parameter, (leaf, messages) in self.arrived.items():
-            for message in messages.values():
-                parameter.receive(message, self.outputs, leaf.version)  # type: ignore[arg-type]
+            about: Any = leaf.version
+            if not all([parameter.receive(m, self.outputs, about) for m in messages.values()]):
+                self.refuse(parameter, leaf)
         received: Received = {p: messages for p, (_, messages) in self.arrived.items()}
         for number, messages in self.noticed.items():
             received.setdefault(self.inspected[number], messages)
