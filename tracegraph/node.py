@@ -138,7 +138,7 @@ class Node(Holder, Generic[T]):
     @property
     def inputs(self) -> Mapping[str, Node[Any]]:
         """The inputs by argument name, in order."""
-        return dict(zip(self._names, self._inputs, strict=False))  # they may be forgotten meanwhile
+        return dict(zip(self._names, self._inputs, strict=True))
 
     @property
     def parents(self) -> list[Node[Any]]:
