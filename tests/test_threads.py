@@ -17,6 +17,7 @@ from optimizers.base import Optimizer, Proposal
 from optimizers.llm.memory import Memory
 from tests.interleaving import Once, elsewhere
 from tracegraph import cell, failure, linemeter, parameter, tensor
+from tracegraph.codechecks import PassesTests
 from tracegraph.history import capture, checkpoint
 from tracegraph.parameter import Parameter
 from tracegraph.problem import Problem
@@ -549,6 +550,25 @@ def test_a_check_for_speed_needs_no_verdict_of_another_thread():
     )  # fmt: skip
     with pytest.raises(ValueError, match="not faster"):
         check("new")
+
+
+def test_a_test_of_code_needs_no_verdict_of_another_thread():
+    check = PassesTests([lambda f: False], made=lambda text: lambda: None, first="old")
+    check._known = Forgetful()
+    with pytest.raises(ValueError, match="said no"):
+        check("new")
+
+
+def test_a_refusal_that_is_remembered_is_raised_anew():
+    """One exception in two threads at once would have the traceback of both."""
+    check = PassesTests([lambda f: False], made=lambda text: lambda: None, first="old")
+    raised = []
+    for _ in range(2):
+        with pytest.raises(ValueError, match="said no") as error:
+            check("new")
+        raised.append(error.value)
+    assert raised[0] is not raised[1]
+    assert str(raised[0]) == str(raised[1])
 
 
 def test_memory_is_no_longer_counted_when_the_last_of_several_ends():

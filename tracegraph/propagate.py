@@ -361,7 +361,7 @@ class _Walk:
             self.arrive(node.parameter, node, {Gradient: gradient})  # type: ignore[arg-type]
         for parameter, (leaf, messages) in self.arrived.items():
             about: Any = leaf.version
-            if not all([parameter.receive(m, self.outputs, about) for m in messages.values()]):
+            if not all(parameter.receive(m, self.outputs, about) for m in messages.values()):
                 self.refuse(parameter, leaf)
         received: Received = {p: messages for p, (_, messages) in self.arrived.items()}
         for number, messages in self.noticed.items():
