@@ -19,6 +19,7 @@ from tests.interleaving import Once, elsewhere
 from tracegraph import cell, failure, linemeter, parameter, tensor
 from tracegraph.codechecks import PassesTests
 from tracegraph.history import capture, checkpoint
+from tracegraph.history.at_hand import AtHand
 from tracegraph.parameter import Parameter
 from tracegraph.problem import Problem
 from tracegraph.recorder import Frame
@@ -474,6 +475,10 @@ class Name(str):
         self.task()
         return super().startswith(*args)
 
+    def __format__(self, spec):
+        self.task()
+        return super().__format__(spec)
+
 
 def test_parameters_are_found_while_a_method_makes_its_own():
     class Thing(tg.Module):
@@ -490,6 +495,18 @@ def test_parameters_are_found_while_a_method_makes_its_own():
     name.task = Once(lambda: thing.f(1))
     vars(thing)[name] = tg.node("c", trainable=True, name="middle")
     assert {"first", "middle", "last"} <= thing.named_parameters().keys()
+
+
+def test_what_is_at_hand_is_found_while_another_thread_adds_to_it():
+    class Thing:
+        pass
+
+    thing, last = Thing(), object()
+    name = Name("first")
+    name.task = Once(lambda: setattr(thing, "added", 1))
+    vars(thing)[name] = object()
+    thing.last = last
+    assert AtHand({"thing": thing}).way_to(last) == "thing.last"
 
 
 # The rest
