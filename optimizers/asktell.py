@@ -20,12 +20,15 @@ from optimizers.encoding import decoded, encoded
 from optimizers.localisation import Suspects, suspects
 from tracegraph.errors import OptimizerError, Rejected
 from tracegraph.feedback import Preference, Ranking, Remark, Score
+from tracegraph.forking import new_lock
 from tracegraph.kinds import is_tensor, show
 from tracegraph.parameter import Parameter
 
 __all__ = ["AskTell"]
 
 _FORMAT: Final = 1
+_writing = new_lock()
+"""Held while a candidate, or a score of one, is written down: threads may ask and tell."""
 
 
 class AskTell(Optimizer):
@@ -70,9 +73,17 @@ class AskTell(Optimizer):
             candidate = self._next()
             if candidate is None:
                 break
-            self._waiting.remove(candidate)
-            asked.append(candidate)
+            if self._took(candidate):  # else another thread was faster
+                asked.append(candidate)
         return asked
+
+    def _took(self, candidate: Candidate) -> bool:
+        """Whether a candidate was still waiting; it is no longer."""
+        try:
+            self._waiting.remove(candidate)
+        except ValueError:
+            return False
+        return True
 
     def tell(
         self,
@@ -103,24 +114,28 @@ class AskTell(Optimizer):
         value = (
             None if score is None else (score if isinstance(score, Score) else Score(score)).mean
         )
-        trial = self._trials.get(candidate.id) if isinstance(candidate, Candidate) else None
-        if trial is None:
+        if not isinstance(candidate, Candidate) or candidate.id not in self._trials:
             raise OptimizerError(
                 f"{show(candidate, 80)} is no candidate of this search; tell() takes what "
                 "ask() gave"
             )
-        words = "\n".join(part for part in (trial.feedback, feedback) if part)
-        blamed = {name: dict(lines) for name, lines in (suspects or trial.suspects).items()}
-        by_case = trial.cases if cases is None else _by_name(cases)
-        scores = (*trial.scores, value)
-        self._trials[candidate.id] = Trial(trial.candidate, scores, words, blamed, by_case)
-        if trial.candidate in self._waiting:
-            self._waiting.remove(trial.candidate)
+        blamed = {name: dict(lines) for name, lines in (suspects or {}).items()}
+        by_case = None if cases is None else _by_name(cases)
+        with _writing:
+            trial = self._trials[candidate.id]
+            self._trials[candidate.id] = Trial(
+                trial.candidate,
+                (*trial.scores, value),
+                "\n".join(part for part in (trial.feedback, feedback) if part),
+                blamed or trial.suspects,
+                trial.cases if by_case is None else by_case,
+            )
+        self._took(trial.candidate)
 
     @property
     def history(self) -> list[Trial]:
         """The candidates that were told, in the order that they were made."""
-        return [trial for trial in self._trials.values() if trial.scores]
+        return [trial for trial in list(self._trials.values()) if trial.scores]
 
     @property
     def best(self) -> Candidate:
@@ -233,8 +248,9 @@ class AskTell(Optimizer):
         outputs: dict[int, Any] = {}
         scores: dict[int, float] = {}
         for parameter in self.parameters:
-            outputs |= parameter.feedback.outputs
-            message = parameter.feedback.get(Score)
+            arrived = parameter.feedback
+            outputs |= arrived.outputs
+            message = arrived.get(Score)
             for number, said in message.outputs.items() if message is not None else ():
                 scores[number] = said[0][1] * (-1 if self.minimize else 1)
         top = max(scores.values(), default=0.0)
@@ -270,7 +286,7 @@ class AskTell(Optimizer):
                     },
                     "cases": {name: encoded(score) for name, score in trial.cases.items()},
                 }
-                for trial in self._trials.values()
+                for trial in list(self._trials.values())
             ],
         }
 
@@ -346,7 +362,7 @@ class AskTell(Optimizer):
         """The candidate that is asked next; it stays the next until it is asked or told."""
         if not self._waiting:
             self._refill(self._ranked())
-        return self._waiting[0] if self._waiting else None
+        return next(iter(self._waiting), None)
 
     def paid(self) -> Usage:
         """What was paid for candidates since this was asked last; nothing where no model is asked."""
@@ -362,9 +378,11 @@ class AskTell(Optimizer):
         name = identity(values)
         if name not in self._trials:
             kept = {key: self._copied(self.named_parameters[key], v) for key, v in values.items()}
-            candidate = Candidate(name, kept, parents, step, self._made)
-            self._trials[name] = Trial(candidate)
-            self._made += 1
+            with _writing:
+                if name not in self._trials:
+                    candidate = Candidate(name, kept, parents, step, self._made)
+                    self._trials[name] = Trial(candidate)
+                    self._made += 1
         return self._trials[name].candidate
 
     def _present_values(self) -> dict[str, Any]:
@@ -387,16 +405,16 @@ class AskTell(Optimizer):
 
         Newer equals come first so that a search can drift where scores do not differ.
         """
-        told = [t for t in self._trials.values() if t.scores and not t.failed]
+        told = [t for t in self.history if not t.failed]
         return sorted(told, key=lambda t: (self._fitness(t), t.candidate.number), reverse=True)
 
     def _fitness(self, trial: Trial) -> float:
         return -trial.score if self.minimize else trial.score
 
     def _best(self) -> Trial:
-        told = [t for t in self._trials.values() if t.scores and not t.failed]
+        told = [t for t in self.history if not t.failed]
         if not told:
-            failures = sum(t.failed for t in self._trials.values())
+            failures = len(self.history)
             raise OptimizerError(
                 "no candidate has a score yet"
                 + (f" ({failures} failed)" if failures else "")

@@ -18,7 +18,7 @@ from tracegraph.graph import Graph
 from tracegraph.kinds import show
 from tracegraph.module import check_names, named_parameters
 from tracegraph.node import Node
-from tracegraph.parameter import Parameter
+from tracegraph.parameter import Parameter, assign_all
 from tracegraph.propagate import StaleFeedbackWarning, backward
 from tracegraph.warning import warn
 
@@ -214,19 +214,25 @@ class Optimizer(ABC):
                 checked.append((name, parameter, parameter.check(value)))
             except Rejected as error:
                 rejections.append(Rejection(name, value, error.reason))
-        changes = []
-        if not rejections:
-            for name, parameter, value in checked:
-                if _same(parameter._data, value):
-                    continue
-                before = parameter._data
-                if not bypassing:
-                    parameter.assign(value, origin="optimizer", trusted=self.trust)
-                changes.append(Change(name, parameter, before, value, parameter.version))
-            if not bypassing:
-                self.zero_feedback()
-        return Update(
-            tuple(changes), tuple(rejections), proposal.reasoning, proposal.usage, proposal.note
+        changes: tuple[Change, ...] = () if rejections else self._change(checked, bypassing)
+        return Update(changes, tuple(rejections), proposal.reasoning, proposal.usage, proposal.note)
+
+    def _change(
+        self, checked: list[tuple[str, Parameter[Any], Any]], bypassing: bool
+    ) -> tuple[Change, ...]:
+        """Assign what differs, all of it, and forget the feedback that had come by then."""
+        heard = [(p, p.feedback) for p in self.parameters]
+        held = [(name, p, p._cell().now, value) for name, p, value in checked]
+        new = [(name, p, now, v) for name, p, now, v in held if not _same(now.data, v)]
+        versions = [now.version for _, _, now, _ in new]
+        if not bypassing:
+            values = [(p, value) for _, p, _, value in new]
+            versions = assign_all(values, origin="optimizer", trusted=self.trust)
+            for parameter, feedback in heard:
+                parameter.zero_feedback(feedback)
+        return tuple(
+            Change(name, p, now.data, value, version)
+            for (name, p, now, value), version in zip(new, versions, strict=True)
         )
 
     def refuse(  # noqa: B027 - most need not know
@@ -250,14 +256,15 @@ class Optimizer(ABC):
 
     def _discard_stale(self) -> None:
         for name, parameter in self.named_parameters.items():
-            about = parameter.feedback.version
+            feedback = parameter.feedback
+            about = feedback.version
             if about is not None and about != parameter.version:
                 warn(
                     f"feedback for version {about} of {name!r} is about a value that is gone (it has "
                     f"version {parameter.version} now) and is discarded; run the workflow again",
                     StaleFeedbackWarning,
                 )
-                parameter.zero_feedback()
+                parameter.zero_feedback(feedback)
 
 
 def why_idle(parameters: Collection[Parameter[Any]]) -> str:

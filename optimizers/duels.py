@@ -8,7 +8,6 @@ outputs that stay the same, any number of candidates have an order.
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, final
@@ -16,6 +15,7 @@ from typing import Any, final
 from optimizers.candidate import identity
 from tracegraph.errors import OptimizerError
 from tracegraph.feedback import Feedback, Preference, Remark, Score
+from tracegraph.forking import new_lock
 from tracegraph.kinds import show
 from tracegraph.parameter import Parameter
 from tracegraph.recorder import current
@@ -70,7 +70,7 @@ class Duels:
         self._present: str | None = ""
         self._outputs: dict[int, tuple[Any, Any]] = {}
         self._recorded: list[tuple[Any, Any]] = []
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Duels:
         """A guide for copied parameters, which has seen no output."""

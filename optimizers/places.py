@@ -8,12 +8,12 @@ anew, as it would be without a store.
 from __future__ import annotations
 
 import math
-import threading
 from collections import Counter
 from collections.abc import MutableMapping
 from typing import Any, final
 
 from optimizers.base import Usage
+from tracegraph.forking import new_lock
 from tracegraph.llm import Reply, Request
 from tracegraph.llm.tape import plain_reply, reply_of
 
@@ -35,7 +35,7 @@ class Place:
         self.name = name
         self._journal = journal
         self._turns: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._replies: list[Reply] = []
         self._recalled = Usage()
 

@@ -81,8 +81,8 @@ def score_of(parameters: Iterable[Parameter[Any]]) -> float | None:
     """The mean score that has arrived at some parameters, each output once; None without one."""
     whole: Score | None = None
     for parameter in parameters:
-        if Score in parameter.feedback:
-            score = parameter.feedback[Score]
+        score = parameter.feedback.get(Score)
+        if score is not None:
             whole = score if whole is None else whole.merge(score)
     return None if whole is None else float(whole.mean)
 

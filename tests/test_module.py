@@ -327,3 +327,17 @@ def test_async_forward():
             return self.p + x
 
     assert asyncio.run(Later()("b")).data == "ab"
+
+
+def test_a_trainable_function_is_saved_and_loaded_by_itself(tmp_path):
+    @tg.bundle(trainable=True)
+    def f(x):
+        return x
+
+    first = f.state_dict()
+    f.parameter.assign("def f(x):\n    return x + 1\n")
+    f.save(tmp_path / "f.json")
+    f.load_state_dict(first)
+    assert f(1).data == 1
+    f.load(tmp_path / "f.json", trust=True)
+    assert f(1).data == 2

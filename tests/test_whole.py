@@ -13,8 +13,11 @@ import pytest
 
 import tracegraph as tg
 from optimizers import OptoPrime
+from tests.interleaving import Once
 from tracegraph import Overlay, ParameterError, Rejected, SandboxError, bundle, failed_node, node
+from tracegraph.definitions import ClassSource
 from tracegraph.sandbox import Result
+from tracegraph.together import code_of
 
 PLACES = ("in place", "apart")
 
@@ -1093,3 +1096,27 @@ def test_a_module_is_tested_before_it_is_taken(tmp_path):
         prices.parameter.assign(PRICES.replace("RATE = 2", "RATE = 3"))
     prices.parameter.assign(PRICES.replace("RATE = 2", "RATE = 1"))
     assert prices.price(10).data == 10
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_class_of_a_text_is_made_once_for_all_threads(monkeypatch, whole):
+    """An object of the one would be none of the other."""
+
+    @bundle(trainable=True)
+    class Counting:
+        def count(self):
+            return 1
+
+    code = code_of(Counting)
+    text = code.parameter.data.replace("1", "2")
+    made = []
+    once, replaced = Once(lambda: made.append(code.made(text, whole=whole))), ClassSource.replaced
+
+    def replacing(self, text):
+        once()
+        return replaced(self, text)
+
+    monkeypatch.setattr(ClassSource, "replaced", replacing)
+    made.append(code.made(text, whole=whole))
+    assert len(made) == 2
+    assert made[0] is made[1]

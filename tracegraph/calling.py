@@ -21,7 +21,7 @@ from tracegraph.recorder import Frame, current
 from tracegraph.variables import variables
 
 if TYPE_CHECKING:
-    from tracegraph.parameter import Value
+    from tracegraph.cell import Value
     from tracegraph.recorded import Bundle
 
 __all__ = ["Binding", "Call"]

@@ -321,7 +321,7 @@ class PassesTests:
         self._tests = tuple(tests)
         self._made = made
         self._first = first
-        self._known: dict[str, BadSource | None] = {}
+        self._known: dict[str, str] = {}
 
     def describe(self) -> str:
         """The tests by what their documentation says, or by name."""
@@ -335,26 +335,28 @@ class PassesTests:
         """
         if text == self._first:
             return True
-        if text not in self._known:
-            if len(self._known) >= _MOST_REMEMBERED:
-                self._known.clear()
-            self._known[text] = self._verdict(text)
-        verdict = self._known[text]
-        if verdict is not None:
-            raise verdict.with_traceback(None)
+        verdict = self._known.get(text)
+        if verdict is None:
+            verdict = self._verdict(text)
+            for old in list(self._known)[: 1 - _MOST_REMEMBERED]:
+                self._known.pop(old, None)
+            self._known[text] = verdict
+        if verdict:
+            raise BadSource(verdict)
         return True
 
-    def _verdict(self, text: str) -> BadSource | None:
+    def _verdict(self, text: str) -> str:
+        """Why the text is refused, or nothing."""
         calls = _Calls()
         subject = calls.watched(self._made(text))
         for test in self._tests:
             try:
                 passed = test(subject)
             except Exception as error:
-                return BadSource(calls.told(_title(test), error, test, text))
+                return calls.told(_title(test), error, test, text)
             if passed is not None and not passed:
-                return BadSource(calls.told(_title(test), None, test, text))
-        return None
+                return calls.told(_title(test), None, test, text)
+        return ""
 
 
 class _Calls:

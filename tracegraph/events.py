@@ -7,11 +7,12 @@ that has none, what happens is told to the only watcher that is open anywhere in
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+
+from tracegraph.forking import new_lock
 
 __all__ = ["Watcher", "absent", "observe", "observed", "watching"]
 
@@ -20,7 +21,7 @@ Watcher = Callable[[str, dict[str, Any]], object]
 
 _watchers: ContextVar[tuple[Watcher, ...]] = ContextVar("tracegraph_watchers", default=())
 _open: list[Watcher] = []
-_lock = threading.Lock()
+_lock = new_lock()
 absent: list[Callable[[], Watcher | None]] = []
 """Asked for a watcher where there is none; `tracegraph` puts the automatic run here."""
 
@@ -77,7 +78,8 @@ def _present() -> tuple[Watcher, ...]:
     found = _watchers.get()
     if found:
         return found
-    if _open:
-        return tuple(_open) if len(_open) == 1 else ()
+    opened = tuple(_open)
+    if opened:
+        return opened if len(opened) == 1 else ()
     made = (ask() for ask in absent)
     return tuple(watcher for watcher in made if watcher is not None)

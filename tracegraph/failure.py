@@ -127,21 +127,24 @@ _joined: dict[type[Exception], type[Exception] | None] = {}
 
 def _join(kind: type[Exception]) -> type[Exception] | None:
     if kind not in _joined:
-        if issubclass(kind, ExecutionError):
-            _joined[kind] = kind
-        else:
-            try:
-                above = issubclass(ExecutionError, kind)
-                _joined[kind] = types.new_class(
-                    kind.__name__,
-                    (ExecutionError,) if above else (kind, ExecutionError),
-                    exec_body=lambda body: body.update(
-                        __module__=kind.__module__, __qualname__=kind.__qualname__
-                    ),
-                )
-            except Exception:  # final types, clashing layouts, metaclasses that refuse
-                _joined[kind] = None
+        _joined.setdefault(kind, _joining(kind))  # another thread may have been faster
     return _joined[kind]
+
+
+def _joining(kind: type[Exception]) -> type[Exception] | None:
+    if issubclass(kind, ExecutionError):
+        return kind
+    try:
+        above = issubclass(ExecutionError, kind)
+        return types.new_class(
+            kind.__name__,
+            (ExecutionError,) if above else (kind, ExecutionError),
+            exec_body=lambda body: body.update(
+                __module__=kind.__module__, __qualname__=kind.__qualname__
+            ),
+        )
+    except Exception:  # final types, clashing layouts, metaclasses that refuse
+        return None
 
 
 def _made(both: type[Exception], first: Exception) -> Exception:

@@ -11,7 +11,6 @@ import atexit
 import inspect
 import os
 import re
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tracegraph import profiling
 from tracegraph.errors import SandboxError
 from tracegraph.failure import masked
+from tracegraph.forking import new_lock
 from tracegraph.marking import marked
 from tracegraph.prelude import (
     brought,
@@ -306,7 +306,7 @@ def _printed(result: Result) -> str:
 
 
 _boxes: dict[tuple[int, str | Policy, bool], Runner] = {}
-_opening = threading.Lock()
+_opening = new_lock()
 _WITH_TORCH = ("isolated", "bwrap")
 _TORCH_MEMORY_MB = 2048  # torch itself takes about 700 of them
 
@@ -338,6 +338,6 @@ def _box(sandbox: str | Policy | Runner, *, tensors: bool = False) -> Runner:
 
 @atexit.register
 def _close() -> None:
-    for (process, *_), box in _boxes.items():
+    for (process, *_), box in list(_boxes.items()):
         if process == os.getpid():
             box.close()

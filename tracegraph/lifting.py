@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from tracegraph.arithmetic import is_real, smooth
+from tracegraph.forking import new_lock
 from tracegraph.kinds import is_array, is_tensor
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ __all__ = ["CUT", "can_lift", "cut", "is_cut", "leaf_of", "lift", "lift_beside",
 
 CUT: set[str] = set()
 """Names of the operations that were given a gradient rule by `register_rule`."""
+
+
+_lifting = new_lock()
 
 
 def is_cut(operation: Operation) -> bool:
@@ -66,13 +70,16 @@ def lifted(node: Node[Any]) -> Any:
         data = node._data
         if type(data) is float:  # the common case, in half the time of `torch.tensor`
             made = torch.scalar_tensor(data, dtype=torch.float64, device="cpu", requires_grad=True)
-            if extra is not None and "parameter" in extra:
-                extra["parameter"]._lifted(data, made)
         else:
             dtype = None if is_array(data) else torch.float64
             made = torch.tensor(data, dtype=dtype, device="cpu", requires_grad=True)
-    node._extra = {**(extra or {}), "lifted": made}
-    return made
+    with _lifting:
+        extra = node._extra or {}
+        if "lifted" not in extra:  # else another thread was faster
+            node._extra = extra = {**extra, "lifted": made}
+            if type(node._data) is float and "parameter" in extra and made is not None:
+                extra["parameter"]._lifted(node._data, made)
+    return extra["lifted"]
 
 
 def lift_beside(tensor: Any, number: Any, node: Node[Any]) -> Any:

@@ -17,25 +17,26 @@ _REPORT_EVERY = 0.2
 _MOST_LINES = 10_000
 _lock = threading.Lock()
 _users = 0
+_began = False
 
 
 def _memory_on():
-    """Count memory from now on; gives whether it was this call that began it."""
-    global _users
+    """Count memory until `_memory_off` was called as often."""
+    global _users, _began
     with _lock:
         _users += 1
         if _users == 1 and not tracemalloc.is_tracing():
             tracemalloc.start(1)
-            return True
-        return False
+            _began = True
 
 
-def _memory_off(began):
-    global _users
+def _memory_off():
+    global _users, _began
     with _lock:
         _users -= 1
-        if began and _users == 0:
+        if _began and _users == 0:
             tracemalloc.stop()
+            _began = False
 
 
 class LineMeter:
@@ -55,7 +56,7 @@ class LineMeter:
     def run(self, step):
         """Run `step` and measure it."""
         before = sys.gettrace()
-        began = _memory_on()
+        _memory_on()
         self._open, self._line = [], 0
         self._told = time.perf_counter()
         self._begin()
@@ -65,7 +66,7 @@ class LineMeter:
         finally:
             sys.settrace(before)
             self._count()
-            _memory_off(began)
+            _memory_off()
             self._tell()
 
     def _entered(self, frame, event, arg):

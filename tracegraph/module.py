@@ -96,14 +96,14 @@ def is_module(value: Any) -> bool:
 
 
 def _attributes(holder: Any) -> list[str]:
-    own = [n for n in getattr(holder, "__dict__", {}) if not n.startswith("_bundle_")]
+    own = [n for n in list(getattr(holder, "__dict__", ())) if not n.startswith("_bundle_")]
     for kind in type(holder).__mro__:
         slots = kind.__dict__.get("__slots__", ())
         own += [n for n in ((slots,) if isinstance(slots, str) else slots) if hasattr(holder, n)]
     shared = [
         name
         for kind in reversed(type(holder).__mro__)
-        for name, member in vars(kind).items()
+        for name, member in list(vars(kind).items())
         if _is_held(member.__func__ if isinstance(member, staticmethod | classmethod) else member)
     ]
     return list(dict.fromkeys([*own, *shared]))
@@ -167,15 +167,8 @@ class Module:
     def save(self, path: str | Path) -> None:
         """Write the values of the parameters as JSON; tensors and arrays as lists with their type."""
         text = json.dumps(
-            {
-                name: {
-                    "kind": p.kind.name, "value": _to_json(p._data, name), "origin": p.origin,
-                    "trusted": p.trusted,
-                }
-                for name, p in named_parameters(self).items()
-            },
-            indent=1,
-        )  # fmt: skip
+            {name: _entry(name, p) for name, p in named_parameters(self).items()}, indent=1
+        )
         write_whole(path, text.encode())
 
     def load(self, path: str | Path, *, trust: bool = False) -> None:
@@ -309,7 +302,7 @@ def check_names(parameters: Mapping[str, Parameter[Any]]) -> None:
 
 
 def _fitting(holder: Any, state: Mapping[str, Any]) -> list[tuple[Parameter[Any], Any]]:
-    """The parameters that `holder` holds with the values that `state` has for them, in its order."""
+    """The parameters in `holder` with the values that `state` has for them, in its order."""
     own = named_parameters(holder)
     missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
     if missing or unknown:
@@ -328,7 +321,17 @@ def _holds(parameter: Parameter[Any], value: Any) -> bool:
     """Whether the program itself has this very code: it was decorated with it, or trusts it now."""
     if parameter.kind.name != "code":
         return False
-    return bool(value == parameter.initial or (parameter.trusted and value == parameter._data))
+    now = parameter._cell().now
+    return bool(value == parameter.initial or (now.trusted and value == now.data))
+
+
+def _entry(name: str, parameter: Parameter[Any]) -> dict[str, Any]:
+    """What a file says of a parameter."""
+    now = parameter._cell().now
+    return {
+        "kind": parameter.kind.name, "value": _to_json(now.data, name), "origin": now.origin,
+        "trusted": now.trusted,
+    }  # fmt: skip
 
 
 def _to_json(value: Any, name: str) -> Any:

@@ -108,9 +108,11 @@ class Node(Holder, Generic[T]):
     def data(self) -> T:
         """The value. Inside a call of a bundle, reading it makes this node an input of the call."""
         policy = current()
-        if policy is not None and policy.frame is not None:
-            policy.frame.read(self._leaf())
-        return self._data
+        if policy is None or policy.frame is None:
+            return self._data
+        found = self._leaf()
+        policy.frame.read(found)
+        return found._data
 
     @data.setter
     def data(self, value: Any) -> NoReturn:

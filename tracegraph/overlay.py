@@ -11,8 +11,9 @@ import itertools
 from collections.abc import Mapping
 from typing import Any, final
 
+from tracegraph.cell import Cell, Origin
 from tracegraph.kinds import show
-from tracegraph.parameter import Cell, Origin, Parameter
+from tracegraph.parameter import Parameter
 from tracegraph.recorder import Change, Policy
 
 __all__ = ["Overlay"]
@@ -56,7 +57,8 @@ class Overlay(Change):
                     "node(value, trainable=True)"
                 )
             value = parameter.check(value)
-            trusted = origin == "person" or (parameter.trusted and _same(parameter._data, value))
+            now = parameter._cell().now
+            trusted = origin == "person" or (now.trusted and _same(now.data, value))
             self._cells[id(parameter)] = Cell(value, next(_versions), origin, trusted=trusted)
 
     def _changed(self, policy: Policy) -> Policy:

@@ -6,14 +6,11 @@ the version that it was computed at; a new value makes the old feedback void.
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
-from weakref import ref
 
+from tracegraph.cell import Cell, Origin, Received, Value, begin_all
 from tracegraph.constraint import Constraint
 from tracegraph.errors import ParameterError, Rejected
 from tracegraph.kinds import Kind, is_tensor, show
@@ -25,21 +22,9 @@ from tracegraph.recorder import current
 if TYPE_CHECKING:
     from tracegraph import view
 
-__all__ = ["Arrived", "Cell", "Origin", "Parameter", "Received", "Value", "node"]
+__all__ = ["Arrived", "Parameter", "assign_all", "node"]
 
 T = TypeVar("T")
-
-Origin = Literal["person", "optimizer"]
-"""Who wrote a value. What an optimizer wrote is not trusted to run until someone says so."""
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """One delivery of feedback: the merged message, and the outputs that it came from."""
-
-    message: Any
-    outputs: Mapping[int, Node[Any]]
-    version: int
 
 
 class Arrived(Mapping[type, Any]):
@@ -71,73 +56,6 @@ class Arrived(Mapping[type, Any]):
     def version(self) -> int | None:
         """The version of the parameter that the feedback is about."""
         return next((got.version for got in self._received.values()), None)
-
-
-class Value:
-    """One value that a parameter has had, as it was written.
-
-    Nothing of it changes, so whoever has read it has data, version and trust that belong together.
-    """
-
-    __slots__ = ("data", "leaf", "lifted", "origin", "trusted", "version")
-
-    def __init__(self, data: Any, version: int, origin: Origin, trusted: bool) -> None:
-        self.data = data
-        self.version = version
-        self.origin = origin
-        self.trusted = trusted
-        self.leaf: ref[Node[Any]] | None = None  # weak: the leaf knows its parameter
-        self.lifted: Any = None  # a number's leaf of torch's record
-
-
-_changing = threading.RLock()
-"""Held for the moment in which a parameter changes, so that no change is made upon one that is gone."""
-os.register_at_fork(
-    before=_changing.acquire,
-    after_in_parent=_changing.release,
-    after_in_child=_changing.release,
-)
-
-
-class Cell:
-    """What a parameter holds now, and the feedback that arrived for it."""
-
-    __slots__ = ("now", "received")
-
-    def __init__(
-        self,
-        data: Any,
-        version: int = 0,
-        origin: Origin = "person",
-        *,
-        trusted: bool = True,
-    ) -> None:
-        self.now = Value(data, version, origin, trusted)
-        self.received: dict[type, Received] = {}
-
-    def begin(self, data: Any, origin: Origin, trusted: bool) -> None:
-        """Begin a new version; a thread sees the one before, or this one whole."""
-        with _changing:
-            self.now = Value(data, self.now.version + 1, origin, trusted)
-
-    def bump(self) -> None:
-        """Begin a new version of the same value: it was changed in place."""
-        with _changing:
-            now = self.now
-            self.now = Value(now.data, now.version + 1, now.origin, now.trusted)
-
-    def change(self, **facts: Any) -> Value:
-        """Say otherwise what is known of the version that is held: its data, origin or trust."""
-        with _changing:
-            now = self.now
-            known = {name: getattr(now, name) for name in ("data", "version", "origin", "trusted")}
-            self.now = Value(**{**known, **facts})
-            return self.now
-
-    def trust(self) -> Value:
-        """The value that is held now, which may run in place."""
-        now = self.now
-        return now if now.trusted else self.change(trusted=True)
 
 
 class Parameter(Node[T]):
@@ -243,20 +161,20 @@ class Parameter(Node[T]):
         if value is None:
             value = self._cell().now
         now: Node[T] | None = None if value.leaf is None else value.leaf()
-        if now is None:
-            now = leaf(value.data)
-            now._extra = {
-                **(now._extra or {}),
-                **(self._extra or {}),
-                "parameter": self,
-                "version": value.version,
-                "origin": value.origin,
-                "trusted": value.trusted,
-            }
-            if value.lifted is not None and not self._frozen:
-                now._extra["lifted"] = value.lifted
-            value.leaf = ref(now)
-        return now
+        if now is not None:
+            return now
+        made = leaf(value.data)
+        made._extra = {
+            **(made._extra or {}),
+            **(self._extra or {}),
+            "parameter": self,
+            "version": value.version,
+            "origin": value.origin,
+            "trusted": value.trusted,
+        }
+        if value.lifted is not None and not self._frozen:
+            made._extra["lifted"] = value.lifted
+        return value.leaf_or(made)
 
     def _lifted(self, number: float, tensor: Any) -> None:
         """Keep what `number` was lifted to for the next forward, while it is the value."""
@@ -329,15 +247,17 @@ class Parameter(Node[T]):
         return self._card()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter[T]:
+        now = self._cell().now
         twin: Parameter[T] = Parameter(
-            self.kind.copy(self._data),
+            self.kind.copy(now.data),
             name=self.given_name,
             description=(self._extra or {}).get("description"),
             constraint=self.constraint,
             kind=self.kind,
         )
         twin.constraint = self.constraint.following(twin)
-        twin.origin, twin.trusted, twin._frozen = self.origin, self.trusted, self._frozen
+        twin._own.change(origin=now.origin, trusted=now.trusted)
+        twin._frozen = self._frozen
         memo[id(self)] = twin
         return twin
 
@@ -401,22 +321,31 @@ class Parameter(Node[T]):
         """The feedback that has arrived since the last step; falsy when nothing has."""
         return Arrived(self._cell().received)
 
-    def receive(self, message: Any, outputs: Mapping[int, Node[Any]], version: int) -> None:
-        """Take in feedback about `version`, merged with what has arrived of its type."""
-        kind = type(message)
-        cell = self._cell()
-        with _changing:
-            received = {k: got for k, got in cell.received.items() if got.version == version}
-            before = received.get(kind)
-            if before is not None:
-                message = before.message.merge(message)
-                outputs = {**before.outputs, **outputs}
-            received[kind] = Received(message, outputs, version)
-            cell.received = received
+    def receive(self, message: Any, outputs: Mapping[int, Node[Any]], version: int) -> bool:
+        """Take in feedback about `version`; False where a newer one has begun, and nothing is taken."""
+        return self._cell().receive(message, outputs, version)
 
-    def zero_feedback(self) -> None:
-        """Forget the feedback that has arrived."""
-        self._cell().received = {}
+    def zero_feedback(self, heard: Arrived | None = None) -> None:
+        """Forget the feedback that has arrived, or that part of it which was `heard`.
+
+        Args:
+            heard: what `feedback` gave once; what has arrived since then stays.
+        """
+        self._cell().forget(None if heard is None else heard._received)
+
+
+def assign_all(
+    values: Iterable[tuple[Parameter[Any], Any]], *, origin: Origin, trusted: bool
+) -> list[int]:
+    """Take values that were checked, all of them or, when that is interrupted, none.
+
+    Returns:
+        The versions that begin.
+    """
+    pairs = [(parameter._cell(), unwrap(value)) for parameter, value in values]
+    for _, data in pairs:
+        _follow(data)
+    return [made.version for made in begin_all(pairs, origin=origin, trusted=trusted)]
 
 
 def _follow(value: Any) -> None:

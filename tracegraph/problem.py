@@ -223,8 +223,9 @@ class _Builder:
         self.outputs: dict[int, Node[Any]] = {}
         self.messages: list[Feedback] = []
         for parameter in parameters.values():
-            self.outputs |= parameter.feedback.outputs
-            self.messages += parameter.feedback.values()
+            arrived = parameter.feedback
+            self.outputs |= arrived.outputs
+            self.messages += arrived.values()
 
     def build(self) -> Problem:
         variables = self._variables()

@@ -124,7 +124,7 @@ class _Walk:
         self.waiting: dict[int, tuple[Node[Any], Messages]] = {}
         self.heap: list[int] = []
         self.outputs: dict[int, Node[Any]] = {}
-        self.arrived: dict[Parameter[Any], tuple[int, Messages]] = {}
+        self.arrived: dict[Parameter[Any], tuple[Node[Any], Messages]] = {}  # with its leaf
         self.stale: set[Parameter[Any]] = set()
         self.seeds: list[tuple[Node[Any], Any]] = []  # gradients that wait for torch's engine
         self.leaves: list[tuple[Node[Any], Any]] = []  # where they leave torch
@@ -177,7 +177,7 @@ class _Walk:
             if inspected and visited.id in inspected:
                 self.notice(visited, messages)
             if parameter is not None:
-                self.reach(parameter, extra["version"], messages)  # type: ignore[index]
+                self.reach(parameter, visited, messages)
                 continue
             for kind, message in messages.items():
                 rule = self.rule(visited, kind)
@@ -318,42 +318,51 @@ class _Walk:
                 + (_APART if "ran" in (visited._extra or {}) else "")
             )
 
-    def reach(self, parameter: Parameter[Any], version: int, messages: Messages) -> None:
+    def reach(self, parameter: Parameter[Any], leaf: Node[Any], messages: Messages) -> None:
         if not parameter.trainable:
             return
-        if version != parameter.version:
-            if parameter in self.stale:
-                return
-            self.stale.add(parameter)
-            said = (
-                f"feedback for version {version} of {parameter.label!r} came after version "
-                f"{parameter.version} began; run the workflow again with the new value"
-            )
-            if self.strict:
-                raise StaleFeedback(said)
-            warn(f"{said} (discarded)", StaleFeedbackWarning)
+        if leaf.version != parameter.version:
+            self.refuse(parameter, leaf)
             return
         if Gradient in messages:
             gradient: Any = messages[Gradient]
-            value = _value_for(parameter, gradient.value, self.create_graph)
+            value = _value_for(parameter, leaf._data, gradient.value, self.create_graph)
             messages = {**messages, Gradient: Gradient(value)}
-        self.arrive(parameter, version, messages)
+        self.arrive(parameter, leaf, messages)
 
-    def arrive(self, parameter: Parameter[Any], version: int, messages: Messages) -> None:
-        _, before = self.arrived.setdefault(parameter, (version, {}))
+    def refuse(self, parameter: Parameter[Any], leaf: Node[Any]) -> None:
+        """Discard feedback about a version that is gone, and say so once."""
+        if parameter in self.stale:
+            return
+        self.stale.add(parameter)
+        said = (
+            f"feedback for version {leaf.version} of {parameter.label!r} came after version "
+            f"{parameter.version} began; run the workflow again with the new value"
+        )
+        if self.strict:
+            raise StaleFeedback(said)
+        warn(f"{said} (discarded)", StaleFeedbackWarning)
+
+    def arrive(self, parameter: Parameter[Any], leaf: Node[Any], messages: Messages) -> None:
+        _, before = self.arrived.setdefault(parameter, (leaf, {}))
         for kind, message in messages.items():
             before[kind] = before[kind].merge(message) if kind in before else message
 
     def deliver(self) -> Received:
+        for parameter, (leaf, _) in list(self.arrived.items()):
+            if leaf.version != parameter.version:  # another thread began one during the walk
+                del self.arrived[parameter]
+                self.refuse(parameter, leaf)
         self.accumulate()
         shards = [x for x in self.tensors if self.passed and hasattr(x, "to_local")]
         if shards and all(x.grad is None for x in shards):
             warn(_UNSHARED.format(len(shards)), UserWarning)
         for node, gradient in self.carried:
-            self.arrive(node.parameter, node.version, {Gradient: gradient})  # type: ignore[arg-type]
-        for parameter, (version, messages) in self.arrived.items():
-            for message in messages.values():
-                parameter.receive(message, self.outputs, version)
+            self.arrive(node.parameter, node, {Gradient: gradient})  # type: ignore[arg-type]
+        for parameter, (leaf, messages) in self.arrived.items():
+            about: Any = leaf.version
+            if not all(parameter.receive(m, self.outputs, about) for m in messages.values()):
+                self.refuse(parameter, leaf)
         received: Received = {p: messages for p, (_, messages) in self.arrived.items()}
         for number, messages in self.noticed.items():
             received.setdefault(self.inspected[number], messages)
@@ -361,7 +370,7 @@ class _Walk:
 
     def accumulate(self) -> None:
         """Add gradients to the tensors' ``.grad``, once where parameters share a tensor."""
-        found = [(p._data, messages.get(Gradient)) for p, (_, messages) in self.arrived.items()]
+        found = [(leaf._data, messages.get(Gradient)) for leaf, messages in self.arrived.values()]
         found += [(tensor, self.beside.get(id(tensor))) for tensor in self.tensors]
         done: set[int] = set()
         for tensor, message in found:
@@ -411,14 +420,13 @@ def _numeric(value: Any) -> bool:
     )
 
 
-def _value_for(parameter: Parameter[Any], value: Any, create_graph: bool) -> Any:
-    """A gradient as `parameter` keeps it: a tensor, an array or a number, as it is itself.
+def _value_for(parameter: Parameter[Any], data: Any, value: Any, create_graph: bool) -> Any:
+    """A gradient as `parameter` keeps it: a tensor, an array or a number, as its value `data` is.
 
     Raises:
         NoRule: the parameter holds whole numbers: nothing lies between them.
         FeedbackError: the gradient has another shape.
     """
-    data = parameter._data
     kind = parameter.kind.name
     if kind not in ("tensor", "number"):
         return value

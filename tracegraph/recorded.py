@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from tracegraph.calling import Binding, Call
+from tracegraph.cell import Value
 from tracegraph.feedback import Gradient
 from tracegraph.hosting import hosted
 from tracegraph.node import Node, raise_failed
 from tracegraph.operators import Operation
-from tracegraph.parameter import Parameter, Value
+from tracegraph.parameter import Parameter
 from tracegraph.recorder import current, enter_frame, leave
 from tracegraph.stepping import awaited, mode_of
 
@@ -79,7 +80,7 @@ class Bundle(Generic[P, R]):
         self._compiled: dict[Value, Callable[..., Any]] = {}
         if parameter is not None:
             self._compiled[parameter._own.now] = self._measured(function)
-        self._sources: list[Source] = []  # of what is compiled: a source knows its lines
+        self._sources: dict[Value, Source] = {}  # of what is compiled: a source knows its lines
         self._held: Node[Any] | None = None  # the code's leaf lives on, so that a call makes none
         self._method = method
         self._owner: type | None = None  # the class that it stands in, and what that calls it
@@ -162,8 +163,10 @@ class Bundle(Generic[P, R]):
                 known = weakref.ref(instance, lambda _: forget())
             except TypeError:  # nobody could tell when a tuple ends, or slots without __weakref__
                 return self
-            entry = known, self._twin(copy.deepcopy(self.parameter))
-            self._kept[id(instance)] = entry
+            if entry is not None:  # of an object that is gone, whose number this one has
+                self._kept.pop(id(instance), None)
+            mine = known, self._twin(copy.deepcopy(self.parameter))
+            entry = self._kept.setdefault(id(instance), mine)
         return entry[1]
 
     def _is_overridden(self, kind: type) -> bool:
@@ -193,9 +196,11 @@ class Bundle(Generic[P, R]):
         )
         twin._owner = self._owner
         if self.parameter is not None and parameter is not None:
-            # a copy begins at version 0 with the text that is in force: not with that of the function
-            known = self._compiled.get(self.parameter._cell().now)
-            twin._compiled = {} if known is None else {parameter._own.now: known}
+            # a copy begins at version 0 with the text that was in force: not with that of the function
+            now, copied = self.parameter._cell().now, parameter._own.now
+            same = now.data == copied.data and now.trusted == copied.trusted
+            known = self._compiled.get(now) if same else None
+            twin._compiled = {} if known is None else {copied: known}
         return twin
 
     # Calling
@@ -227,14 +232,14 @@ class Bundle(Generic[P, R]):
         known = self._compiled.get(value)
         if known is not None:
             return known
-        if len(self._compiled) >= _MOST_COMPILED:
-            self._compiled, self._sources = {}, []
+        for kept in (self._compiled, self._sources):
+            for old in list(kept)[: 1 - _MOST_COMPILED]:
+                kept.pop(old, None)
         make = self._version if self._versions is None else self._versions
         function = make(value)
         if value.trusted:
             function = self._measured(function)
-        self._compiled[value] = function
-        return function
+        return self._compiled.setdefault(value, function)  # another thread may have been faster
 
     def _measured(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function`, its lines measured where that was asked for."""
@@ -249,8 +254,7 @@ class Bundle(Generic[P, R]):
         source = cast("Source", self._source)
         if value.data != source.text:
             source = source.replaced(value.data)
-        self._source = source
-        self._sources.append(source)
+        self._source = source = self._sources.setdefault(value, source)
         if value.trusted:
             return source.compile(self._function, self._owner)
         from tracegraph import isolation, travel  # here: most programs run their own code alone

@@ -6,7 +6,6 @@ means the plain case, record everything, and is what the fast paths test for.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar, Token
@@ -14,6 +13,8 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
 from weakref import ref
+
+from tracegraph.forking import new_lock
 
 if TYPE_CHECKING:
     from tracegraph.node import Node
@@ -167,7 +168,7 @@ class timed:
 
     open = 0
     """How many such blocks are open in the process."""
-    _lock = threading.Lock()
+    _lock = new_lock()
 
     def __enter__(self) -> None:
         with timed._lock:

@@ -122,12 +122,14 @@ class IsFaster:
         if text in self._held:
             return True
         key = (present, text)
-        if key not in self._known:
-            if len(self._known) >= _MOST_REMEMBERED:
-                self._known.clear()
-            self._known[key] = self._verdict(present, text)
-        if self._known[key]:
-            raise BadSource(self._known[key])
+        verdict = self._known.get(key)
+        if verdict is None:
+            verdict = self._verdict(present, text)
+            for old in list(self._known)[: 1 - _MOST_REMEMBERED]:
+                self._known.pop(old, None)
+            self._known[key] = verdict
+        if verdict:
+            raise BadSource(verdict)
         return True
 
     def _verdict(self, present: str, text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from tracegraph.arithmetic import is_real, plain
 from tracegraph.array_calls import call_again
 from tracegraph.errors import FeedbackError, NoRule
+from tracegraph.forking import new_lock
 from tracegraph.kinds import is_tensor, show
 from tracegraph.lifting import leaf_of
 from tracegraph.node import Node
@@ -154,12 +155,27 @@ class WrongShape(FeedbackError, ValueError):
     """A gradient whose shape is not that of the value."""
 
 
+_adding = new_lock()
+"""Held for the moment in which ``.grad`` is set, so that of two sums none is lost."""
+
+
 def accumulate(tensor: Any, gradient: Any) -> None:
     """Add `gradient` to ``tensor.grad``, and call the hooks that wait for that, as torch does."""
     if tensor.is_leaf or tensor.retains_grad:
-        tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+        while not _replaced(tensor, tensor.grad, gradient):
+            pass  # another thread was faster: add to its sum
     for hook in tuple((getattr(tensor, "_post_accumulate_grad_hooks", None) or {}).values()):
         hook(tensor)
+
+
+def _replaced(tensor: Any, before: Any, gradient: Any) -> bool:
+    """Whether ``.grad`` is the sum now: it is not where it was no longer what it was `before`."""
+    both = gradient if before is None else before + gradient
+    with _adding:
+        if tensor.grad is not before:
+            return False
+        tensor.grad = both
+        return True
 
 
 def hessian_vector(

@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+from tracegraph.cell import Value
 from tracegraph.definitions import ClassSource, ModuleSource, has_metaclass
 from tracegraph.errors import SandboxError
 from tracegraph.isolation import as_called, away, isolated
-from tracegraph.parameter import Parameter, Value
+from tracegraph.parameter import Parameter
 from tracegraph.prelude import prelude
 from tracegraph.profiling import way_of
 from tracegraph.spans import replaced, span
@@ -140,7 +141,8 @@ class ClassCode(Together):
             known = source, source.compile_for(self._target) if whole else source.compile()
             if len(self._made) >= _MOST_COMPILED:
                 self._made = {}
-            self._made[text, whole] = known
+            # another thread may have been faster
+            known = self._made.setdefault((text, whole), known)
             if whole:
                 self._reach(known[1])
         return known[1]
@@ -284,7 +286,7 @@ class ClassCode(Together):
         if known is None:
             if len(self._runs) >= _MOST_COMPILED:
                 self._runs = {}
-            known = self._runs[text, way] = self._acting(text, way)
+            known = self._runs.setdefault((text, way), self._acting(text, way))
         return known
 
     def _acting(self, text: str, way: str) -> Callable[..., Any]:
@@ -474,5 +476,5 @@ class Program(Together):
             known = source, source.compile(self._module)
             if len(self._made) >= _MOST_COMPILED:
                 self._made = {self.source.text: (self.source, self._module)}
-            self._made[text] = known
+            known = self._made.setdefault(text, known)  # another thread may have been faster
         return known[1]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
@@ -26,6 +25,7 @@ from optimizers.demo.learning import (
 )
 from optimizers.demo.reading import Call, Reading, read
 from optimizers.demo.server import Response, completion
+from tracegraph.forking import new_lock
 
 __all__ = ["StandIn"]
 
@@ -51,7 +51,7 @@ class StandIn:
     def __init__(self, seed: int = 0, *, spoiled: float = 0.25, bound: int = 1) -> None:
         self._seed, self._spoiled, self._bound = seed, spoiled, bound
         self._asked: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def respond(self, request: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
         """The answer over the wire, for a `Server`."""

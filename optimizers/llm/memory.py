@@ -46,13 +46,14 @@ class Memory:
         for fact in facts:
             self._facts.pop(fact, None)
             self._facts[fact] = None
-        while len(self._facts) > self.size:
-            del self._facts[next(iter(self._facts))]
+        known = list(self._facts)
+        for fact in known[: max(0, len(known) - self.size)]:
+            self._facts.pop(fact, None)
 
     def lines(self, *, room: int, without: Iterable[str] = ()) -> list[str]:
         """The facts that fit into `room` characters, the latest first to be taken; in their order."""
         hidden, taken = set(without), []
-        for fact in reversed(self._facts):
+        for fact in reversed(list(self._facts)):
             if fact not in hidden:
                 if len(fact) + 1 > room:
                     break

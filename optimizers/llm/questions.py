@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import threading
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any, Self
 from optimizers.base import Usage
 from optimizers.llm.turns import aside
 from tracegraph.errors import OptimizerError, nearest
+from tracegraph.forking import new_lock
 from tracegraph.kinds import show
 from tracegraph.llm import LanguageModelLike, Message, Reply, Request, as_language_model
 from tracegraph.llm.thinking import spoken
@@ -54,10 +54,10 @@ class Questions:
         self.options = options_of(options)
         self.log: deque[Exchange] = deque(maxlen=100)
         self.asked: Counter[str] = Counter()
-        self._asking = threading.Lock()
+        self._asking = new_lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        memo[id(self._asking)] = threading.Lock()
+        memo[id(self._asking)] = new_lock()
         memo[id(self)] = twin = object.__new__(type(self))
         vars(twin).update(copy.deepcopy(vars(self), memo))
         return twin

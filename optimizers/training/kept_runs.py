@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Mapping, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple, dataclass
@@ -21,6 +20,7 @@ from optimizers.training.guide import Verdict
 from optimizers.training.kept_tensors import KeptTensors
 from optimizers.training.verdicts import digest, packed, unpacked
 from tracegraph.errors import HistoryError, MissingExtra
+from tracegraph.forking import new_lock
 from tracegraph.graph import Graph
 from tracegraph.history.at_hand import AtHand
 from tracegraph.history.recomputed import is_followed
@@ -67,7 +67,8 @@ class KeptRuns:
         self._chance: Chance | None = None
         self._owners: dict[int, str] = {}
         self._told: set[str] = set()
-        self._lock = threading.Lock()
+        self._mixed: set[str] = set()
+        self._lock = new_lock()
 
     def begin(self, *, draws: bool = False) -> None:
         """Begin a batch: what is recorded from now on belongs to its runs.
@@ -75,7 +76,8 @@ class KeptRuns:
         Args:
             draws: whether it matters to what comes later which random numbers the runs draw.
         """
-        self._since, self._owners, self._told = next_id(), {}, set()
+        self._since, self._owners = next_id(), {}
+        self._told, self._mixed = set(), set()
         self._chance = Chance() if draws else None
 
     def keep(self, place: Place, example: Any, run: KeptRun, *, graph: bool = True) -> None:
@@ -107,6 +109,8 @@ class KeptRuns:
             return
         paid = list(astuple(place.usage))
         self._write(_name(place.name), [nodes, traced, run.evaluation, paid], tensors)
+        if place.name in self._mixed:  # since another run ended
+            self._receipts.pop(_name(place.name), None)
 
     def find(self, place: Place, example: Any) -> KeptRun | None:
         """The run that was kept here, paid as it was; ``None`` where it must be made, from now on."""
@@ -189,6 +193,7 @@ class KeptRuns:
         ids = [n.id for n in Graph.of(output).nodes if n.parameter is None and n.id >= self._since]
         with self._lock:
             shared = {self._owners.setdefault(number, name) for number in ids} - {name}
+            self._mixed |= shared
         for other in shared:
             self._receipts.pop(_name(other), None)
         return not shared

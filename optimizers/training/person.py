@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any, Final, TextIO, TypeVar, final
 
 from tracegraph.errors import OptimizerError
+from tracegraph.forking import new_lock
 from tracegraph.kinds import show
 
 __all__ = ["NobodyAnswers", "Person", "PersonCompares"]
@@ -26,7 +26,7 @@ class _Terminal:
     def __init__(self, source: TextIO | None, sink: TextIO | None) -> None:
         self._given = source
         self.source, self.sink = source or sys.stdin, sink or sys.stderr
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def ask(self, text: str, read: Callable[[str], T | None], hint: str) -> T:
         if self._given is None and not self.source.isatty():

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, Final, final
 
 from tracegraph.errors import OptimizerError
+from tracegraph.forking import new_lock
 from tracegraph.kinds import show
 from tracegraph.sandbox.frames import CALL, read, write
 
@@ -49,7 +50,7 @@ class Processes(Executor):
             raise OptimizerError(f"workers must be a whole number from 1, got {workers!r}")
         self._room = threading.Semaphore(workers)
         self._idle: list[_Worker] = []
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._closed = False
         self._calls: set[threading.Thread] = set()
 
@@ -66,7 +67,7 @@ class Processes(Executor):
             if self._closed:
                 raise RuntimeError("this executor was shut down and takes no calls any more")
             self._calls.add(thread)
-        thread.start()
+            thread.start()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -95,17 +96,16 @@ class Processes(Executor):
         with self._lock:
             worker = self._idle.pop() if self._idle else None
         worker = worker or _Worker()
-        future.worker = worker
-        if future.given_up:  # while the process was started
-            worker.end()
+        future.take(worker)
         try:
             result = worker.call(home, args, kwargs)
         except Exception as error:
             worker.end()
             future.set_exception(error)
             return
-        with self._lock:
-            self._idle.append(worker)
+        if future.let_go():
+            with self._lock:
+                self._idle.append(worker)
         if isinstance(result, WorkerFailed):
             future.set_exception(result)
         else:
@@ -122,17 +122,34 @@ class Processes(Executor):
 class _Killable(Future[Any]):
     """A call in a process; cancelling it kills the process."""
 
-    worker: _Worker | None = None
-    given_up = False
+    def __init__(self) -> None:
+        super().__init__()
+        self._worker: _Worker | None = None
+        self._given_up = False
+        self._ending = new_lock()
 
     def cancel(self) -> bool:
         """Take it back, or kill the process that runs it."""
         if super().cancel():
             return True
-        self.given_up = True
-        if not self.done() and self.worker is not None:
-            self.worker.end()
+        with self._ending:
+            self._given_up = True
+            if self._worker is not None:
+                self._worker.end()
         return False
+
+    def take(self, worker: _Worker) -> None:
+        """The process that runs it, which is killed where nobody waits any more."""
+        with self._ending:
+            self._worker = worker
+            if self._given_up:
+                worker.end()
+
+    def let_go(self) -> bool:
+        """The process has answered: it is not this call's any more. Whether it may serve others."""
+        with self._ending:
+            self._worker = None
+            return not self._given_up
 
 
 @final

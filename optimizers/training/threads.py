@@ -12,6 +12,7 @@ import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from typing import Any, final
 
 from tracegraph.errors import OptimizerError
@@ -46,7 +47,9 @@ class DaemonThreads(Executor):
         Raises:
             TooManyLost: too many threads of calls that were given up are still running.
         """
-        self._given_up[:] = [thread for thread in self._given_up if thread.is_alive()]
+        for thread in [thread for thread in self._given_up if not thread.is_alive()]:
+            with suppress(ValueError):  # another thread may have been faster
+                self._given_up.remove(thread)
         if len(self._given_up) >= self.lost:
             raise TooManyLost(
                 f"{len(self._given_up)} runs exceeded their time and go on in threads, which cannot "

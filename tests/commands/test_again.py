@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from tracegraph import cli
 from tracegraph.again import REPLAY
 from tracegraph.errors import NotRecorded
 from tracegraph.history import Facts
-from tracegraph.llm import FromCallable, ModelBase, Reply, Request, as_language_model
+from tracegraph.llm import FromCallable, ModelBase, Reply, Request, as_language_model, passing
 from tracegraph.llm.passing import playing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -246,6 +247,28 @@ def test_an_awaited_question_is_answered_from_the_tape() -> None:
     import asyncio
 
     assert asyncio.run(_awaited()) == "b 2"
+
+
+@pytest.mark.usefixtures("tape")
+def test_one_tape_answers_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two players would give each reply twice."""
+    seen: list[Any] = []
+    made = passing.Player
+
+    def player(path: Path) -> Any:
+        thread = threading.Thread(target=lambda: seen.append(playing()))
+        others.append(thread)
+        thread.start()
+        thread.join(0.05)  # it waits for this one, or would have made its own by now
+        return made(path)
+
+    others: list[threading.Thread] = []
+    monkeypatch.setattr(passing, "Player", player)
+    seen.append(playing())
+    for thread in others:
+        thread.join()
+    assert len(seen) == 2
+    assert seen[0] is seen[1]
 
 
 def test_a_tape_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

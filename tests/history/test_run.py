@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import tracegraph as tg
 from optimizers import Evolve, OptoPrime, fit
 from optimizers.training.budget import Budget
+from tests.interleaving import Once, elsewhere
 from tracegraph.errors import HistoryError, NoSuchRun
 from tracegraph.events import observe
 from tracegraph.history import HistoryWarning, State
@@ -450,3 +451,50 @@ def test_of_a_very_long_problem_the_beginning_is_kept(tmp_path: Path) -> None:
     kept = tg.History(tmp_path).run("long").details(1)["problem"]
     assert 1_000_000 < len(kept) < 1_000_100
     assert kept.endswith("(+2,000,000 characters)")
+
+
+def test_steps_of_one_optimizer_in_two_threads_are_both_kept(tmp_path: Path) -> None:
+    prompt = tg.node("Say hello.", trainable=True, name="prompt")
+    once = Once(lambda: optimizer.step())
+
+    def reply(request: Any) -> str:
+        once()
+        return '{"suggestion": {}}'
+
+    optimizer = OptoPrime([prompt], llm=Scripted(reply))
+    with tg.run("two", store=tmp_path):
+        optimizer.backward(prompt.upper(), "too long")
+        optimizer.step()
+    assert once.done
+    assert [s.status for s in tg.History(tmp_path).run("two").steps] == ["done", "done"]
+
+
+def test_a_step_is_completed_though_another_thread_made_one_meanwhile(tmp_path: Path) -> None:
+    (first, one), (second, two) = (asked(['{"suggestion": {"prompt": "Hi."}}']) for _ in range(2))
+    with tg.run("two", store=tmp_path) as run:
+        one.backward(first.upper(), "too long")
+        update = one.step()
+        two.backward(second.upper(), "too long")
+        elsewhere(two.step)
+        assert run.step(update=update, score=0.5) == 1
+    assert [s.score for s in tg.History(tmp_path).run("two").steps] == [0.5, None]
+
+
+def test_two_parameters_of_one_name_get_two_names_in_two_threads(tmp_path: Path) -> None:
+    with tg.run("names", store=tmp_path) as run:
+        parameters = [tg.node("a", trainable=True, name="same") for _ in range(2)]
+        once = Once(lambda: names.append(run._name("same", parameters[1])))
+        names: list[str] = []
+
+        class Named(dict[Any, Any]):
+            def setdefault(self, key: Any, default: Any = None) -> Any:
+                once()
+                return super().setdefault(key, default)
+
+            def __setitem__(self, key: Any, value: Any) -> None:
+                once()
+                super().__setitem__(key, value)
+
+        run._named = Named()
+        names.append(run._name("same", parameters[0]))
+    assert sorted(names) == ["same", "same_2"]

@@ -7,6 +7,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from tracegraph.errors import Forbidden, OutOfMemory, SandboxError, TimedOut
 from tracegraph.sandbox import Policy, Sandbox
+from tracegraph.sandbox.launch import Zygote
 from tracegraph.sandbox.policy import LAYERS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")
@@ -501,3 +503,40 @@ def test_packages_are_found_where_this_process_finds_them_and_nothing_of_a_proje
     with Sandbox(Policy(preload=("in_site",))) as box:
         assert box.call(source, "f", ("in_site",)).unwrap() == 42
         assert isinstance(box.call(source, "f", ("in_proj",)).error, ImportError)
+
+
+@pytest.mark.parametrize("walls", ["zygote", "plain"])
+def test_what_runs_while_a_sandbox_is_closed_is_not_kept(walls: str) -> None:
+    box = Sandbox(QUICK, walls=walls)
+    source = "def f():\n    close()\n    return 1\n"
+    result = box.call(source, "f", host={"close": box.close}, fresh=False)
+    assert box._kept == []
+    assert walls == "zygote" or result.unwrap() == 1
+    assert box.call("def f():\n    return 2\n", "f").unwrap() == 2
+    box.close()
+
+
+def test_a_child_that_is_asked_for_while_the_zygote_ends_is_not_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What has ended is started anew, and nothing of the first one stays open."""
+    with Sandbox(QUICK) as box:
+        first = box._launched()
+        assert isinstance(first, Zygote)
+        spares, closing = first._spare, threading.Thread(target=first.close)
+        forked = Zygote._forked
+
+        def asked(self: Zygote, request: dict[str, Any]) -> Any:
+            made = forked(self, request)
+            if self is first and not closing.ident:
+                closing.start()
+                closing.join(0.05)  # it waits for this, or would be through by now
+            return made
+
+        monkeypatch.setattr(Zygote, "_forked", asked)
+        with suppress(SandboxError):
+            box.call("def f():\n    return 1\n", "f")
+        closing.join()
+        assert spares == []
+        assert not first.is_alive()
+        assert box.call("def f():\n    return 2\n", "f").unwrap() == 2

@@ -105,10 +105,11 @@ def _inside(way: str, value: Any) -> Iterator[tuple[str, Any]]:
         for index, item in enumerate(value[:_WIDEST]):
             yield f"{way}[{index}]", item
     else:
-        yield from ((f"{way}.{n}", item) for n, item in getattr(value, "__dict__", {}).items())
+        own = list(getattr(value, "__dict__", {}).items())  # another thread may add to it
+        yield from ((f"{way}.{n}", item) for n, item in own)
         for kind in type(value).__mro__:
             if not _OURS.match(kind.__module__):
-                yield from ((f"{way}.{n}", f) for n, f in vars(kind).items() if _called(f))
+                yield from ((f"{way}.{n}", f) for n, f in list(vars(kind).items()) if _called(f))
 
 
 def _called(member: Any) -> bool:
@@ -133,7 +134,7 @@ def _variables(way: str, function: types.FunctionType) -> Iterator[tuple[str, An
             yield from ((f"{way}.{name}.{n}", getattr(held, n, None)) for n in names if n in known)
     yield from _inside(f"{way}.__defaults__", list(function.__defaults__ or ()))
     yield from _inside(f"{way}.__kwdefaults__", dict(function.__kwdefaults__ or {}))
-    yield from ((f"{way}.{n}", item) for n, item in vars(function).items())
+    yield from ((f"{way}.{n}", item) for n, item in list(vars(function).items()))
 
 
 def _names(code: types.CodeType) -> list[str]:

@@ -152,7 +152,8 @@ def feedback_on(
 
 def mean_score(parameters: Iterable[Parameter[Any]]) -> float | None:
     """The mean of the scores that arrived at `parameters`, or ``None``."""
-    scores = [p.feedback[Score] for p in parameters if Score in p.feedback]
+    found = [p.feedback.get(Score) for p in parameters]
+    scores = [score for score in found if score is not None]
     if not scores:
         return None
     merged = scores[0]

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracegraph.cell import Origin
 from tracegraph.errors import CheckpointError, HistoryError
 from tracegraph.events import observe
 from tracegraph.history.store import HistoryWarning
@@ -31,7 +32,7 @@ from tracegraph.history.tensors import tensor_bytes, tensors_in
 from tracegraph.history.values import pack, unpack
 from tracegraph.kinds import is_array, is_tensor, show
 from tracegraph.module import named_parameters
-from tracegraph.parameter import Origin, Parameter
+from tracegraph.parameter import Parameter
 from tracegraph.warning import warn
 
 __all__ = ["Checkpoint", "checkpoints", "load", "random_state_now", "save", "set_random_state"]
@@ -192,14 +193,15 @@ def _files(parameters: Any, optimizers: Any, data: Any, random_state: bool) -> d
 def _parameter(
     name: str, parameter: Parameter[Any], tensors: dict[str, Any], files: dict[str, bytes]
 ) -> dict[str, Any]:
+    now = parameter._cell().now
     about: dict[str, Any] = {
-        "kind": parameter.kind.name, "origin": parameter.origin, "trusted": parameter.trusted,
+        "kind": parameter.kind.name, "origin": now.origin, "trusted": now.trusted,
     }  # fmt: skip
     if parameter.kind.name == "code":
         file = f"code/{len(files):03d}-{re.sub(r'[^A-Za-z0-9_]+', '_', name)[:60]}.py"
-        files[file] = parameter._data.encode("utf-8", "surrogatepass")
+        files[file] = now.data.encode("utf-8", "surrogatepass")
         return {**about, "file": file}
-    return {**about, "value": pack(parameter._data, tensors, path=name)}
+    return {**about, "value": pack(now.data, tensors, path=name)}
 
 
 def _manifest(step: int, files: Mapping[str, bytes]) -> bytes:

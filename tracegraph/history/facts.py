@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import Any, Self, final
 from tracegraph.again import REPLAY
 from tracegraph.errors import HistoryError
 from tracegraph.events import observe
+from tracegraph.forking import new_lock
 from tracegraph.history.redact import Redactor
 from tracegraph.history.store import keep_text, kept_text, open_store, store_path, transaction
 from tracegraph.history.values import pack, unpack
@@ -50,12 +50,22 @@ class Facts(MutableMapping[str, Any]):
     def __init__(self, space: str, store: str | Path | None = None) -> None:
         self.space = space
         self.path = store_path(store)
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._redactor = Redactor()
         try:
-            self._connection = _shared(self.path)
+            self._opened = os.getpid(), _shared(self.path)
         except (sqlite3.Error, OSError) as error:
             raise HistoryError(f"{self.path} cannot be used: {error}") from error
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        """That of this process: one that was forked opens its own, and leaves its parent's alone."""
+        process, connection = self._opened
+        if process != os.getpid():
+            _of_parents.append(connection)
+            connection = _shared(self.path)
+            self._opened = os.getpid(), connection
+        return connection
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value kept under `key`."""
@@ -136,6 +146,10 @@ class Facts(MutableMapping[str, Any]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+_of_parents: list[sqlite3.Connection] = []
+"""Connections that were open when this process was forked: who used or closed them would harm the parent."""
 
 
 def _shared(path: Path) -> sqlite3.Connection:

@@ -13,19 +13,21 @@ import socket
 import sqlite3
 import sys
 import tempfile
-import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Self, final
 
 from tracegraph.again import REPLAY
 from tracegraph.errors import HistoryError
 from tracegraph.events import watching
+from tracegraph.forking import new_lock
 from tracegraph.history.capture import Captured, capture, cut, feedback_on, mean_score, text_of
 from tracegraph.history.parameters import Taken, take
 from tracegraph.history.redact import Redactor
@@ -42,6 +44,7 @@ from tracegraph.warning import warn
 __all__ = ["Run", "automatic_run", "run"]
 
 _LONGEST = 1_000_000  # characters of one problem, prompt or reply
+_LATEST = 32  # steps that were kept by themselves and may be completed
 _EVENT = 10_000  # characters of one event's facts
 
 
@@ -74,12 +77,13 @@ class Run:
         self._automatic = automatic
         self._largest = largest_tensor
         self._redactor = Redactor()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._number = 0
         self._latest = 0.0
-        self._last: tuple[Any, int] | None = None
-        self._drafts: dict[int, _Draft] = {}
+        self._last: deque[tuple[Any, int]] = deque(maxlen=_LATEST)
+        self._drafts: dict[tuple[int, int], _Draft] = {}
         self._named: dict[int, tuple[Parameter[Any], str]] = {}
+        self._names: dict[str, Parameter[Any]] = {}
         self._versions: dict[int, int] = {}
         self._learned: set[int] = set()
         self._said = False
@@ -192,10 +196,10 @@ class Run:
         if problem is not None:
             text = problem.text() if hasattr(problem, "text") else str(problem)
             draft.details["problem"] = cut(text, _LONGEST)
-        known = self._last if update is not None else None
-        if known is not None and known[0] is update:
-            self._amend(known[1], draft, note)
-            return known[1]
+        for known, number in () if update is None else tuple(self._last):
+            if known is update:
+                self._amend(number, draft, note)
+                return number
         self._take_first(draft, update)
         draft.updated(update)
         if note:
@@ -295,12 +299,12 @@ class Run:
         draft.details["feedback"] = feedback_on(draft.parameters, numbers)
         draft.score = mean_score(draft.parameters.values())
         self._take_parameters(draft, before=True)
-        self._drafts[id(optimizer)] = draft
+        self._drafts[id(optimizer), get_ident()] = draft
         draft.clock = time.perf_counter()
 
     def _step_ended(self, facts: dict[str, Any]) -> None:
         optimizer = facts["optimizer"]
-        draft = self._drafts.pop(id(optimizer), None)
+        draft = self._drafts.pop((id(optimizer), get_ident()), None)
         if draft is None:
             return
         draft.seconds = time.perf_counter() - draft.clock
@@ -315,7 +319,7 @@ class Run:
         draft.tested(facts.get("event"))
         number = self._finish(draft)
         if update is not None:
-            self._last = (update, number)
+            self._last.append((update, number))
 
     def _candidate(self, facts: dict[str, Any]) -> None:
         self.candidate(**facts)
@@ -364,8 +368,8 @@ class Run:
         for name, parameter in draft.parameters.items():
             if self._versions.get(id(parameter)) == parameter.version:
                 continue
-            self._versions[id(parameter)] = parameter.version
             taken = take(self._name(name, parameter), parameter, largest=self._largest)
+            self._versions[id(parameter)] = taken.version
             (draft.before if before else draft.after).append(taken)
 
     def _take_first(self, draft: _Draft, update: Any) -> None:
@@ -381,18 +385,17 @@ class Run:
                 old = take(own, parameter, largest=self._largest, value=change.before)
                 taken = replace(old, version=change.version - 1, origin="", trusted=False)
             else:
-                self._versions[id(parameter)] = parameter.version
+                self._versions[id(parameter)] = taken.version
             draft.before.append(taken)
 
     def _name(self, name: str, parameter: Parameter[Any]) -> str:
         """The parameter's name in this run; numbered where another one has it."""
         known = self._named.get(id(parameter))
-        if known is not None:
-            return known[1]
-        taken = {other for _, other in self._named.values()}
-        free = next(n for i in count(1) if (n := name if i == 1 else f"{name}_{i}") not in taken)
-        self._named[id(parameter)] = (parameter, free)
-        return free
+        if known is None:
+            numbered = (name if i == 1 else f"{name}_{i}" for i in count(1))
+            free = next(n for n in numbered if self._names.setdefault(n, parameter) is parameter)
+            known = self._named.setdefault(id(parameter), (parameter, free))
+        return known[1]
 
     def _write(
         self, connection: sqlite3.Connection, path: Path, number: int, draft: _Draft
@@ -624,7 +627,7 @@ def run(
 
 
 _own: list[Run] = []
-_own_lock = threading.Lock()
+_own_lock = new_lock()
 
 
 def automatic_run() -> Any:
@@ -661,7 +664,7 @@ def _said(feedback: Any) -> list[dict[str, Any]]:
 def _exchanges(optimizer: Any, last: Any) -> list[dict[str, Any]]:
     """What was asked and replied since `last`, from the optimizer's own log."""
     new: list[dict[str, Any]] = []
-    for exchange in reversed(getattr(optimizer, "log", None) or ()):
+    for exchange in reversed(tuple(getattr(optimizer, "log", None) or ())):
         if exchange is last:
             break
         used = getattr(exchange.reply, "usage", None)

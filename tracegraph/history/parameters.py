@@ -66,7 +66,8 @@ class Taken:
 
 def take(name: str, parameter: Parameter[Any], *, largest: int, value: Any = None) -> Taken:
     """The value of `parameter` now, or `value`; tensors larger than `largest` bytes in words."""
-    value = parameter._data if value is None else value
+    now = parameter._cell().now
+    value = now.data if value is None else value
     tensors: dict[str, Any] = {}
     codec, data = "text", value
     if not isinstance(value, str):
@@ -78,9 +79,8 @@ def take(name: str, parameter: Parameter[Any], *, largest: int, value: Any = Non
         except HistoryError:
             codec, data = "shown", _described(value)
     return Taken(
-        name, parameter.kind.name, parameter.version, parameter.origin, parameter.trusted, codec,
-        data, tensors,
-    )  # fmt: skip
+        name, parameter.kind.name, now.version, now.origin, now.trusted, codec, data, tensors
+    )
 
 
 def read_value(connection: sqlite3.Connection, path: Path, codec: str, sha: bytes) -> Any:

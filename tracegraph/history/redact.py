@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import takewhile
 from typing import Any
+
+from tracegraph.forking import new_lock
 
 __all__ = ["Redactor", "says_secret"]
 
@@ -55,7 +56,7 @@ class Redactor:
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._secrets: set[str] = set()
         self._heads: re.Pattern[str] | None = None
         found = os.environ if environment is None else environment

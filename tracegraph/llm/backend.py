@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import re
-import threading
 import traceback
 import warnings
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from tracegraph.errors import MissingExtra, MissingKey, ModelFailed, WrongModel
+from tracegraph.forking import new_lock
 from tracegraph.llm.messages import Price, Reply, Request, Usage
 from tracegraph.llm.model import ModelBase
 from tracegraph.llm.passing import apassed, passed
@@ -46,7 +46,7 @@ _LONGEST_MESSAGE = 1_000
 _SHORTEST_SECRET = 8
 """A shorter "secret", such as the word that a server of one's own asks for, stands in other words by chance:
 hidden there, it would spoil the message, and tell of itself. It is hidden where it is a word."""
-_lock = threading.Lock()
+_lock = new_lock()
 
 
 @cache

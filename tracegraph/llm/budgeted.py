@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, MutableMapping
 from dataclasses import astuple, dataclass, fields
@@ -11,6 +10,7 @@ from typing import Any, final
 from uuid import uuid4
 
 from tracegraph.errors import BudgetExceeded, ModelError, ModelFailed, WrongModel
+from tracegraph.forking import new_lock
 from tracegraph.llm.keeping import recalled
 from tracegraph.llm.messages import Price, Reply, Request, Usage
 from tracegraph.llm.model import Ask, LanguageModel, Pause, Steps, Wrapper
@@ -90,7 +90,7 @@ class Budgeted(Wrapper):
         self._reply_tokens, self._price, self._clock = reply_tokens, price, clock
         self._started: float | None = None
         self._settled, self._reserved = Spent(), Spent()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._journal: MutableMapping[str, Any] | None = None
         self._prefix = ""
         self._ended: list[str] = []  # notes in the journal of what is settled

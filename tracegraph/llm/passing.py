@@ -10,16 +10,15 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, final
 
 from tracegraph.again import REPLAY
 from tracegraph.errors import NotRecorded
 from tracegraph.events import observe
+from tracegraph.forking import new_lock
 from tracegraph.llm.keeping import akept, kept
 from tracegraph.llm.messages import Price, Reply, Request
 from tracegraph.llm.model import LanguageModel, ModelBase
@@ -27,6 +26,8 @@ from tracegraph.llm.tape import reply_of
 
 __all__ = ["Foreign", "Player", "apassed", "passed", "playing", "report_of"]
 
+_lock = new_lock()
+_players: dict[str, Player] = {}
 _NEAR = 200  # kept questions that are compared with one that was not found
 _COMPARED = 20_000  # characters of each
 
@@ -60,12 +61,12 @@ async def apassed(
 def playing() -> Player | None:
     """What answers in place of the models, if anything does."""
     path = os.environ.get(REPLAY)
-    return _player(path) if path else None
-
-
-@cache
-def _player(path: str) -> Player:
-    return Player(Path(path))
+    if not path:
+        return None
+    with _lock:  # two players of one tape would give each reply twice
+        if path not in _players:
+            _players[path] = Player(Path(path))
+        return _players[path]
 
 
 def report_of(path: Path) -> Path:
@@ -81,7 +82,7 @@ class Player:
         if not path.exists():
             raise NotRecorded(f"{REPLAY} names {path}, and there is no such tape")
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._left: dict[str, deque[tuple[int, dict[str, Any]]]] = {}
         self._asked = 0
         for number, written in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):

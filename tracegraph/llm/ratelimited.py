@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 from tracegraph.errors import WrongModel
+from tracegraph.forking import new_lock
 from tracegraph.llm.messages import Reply, Request
 from tracegraph.llm.model import Ask, LanguageModel, Pause, Steps, Wrapper
 from tracegraph.llm.tokens import count_tokens
@@ -54,7 +54,7 @@ class RateLimited(Wrapper):
         self._requests, self._tokens = requests_per_minute, tokens_per_minute
         self._reply_tokens, self._clock = reply_tokens, clock
         self._slots: deque[_Slot] = deque()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def steps(self, request: Request) -> Steps:
         """Wait for a slot, then ask."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
 from typing import TypeAlias, final
 
 from tracegraph.errors import NotRecorded, WrongModel
+from tracegraph.forking import new_lock
 from tracegraph.llm.keeping import kept
 from tracegraph.llm.messages import Reply, Request
 from tracegraph.llm.model import ModelBase
@@ -38,7 +38,7 @@ class Scripted(ModelBase):
         self._always = replies if callable(replies) else None
         self._lines: list[Line] = [] if callable(replies) else list(replies)
         self._name = name
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self.requests: list[Request] = []
 
     @property

@@ -8,12 +8,12 @@ replies, never keys. A line that was cut off by a crash is passed over.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
 from tracegraph.errors import NotRecorded, WrongModel
+from tracegraph.forking import new_lock
 from tracegraph.llm.messages import Price, Reply, Request, Usage
 from tracegraph.llm.model import Ask, LanguageModel, ModelBase, Steps, Wrapper
 
@@ -45,7 +45,7 @@ class Tape:
     def __init__(self, kept: str | Path | MutableMapping[str, Any] | None = None) -> None:
         self.path = Path(kept) if isinstance(kept, str | Path) else None
         self._lines = kept if isinstance(kept, MutableMapping) else {}
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._torn = False
         if self.path is not None and self.path.exists():
             self._lines = dict(self._read(self.path))
@@ -56,7 +56,7 @@ class Tape:
     @property
     def models(self) -> frozenset[str]:
         """The names of the models whose replies are here."""
-        return frozenset(self._lines[key]["request"]["model"] for key in self._lines)
+        return frozenset(self._lines[key]["request"]["model"] for key in list(self._lines))
 
     def find(self, request: Request, model: str) -> Reply | None:
         """The reply kept for this request to `model`, or None."""
@@ -163,7 +163,8 @@ class Cached(Wrapper):
 
     A reply from the cache has a usage and a cost of 0, because nothing was spent. Attempts are
     apart: asking again with ``attempt=1`` gets a new answer, so a bad one does not repeat for
-    ever. Without `tape` the memory ends with the object.
+    ever. What another thread or task asks before the first reply is there, is asked twice. Without
+    `tape` the memory ends with the object.
 
     >>> from tracegraph.llm import Scripted
     >>> model = Cached(Scripted(["first", "second"]))

@@ -7,8 +7,6 @@ stealing enters it.
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 import warnings
 import weakref
@@ -17,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from tracegraph.errors import SandboxError
+from tracegraph.forking import in_forked, new_lock
 from tracegraph.sandbox.exchange import Call, Exchange, Host
 from tracegraph.sandbox.launch import Child, Gone, Launcher, Plain, Zygote
 from tracegraph.sandbox.policy import Policy
@@ -62,11 +61,12 @@ class Sandbox:
         if not isinstance(self.policy, Policy):
             raise SandboxError(f"policy must be a Policy, got a {type(policy).__name__}")
         self._walls, self._prefix = walls, tuple(prefix)
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         # Guests are no processes: to check their policy starts nothing.
         self._launcher: Launcher | None = self._launch() if walls == "wasm" else None
         self._last: Call | None = None
         self._kept: list[_Kept] = []
+        self._closed = 0  # how often: what was begun before is not kept
         weakref.finalize(self, _close_all, self._kept)
         _boxes.add(self)
 
@@ -143,6 +143,7 @@ class Sandbox:
         """End every process of this sandbox; a later call starts it anew."""
         with self._lock:
             launcher, self._launcher = self._launcher, None
+            self._closed += 1
             _close_all(self._kept)
         if launcher is not None:
             launcher.close()
@@ -236,7 +237,8 @@ class Sandbox:
         timed = not keep and not call.host
         lifetime = calls * self.policy.timeout if timed else None
         cpu = calls * self.policy.cpu
-        return _Kept(self._spawn(call.source, lifetime=lifetime, cpu=cpu), call.key)
+        closed = self._closed
+        return _Kept(self._spawn(call.source, lifetime=lifetime, cpu=cpu), call.key, closed)
 
     def _found(self, call: Call) -> _Kept | None:
         """A kept child that serves this already; the others, where none does, are ended."""
@@ -254,10 +256,11 @@ class Sandbox:
                 launcher = self._launcher
             if isinstance(launcher, Zygote) and not launcher.is_alive():
                 self._drop(launcher)
-        if keep and not kept.ended and not spent:
-            with self._lock:
+        with self._lock:
+            again = keep and not kept.ended and not spent and kept.closed == self._closed
+            if again:
                 self._kept.append(kept)
-        else:
+        if not again:
             kept.child.close()
 
     def _forget(self) -> None:
@@ -265,7 +268,6 @@ class Sandbox:
         _close_all(self._kept)
         if isinstance(self._launcher, Zygote):
             self._launcher.forget()
-        self._lock = threading.Lock()
         self._launcher = None
 
 
@@ -277,19 +279,18 @@ def _close_all(kept: list[_Kept]) -> None:
 _boxes: weakref.WeakSet[Sandbox] = weakref.WeakSet()
 
 
+@in_forked
 def _forget_all() -> None:
     for box in list(_boxes):
         box._forget()
 
 
-os.register_at_fork(after_in_child=_forget_all)
-
-
 class _Kept:
     """A child, and how much of it is used up."""
 
-    def __init__(self, child: Child, key: object) -> None:
+    def __init__(self, child: Child, key: object, closed: int) -> None:
         self.child = child
+        self.closed = closed
         self.seconds = 0.0
         self.ended = False
         self.lost = False

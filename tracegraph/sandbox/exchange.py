@@ -5,7 +5,6 @@ The same for every kind of wall: a child of the zygote, a plain process, a guest
 
 from __future__ import annotations
 
-import functools
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -56,22 +55,25 @@ class Call:
                 raise SandboxError(f"host must map names to functions, got {name!r}: {function!r}")
         self.source, self.entry, self.host, self.policy = source, entry, dict(host), policy
         self.key = (source, entry, tuple(sorted(host)))
+        self._code: list[Buffer] | None = None
 
     def is_of(self, source: object, entry: object) -> bool:
         """Whether it is for this code."""
         texts = type(source) is str and type(entry) is str
         return texts and source == self.source and entry == self.entry
 
-    @functools.cached_property
+    @property
     def code(self) -> list[Buffer]:
-        """The frame that tells a new child what it is to run."""
-        code = {
-            "source": self.source,
-            "entry": self.entry,
-            "host": self.key[2],
-            "timeout": self.policy.timeout,
-        }
-        return write(LOAD, code, limit=self.policy.max_value, name="the code")
+        """The frame that tells a new child what it is to run, written once."""
+        if self._code is None:  # no cached_property: a fork leaves its lock as it is
+            code = {
+                "source": self.source,
+                "entry": self.entry,
+                "host": self.key[2],
+                "timeout": self.policy.timeout,
+            }
+            self._code = write(LOAD, code, limit=self.policy.max_value, name="the code")
+        return self._code
 
     def request(
         self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, *, last: bool

@@ -13,12 +13,14 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tracegraph.errors import SandboxError
+from tracegraph.forking import in_forked, new_lock, still_at_fork
 from tracegraph.sandbox.frames import Channel
 
 if TYPE_CHECKING:
@@ -112,6 +114,25 @@ class Child(Protocol):
         ...
 
 
+_pairs: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+_pairing = threading.Lock()
+still_at_fork(_pairing)
+
+
+def _pair(kind: int = socket.SOCK_STREAM) -> tuple[socket.socket, socket.socket]:
+    """Two sockets that are connected. A forked process closes its copies: an end is seen at once."""
+    with _pairing:
+        pair = socket.socketpair(socket.AF_UNIX, kind)
+        _pairs.update(pair)
+    return pair
+
+
+@in_forked
+def _close_copies() -> None:
+    for one in list(_pairs):
+        one.close()
+
+
 class Process:
     """A process behind the wall: a channel, and a lifeline.
 
@@ -186,7 +207,8 @@ class Zygote:
 
     def __init__(self, policy: Policy, *, prefix: Sequence[str] = ()) -> None:
         self._policy = policy
-        self._control, inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control, inside = _pair(socket.SOCK_SEQPACKET)
+        self._forking = new_lock()  # held while a child is asked for, and while the end is told
         try:
             process = _start("zygote", policy, inside.fileno(), prefix=prefix)
         except SandboxError:
@@ -234,22 +256,21 @@ class Zygote:
         Raises:
             Gone: where the zygote has ended.
         """
-        try:
-            number, child = self._spare.pop()
-        except IndexError:  # another thread took it
-            number, child = self._forked({})
-        try:
-            self._spare.append(self._forked({"begin": number, "lifetime": lifetime, "cpu": cpu}))
-        except BaseException:
-            child.close()
-            raise
-        return child
+        with self._forking:
+            number, child = self._spare.pop() if self._spare else self._forked({})
+            try:
+                limits = {"begin": number, "lifetime": lifetime, "cpu": cpu}
+                self._spare.append(self._forked(limits))
+            except BaseException:
+                child.close()
+                raise
+            return child
 
     def _forked(self, request: dict[str, Any]) -> tuple[int, Process]:
         """Have a child forked, in one message with what else the zygote shall do."""
         number = next(self._numbers)
-        ours, theirs = socket.socketpair()
-        lifeline, its_end = socket.socketpair()
+        ours, theirs = _pair()
+        lifeline, its_end = _pair()
         child = Process(ours, lifeline, limit=self._policy.max_value)
         message = json.dumps({**request, "fork": number}).encode()
         try:
@@ -266,24 +287,23 @@ class Zygote:
 
     def is_alive(self) -> bool:
         """Whether the zygote still listens."""
-        if not self._finalizer.alive:
-            return False
-        ended = select.poll()  # not select(), which takes no descriptor above 1023
-        ended.register(self._control, select.POLLIN)
-        return not ended.poll(0)
+        with self._forking:
+            if not self._finalizer.alive:
+                return False
+            ended = select.poll()  # not select(), which takes no descriptor above 1023
+            ended.register(self._control, select.POLLIN)
+            return not ended.poll(0)
 
     def close(self) -> None:
         """End the zygote and every child of it; wait until they are gone."""
-        self._finalizer()
+        with self._forking:
+            self._finalizer()
 
     def forget(self) -> None:
-        """In a process forked from the owner: close the copy, so that the owner's end is seen."""
+        """In a process forked from the owner: leave it to the owner."""
         detached = self._finalizer.detach()
         if detached is not None:
-            control, process, spare = detached[2]
-            control.close()
-            _close(spare)
-            process.returncode = 0  # it is the owner's to wait for
+            detached[2][1].returncode = 0  # it is the owner's to wait for
 
 
 def _close(spare: list[tuple[int, Process]]) -> None:
@@ -324,7 +344,7 @@ class Plain:
 
     def spawn(self, *, lifetime: float | None, cpu: float | None, source: str) -> Process:
         """Start a process; the owner's clock alone limits it."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = _pair()
         try:
             process = _start("plain", self._policy, theirs.fileno())
         except SandboxError:

@@ -19,6 +19,7 @@ from optimizers import Evolve
 from optimizers.candidate import identity
 from optimizers.search import Candidate, RandomSearch, Search, Trial
 from optimizers.search.lexicase import lexicase
+from tests.interleaving import Once
 from tracegraph.errors import OptimizerError, Rejected
 from tracegraph.feedback import UnknownFeedback
 
@@ -502,3 +503,51 @@ def test_what_is_best_on_one_case_becomes_a_parent() -> None:
     optimizer.tell(second, 9.0, cases=[9.0, 0.0])
     parents = {candidate.parents for candidate in optimizer.ask(20)[4:]}
     assert parents == {(first.id,), (second.id,)}
+
+
+def test_threads_that_ask_at_once_get_different_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Evolve([tg.node(0.5, trainable=True, name="x")], lambda_=4, seed=1)
+    search.tell(*search.ask(), 1.0)
+    asked: list[Any] = []
+    once, following = Once(lambda: asked.extend(search.ask())), search._next
+
+    def seen() -> Any:
+        found = following()
+        once()
+        return found
+
+    monkeypatch.setattr(search, "_next", seen)
+    asked += search.ask(2)
+    assert len({candidate.id for candidate in asked}) == 3
+
+
+def test_scores_that_are_told_at_once_all_count() -> None:
+    search = Evolve([tg.node(0.5, trainable=True, name="x")], seed=1)
+    (candidate,) = search.ask()
+    once = Once(lambda: search.tell(candidate, 1.0))
+
+    class Cases(dict[str, float]):
+        def items(self) -> Any:
+            once()
+            return super().items()
+
+    search.tell(candidate, 3.0, cases=Cases(a=1.0))
+    assert search.best_score == 2.0
+
+
+def test_a_value_that_two_threads_find_at_once_is_one_candidate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    search = Evolve([tg.node(0.5, trainable=True, name="x")], seed=1)
+    found: list[Any] = []
+    once, copied = Once(lambda: found.append(search._admitted({"x": 0.25}))), search._copied
+
+    def copying(*args: Any) -> Any:
+        once()
+        return copied(*args)
+
+    monkeypatch.setattr(search, "_copied", copying)
+    found.append(search._admitted({"x": 0.25}))
+    other = search._admitted({"x": 0.125})
+    assert found[0] is found[1]
+    assert (found[0].number, other.number) == (1, 2)

@@ -19,7 +19,7 @@ from optimizers.candidate import Candidate
 from optimizers.training.evaluator import Evaluator
 from optimizers.training.event_loop import EventLoop
 from optimizers.training.loop import TrainingStopped
-from optimizers.training.processes import Processes, WorkerFailed
+from optimizers.training.processes import Processes, WorkerFailed, _Killable
 from optimizers.training.threads import DaemonThreads, TooManyLost
 from tests.optimizers.training import elsewhere
 from tests.optimizers.training.stand_ins import HELLO, NAMES, Says, greeting, length
@@ -285,3 +285,41 @@ def test_a_worker_ends_with_its_program_whatever_it_is_doing(tmp_path: Path) -> 
             time.sleep(0.01)
         killed.kill()
     assert gone(int(there.read_text()))
+
+
+def test_a_call_that_is_given_up_as_it_ends_kills_no_process_of_another_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the answer and the result that all can see, the process is everybody's again."""
+    answered = _Killable.set_result
+
+    def cancelled(self: Any, result: Any) -> None:
+        self.cancel()
+        answered(self, result)
+
+    with Processes(1) as executor:
+        with monkeypatch.context() as patched:
+            patched.setattr(_Killable, "set_result", cancelled)
+            assert executor.submit(os.path.join, "a", "b").result() == "a/b"
+        assert executor.submit(os.path.join, "b", "c").result() == "b/c"
+
+
+def test_calls_may_be_handed_over_while_processes_are_shut_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    executor = Processes(1)
+    start, shut = threading.Thread.start, threading.Thread(target=executor.shutdown)
+
+    def starting(self: threading.Thread) -> None:
+        if self is not shut and not shut.ident:
+            start(shut)
+            shut.join(0.05)  # it waits for this call, or would have failed by now
+        start(self)
+
+    failed: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    monkeypatch.setattr(threading.Thread, "start", starting)
+    future = executor.submit(os.path.join, "a", "b")
+    shut.join()
+    assert future.result() == "a/b"
+    assert failed == []

@@ -17,6 +17,7 @@ from optimizers.candidate import Candidate
 from optimizers.places import Place
 from optimizers.training.evaluator import Evaluator
 from optimizers.training.kept_runs import KeptRun, KeptRuns
+from tests.interleaving import Once
 from tracegraph.history import Facts
 from tracegraph.history.at_hand import AtHand
 from tracegraph.llm import Request, Scripted
@@ -106,6 +107,24 @@ def test_runs_that_share_a_node_are_not_kept_apart(tmp_path: Path) -> None:
     for name, output in outputs.items():
         runs.keep(Place(name), None, KeptRun(output))
     assert [name for name in outputs if runs.find(Place(name), None)] == ["c"]
+
+
+def test_runs_that_share_a_node_are_not_kept_when_both_end_at_once(tmp_path: Path) -> None:
+    runs = kept(tmp_path)
+    runs.begin()
+    shared = tg.node("once", name="shared")
+    first, second = shared + "a", shared + "b"
+    once = Once(lambda: runs.keep(Place("b"), None, KeptRun(second)))
+
+    class Receipts(dict[str, Any]):
+        def __setitem__(self, key: str, value: Any) -> None:
+            once()
+            super().__setitem__(key, value)
+
+    runs._receipts = Receipts()
+    runs.keep(Place("a"), None, KeptRun(first))
+    assert once.done
+    assert [name for name in "ab" if runs.find(Place(name), None)] == []
 
 
 def test_what_was_said_first_of_a_run_holds(tmp_path: Path) -> None:
