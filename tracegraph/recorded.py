@@ -163,6 +163,8 @@ class Bundle(Generic[P, R]):
                 known = weakref.ref(instance, lambda _: forget())
             except TypeError:  # nobody could tell when a tuple ends, or slots without __weakref__
                 return self
+            if entry is not None and self._kept.get(id(instance)) is entry:
+                self._kept.pop(id(instance), None)  # of an object that is gone
             entry = self._kept.setdefault(
                 id(instance), (known, self._twin(copy.deepcopy(self.parameter)))
             )
