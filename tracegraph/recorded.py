@@ -163,10 +163,11 @@ class Bundle(Generic[P, R]):
                 known = weakref.ref(instance, lambda _: forget())
             except TypeError:  # nobody could tell when a tuple ends, or slots without __weakref__
                 return self
-            if entry is not None:  # of an object that is gone, whose number this one has
-                self._kept.pop(id(instance), None)
-            mine = known, self._twin(copy.deepcopy(self.parameter))
-            entry = self._kept.setdefault(id(instance), mine)
+            if entry is not None and self._kept.get(id(instance)) is entry:
+                self._kept.pop(id(instance), None)  # of an object that is gone
+            entry = self._kept.setdefault(
+                id(instance), (known, self._twin(copy.deepcopy(self.parameter)))
+            )
         return entry[1]
 
     def _is_overridden(self, kind: type) -> bool:

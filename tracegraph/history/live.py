@@ -44,7 +44,7 @@ from tracegraph.warning import warn
 __all__ = ["Run", "automatic_run", "run"]
 
 _LONGEST = 1_000_000  # characters of one problem, prompt or reply
-_LATEST = 32  # steps that were kept by themselves and may be completed
+_LATEST = 8  # steps that were kept by themselves and may be completed
 _EVENT = 10_000  # characters of one event's facts
 
 

@@ -115,7 +115,7 @@ class Child(Protocol):
 
 
 _pairs: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-_pairing = threading.Lock()
+_pairing = threading.RLock()
 still_at_fork(_pairing)
 
 
