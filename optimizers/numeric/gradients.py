@@ -60,6 +60,8 @@ def all_finite(grads: Iterable[Tensor]) -> Tensor | None:
     grads = [g for g in grads if g.numel() > 0]
     if not grads:
         return None
-    tops = torch._foreach_norm(grads, float("inf"))
+    tops = list(torch._foreach_norm(grads, float("inf")))
     device = tops[0].device
-    return torch.stack([top.to(device, torch.float64) for top in tops]).isfinite().all()
+    if len({(top.device, top.dtype) for top in tops}) > 1:
+        tops = [top.to(device, torch.float64) for top in tops]
+    return torch.stack(tops).isfinite().all()

@@ -6,7 +6,7 @@ What an optimizer adds is `update`, which is given the tensors of one group that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from typing_extensions import override
 from optimizers.numeric.codecs.rounding import DRAWN, NEAREST, REST, rounding_for, rounding_named
 from optimizers.numeric.counting import StepCounts
 from optimizers.numeric.executors.batch import seed_of
+from optimizers.numeric.executors.device import captures
 from optimizers.numeric.gradients import check_gradients, not_finite
 from optimizers.numeric.hyperparameters import check_rate, plain
 from optimizers.numeric.members import (
@@ -134,7 +135,9 @@ class NumericOptimizer(Traced):
             if not checked:
                 self._check(*pairs)
         groups = list(zip(self.param_groups, work, strict=True))
-        on_device = [group for group, (params, _) in groups if params and group.get("capturable")]
+        on_device = {
+            k: w for k, (group, w) in enumerate(groups) if w[0] and group.get("capturable")
+        }
         if self.nonfinite != "allow" and not self._decides_on_device() and not self._finite(work):
             self.skips += 1
             return loss
@@ -173,12 +176,12 @@ class NumericOptimizer(Traced):
         """Step group `k`, found `planned`."""
         raise NotImplementedError
 
-    def captured(self, groups: Sequence[Group]) -> None:
-        """Step `capturable` groups without looking at a number on the host."""
+    def captured(self, work: Mapping[int, Work]) -> None:
+        """Step `capturable` groups, whose tensors were looked at, without reading their numbers."""
         raise NotImplementedError
 
     def _check_capture(self, params: list[Tensor]) -> None:
-        if params[0].is_cuda and torch.cuda.is_current_stream_capturing():
+        if captures(params[0].device):
             raise RuntimeError(
                 f"{type(self).__name__}: a CUDA graph that captures this step would repeat the rate "
                 "and the step count of now; nothing was changed. Pass capturable=True if the "
