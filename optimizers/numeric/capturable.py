@@ -22,7 +22,7 @@ from optimizers.numeric.counting import Column, in_a_row, row_of
 from optimizers.numeric.executors.device import captures
 from optimizers.numeric.executors.tables import sent
 from optimizers.numeric.gradients import all_finite
-from optimizers.numeric.members import Group, Work, with_gradient
+from optimizers.numeric.members import Group, Work, rounds, with_gradient
 from optimizers.numeric.optimizer import NumericOptimizer
 from optimizers.numeric.plans import Plan, part_of, place_of
 from optimizers.numeric.rules.rule import Hyper, Rule, Tally
@@ -105,7 +105,11 @@ class Capturable(NumericOptimizer):
     @override
     def captured(self, work: Mapping[int, Work]) -> None:
         self._step_all(
-            [(k, self._tensors(k, params), grads) for k, (params, grads) in work.items()]
+            [
+                (k, self._tensors(k, params), grads)
+                for k, found in work.items()
+                for params, grads in rounds(*found)
+            ]
         )
 
     def _step_all(self, found: list[tuple[int, _Tensors, list[Tensor]]]) -> None:
@@ -204,7 +208,8 @@ class Capturable(NumericOptimizer):
     ) -> Iterable[str]:
         """Step a group by its plan, or tensor by tensor; returns the names of the executors."""
         plan = self._plans.pop(k, None)
-        if plan is not None and plan.parts[0].batch.rule is rule:
+        mine = isinstance(plan, _Counted) and plan.tensors is tensors
+        if plan is not None and mine and plan.parts[0].batch.rule is rule:
             ran = again(plan.parts, grads, rows, self.backend, guarded)
             if ran is not None:
                 self._plans[k] = plan

@@ -15,8 +15,15 @@ __all__ = ["all_finite", "check_gradients", "not_finite"]
 def check_gradients(
     optimizer: str, name_of: Callable[[Tensor], str], params: list[Tensor], grads: list[Tensor]
 ) -> None:
-    """Refuse gradients that are sparse, of whole numbers, or not shaped and placed as their tensor."""
+    """Refuse tensors that cannot be written to element by element, and gradients that are sparse, of
+    whole numbers, or not shaped and placed as their tensor.
+    """
     for p, g in zip(params, grads, strict=True):
+        reason = _unwritable(p)
+        if reason is not None:
+            raise RuntimeError(
+                f"{optimizer} cannot step {name_of(p)}, {reason}; nothing was changed"
+            )
         if g.layout is not torch.strided:
             raise RuntimeError(
                 f"{optimizer} does not support sparse gradients, and {name_of(p)} has one; use "
@@ -38,6 +45,22 @@ def check_gradients(
                 f"{optimizer}: of {name_of(p)} and its gradient one is a DTensor and the other is "
                 "not; nothing was changed. Distribute both over the same mesh"
             )
+
+
+def _unwritable(p: Tensor) -> str | None:
+    """Why a step cannot write to `p`, and what to do; None where it can."""
+    if p.is_inference() and not torch.is_inference_mode_enabled():
+        return "which was made in torch.inference_mode(): step it there, or a clone() of it"
+    if p.is_conj():
+        return "whose memory holds the conjugate of it: make the optimizer for its resolve_conj()"
+    if p.layout is torch.strided and not p.is_contiguous() and p.numel() > 0:
+        sides = zip(p.shape, p.stride(), strict=True)
+        if any(size > 1 and stride == 0 for size, stride in sides):
+            return (
+                "which is expanded, so that several elements are one number in memory: make the "
+                "optimizer for what it was expanded from, or for a clone() of it"
+            )
+    return None
 
 
 def not_finite(work: Iterable[Work]) -> list[Tensor]:

@@ -46,8 +46,8 @@ class Member:
 
 
 def real(x: Tensor) -> Tensor:
-    """`x`, or its real view where it is complex."""
-    return torch.view_as_real(x) if x.is_complex() else x
+    """`x`, or its real view where it is complex; a copy where memory holds the conjugate."""
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
 def local(x: Tensor) -> Tensor:

@@ -115,7 +115,14 @@ class NumericOptimizer(Traced):
         """Do one step; returns what `closure` returns, which is called with gradients enabled."""
         if torch.compiler.is_compiling():
             return self.compiled(closure)
+        if torch.is_inference_mode_enabled() and not self._of_inference():
+            with torch.inference_mode(False), torch.no_grad():  # states must serve other steps, too
+                return self._step(closure)
         return self._step(closure)
+
+    def _of_inference(self) -> bool:
+        """Whether a tensor can only be changed in torch's inference mode."""
+        return any(p.is_inference() for group in self.param_groups for p in group["params"])
 
     def compiled(self, closure: Callable[[], Any] | None) -> Any:
         """The step inside `torch.compile`, which it leaves unless the optimizer knows better."""
