@@ -69,11 +69,6 @@ class Capturable(NumericOptimizer):
         """Why a step cannot be captured and what to do, None where it can."""
         if not self.elementwise():
             return "its step decides on the host; leave it out"
-        if self.nonfinite == "raise":
-            return (
-                "nonfinite='raise' has to look at gradients on the host; pass nonfinite='skip', "
-                "which decides and counts on the device, or leave one out"
-            )
         return None
 
     @property
@@ -83,7 +78,8 @@ class Capturable(NumericOptimizer):
         It sets `grad_scale` and `found_inf` then. As torch's fused steps do, a step divides by the
         first as it reads gradients and is left out where the second is not 0; `.grad` stays.
         """
-        return all(group.get("capturable") for group in self.param_groups)
+        on_device = all(group.get("capturable") for group in self.param_groups)
+        return on_device and self.nonfinite != "raise"  # which would raise what the scaler skips
 
     def _scaler(self, name: str, device: torch.device) -> Tensor | None:
         """What torch's GradScaler has set for this step."""
@@ -93,7 +89,8 @@ class Capturable(NumericOptimizer):
     @override
     def compiled(self, closure: Callable[[], Any] | None) -> Any:
         known = all(RULES.get(self.rule(g).name) is self.rule(g) for g in self.param_groups)
-        if self.host_bound() is not None or self._bindings or not known:
+        here = self.nonfinite == "raise" or self.host_bound() is not None
+        if here or self._bindings or not known:
             return super().compiled(closure)
         loss = None
         if closure is not None:

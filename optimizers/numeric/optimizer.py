@@ -142,6 +142,9 @@ class NumericOptimizer(Traced):
             if not checked:
                 self._check(*pairs)
         groups = list(zip(self.param_groups, work, strict=True))
+        for group, (params, _) in groups:
+            if params:
+                self._check_capture(group, params)
         on_device = {
             k: w for k, (group, w) in enumerate(groups) if w[0] and group.get("capturable")
         }
@@ -152,7 +155,6 @@ class NumericOptimizer(Traced):
             self.captured(on_device)
         for k, (group, (params, grads)) in enumerate(groups):
             if params and not group.get("capturable"):
-                self._check_capture(params)
                 hyper = {key: plain(x) for key, x in group.items() if key != "params"}
                 if known[k]:
                     self.replay(k, hyper, grads)
@@ -187,12 +189,21 @@ class NumericOptimizer(Traced):
         """Step `capturable` groups, whose tensors were looked at, without reading their numbers."""
         raise NotImplementedError
 
-    def _check_capture(self, params: list[Tensor]) -> None:
-        if captures(params[0].device):
+    def _check_capture(self, group: Group, params: list[Tensor]) -> None:
+        if not captures(params[0].device):
+            return
+        name = type(self).__name__
+        if not group.get("capturable"):
             raise RuntimeError(
-                f"{type(self).__name__}: a CUDA graph that captures this step would repeat the rate "
-                "and the step count of now; nothing was changed. Pass capturable=True if the "
-                "optimizer has it, or step outside of the graph"
+                f"{name}: a CUDA graph that captures this step would repeat the rate and the step "
+                "count of now; nothing was changed. Pass capturable=True if the optimizer has it, or "
+                "step outside of the graph"
+            )
+        if self.nonfinite == "raise":
+            raise RuntimeError(
+                f"{name}: nonfinite='raise' has to look at gradients on the host, and a CUDA graph that "
+                "captures this step is replayed without it; nothing was changed. Pass "
+                "nonfinite='skip', which decides and counts on the device, or step outside of the graph"
             )
 
     def _check(self, params: list[Tensor], grads: list[Tensor]) -> None:

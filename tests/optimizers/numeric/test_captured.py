@@ -13,6 +13,7 @@ import torch
 from torch._dynamo.utils import counters
 
 import tracegraph as tg
+from optimizers.numeric import optimizer as optimizer_module
 from optimizers.numeric.adam import AdamW
 from optimizers.numeric.bases.muon import Muon
 from optimizers.numeric.captured import rows_of
@@ -28,6 +29,7 @@ from optimizers.numeric.schedule_free import ScheduleFreeAdamW
 from optimizers.numeric.sgd import SGD
 from tests.optimizers.numeric.family import FAMILY, Row, named
 from tests.optimizers.numeric.test_plan import HYPER
+from tracegraph.errors import NonFinite
 
 PLAIN = [row for row in FAMILY if row.pure]
 WHOLE = [row for row in FAMILY if not row.pure]
@@ -222,6 +224,49 @@ def test_what_schedule_free_counts_is_on_the_device_too(
     assert together(three, two, three.step, two.step, 2) <= last
 
 
+@pytest.mark.parametrize("row", [row for row in PLAIN if row.name in QUICK], ids=str)
+def test_outside_of_a_graph_what_is_not_finite_is_raised_and_nothing_changes(row: Row) -> None:
+    """By steps that count on the device as by others; torch's scaler skips such a step beforehand."""
+    one = row(parameters(), nonfinite="raise")
+    two = row(parameters(), nonfinite="raise", capturable=True)
+    assert together(one, two, one.step, two.step, 3) <= 2e-6
+    ps = parameters_of(two)
+
+    def held() -> list[torch.Tensor]:
+        return [x for p in ps for x in (p.detach(), *two.state[p].values())]
+
+    before = copy.deepcopy(held())
+    for bad in (torch.nan, torch.inf):
+        for t in (0, 1):
+            ps[t].grad = torch.full_like(ps[t], bad)
+            with pytest.raises(NonFinite, match=f"gradient of parameter {t} of group 0 holds NaN"):
+                two.step()
+            ps[t].grad = torch.ones_like(ps[t])
+    assert all(map(torch.equal, before, held()))
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    scaler.scale(ps[1].sum()).backward()  # type: ignore[no-untyped-call]
+    ps[1].grad = torch.full_like(ps[1], torch.inf)
+    scaler.step(two)
+    scaler.update()
+    assert scaler.get_scale() == 2.0
+    assert all(map(torch.equal, before, held()))
+    assert together(one, two, one.step, two.step, 3) <= 2e-6
+
+
+def test_a_graph_that_could_raise_nothing_is_refused_before_anything_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No processor captures graphs, so it is said to be one of those that do."""
+    monkeypatch.setattr(optimizer_module, "captures", lambda device: True)
+    p = torch.zeros(2, requires_grad=True)
+    p.grad = torch.ones(2)
+    optimizer = AdamW([p], nonfinite="raise", capturable=True)
+    with pytest.raises(RuntimeError, match=r"nonfinite='raise'.* CUDA graph .*nonfinite='skip'"):
+        optimizer.step()
+    assert not p.detach().any()
+    assert not optimizer.state
+
+
 @pytest.mark.parametrize("unscaled", [False, True])
 def test_torchs_scaler_hands_a_captured_step_its_factor_and_what_it_found(unscaled: bool) -> None:
     """As to torch's fused AdamW, beside which it steps: scales, skips and grows alike."""
@@ -324,7 +369,12 @@ def test_state_moves_between_capturable_plain_and_torchs_optimizers() -> None:
     careful = AdamW(parameters(torch.float64), nonfinite="raise")
     careful.load_state_dict(copy.deepcopy(ours.state_dict()))
     assert together(theirs, careful, lambda: None, careful.step, 1) < 10
-    assert "capturable" not in careful.param_groups[0]
+    assert careful.param_groups[0]["capturable"]
+    steady = named("StableSPAM")(parameters(torch.float64))
+    saved = copy.deepcopy(steady.state_dict())
+    saved["param_groups"][0]["capturable"] = True
+    steady.load_state_dict(saved)
+    assert "capturable" not in steady.param_groups[0]
 
 
 def test_draws_go_on_where_a_state_moves_to_a_capturable_optimizer_and_back() -> None:
@@ -358,8 +408,6 @@ def test_what_cannot_be_captured_is_refused() -> None:
         average.step()
     assert torch.equal(q, p)
     assert not average.state
-    with pytest.raises(ValueError, match="on the host; pass nonfinite='skip', which decides and"):
-        AdamW([p], capturable=True, nonfinite="raise")
     q = torch.zeros(2, device="meta", requires_grad=True)
     optimizer = AdamW([p, q], capturable=True)
     p.grad, q.grad = torch.ones(2), torch.ones(2, device="meta")
@@ -474,12 +522,22 @@ def test_a_compiled_training_step_trains_as_without() -> None:
 
 
 def test_what_decides_on_the_host_runs_as_it_is_beside_compiled_code() -> None:
-    cases = [named("StableSPAM"), lambda p: AdamW(p, nonfinite="skip"), lambda p: Muon(p)]
+    cases = [
+        named("StableSPAM"),
+        lambda p: AdamW(p, nonfinite="skip"),
+        lambda p: AdamW(p, nonfinite="raise", capturable=True),
+        lambda p: Muon(p),
+    ]
     for make in cases:
         torch._dynamo.reset()
         one, two = make(parameters()[:1]), make(parameters()[:1])
         step = torch.compile(lambda two=two: two.step(), backend="eager")
         assert together(one, two, one.step, step, 3) <= 1e-6
+        if two.nonfinite == "raise":
+            (p,) = parameters_of(two)
+            p.grad = torch.full_like(p, torch.nan)
+            with pytest.raises(NonFinite):
+                step()
     weight = tg.node(torch.ones(2), trainable=True, name="weight")
     optimizer = SGD([weight], lr=0.5)
     weight.data.grad = torch.ones(2)
