@@ -10,8 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import tracegraph as tg
 from optimizers.numeric.adam import AdamW, NadamW
 from optimizers.numeric.bases.adafactor import Adafactor
+from optimizers.numeric.bases.subspace import RandomSubspace
+from optimizers.numeric.curvature import AdaHessian
+from optimizers.numeric.estimators.mezo import MeZO
+from optimizers.numeric.estimators.ranking import RankDescent
 from optimizers.numeric.schedule_free import ScheduleFreeAdamW
 from optimizers.numeric.sgd import SGD
 from optimizers.numeric.spam import StableSPAM
@@ -188,3 +193,66 @@ def test_steadied_gradients_are_of_the_dtype_of_their_averages() -> None:
     p.grad.data = torch.ones(3, 3, dtype=torch.float64)
     optimizer.step()
     assert optimizer.state[p]["m_max_t"].dtype == torch.float32
+
+
+def by_losses(params: list[Tensor]) -> Callable[[], object]:
+    optimizer = MeZO(params, lr=0.1, weight_decay=0.1, rounding="stochastic")
+    return lambda: optimizer.step(lambda: sum(p.square().sum() for p in params))
+
+
+def by_ranks(params: list[Tensor]) -> Callable[[], object]:
+    optimizer = RankDescent(SGD(params, lr=0.1, weight_decay=0.1), samples=2)
+    return lambda: (list(optimizer.candidates()), optimizer.step([1]))
+
+
+def by_coordinates(params: list[Tensor]) -> Callable[[], object]:
+    optimizer = RandomSubspace(params, 3, lambda z: SGD(z, lr=0.1))
+    return lambda: optimizer.place(optimizer.coordinates + 1)
+
+
+@pytest.mark.parametrize("make", [by_losses, by_ranks, by_coordinates], ids=label)
+def test_what_needs_no_gradient_leaves_frozen_tensors_where_they_are(
+    make: Callable[[list[Tensor]], Callable[[], object]],
+) -> None:
+    """One that is frozen among others; where none requires a gradient, all move."""
+    for flags in ((True, True, True), (True, False, True), (False, False, False)):
+        ps = [torch.ones(3, requires_grad=flag) for flag in flags]
+        step = make(ps)
+        for _ in range(2):
+            step()
+        assert [bool((p == 1).all()) for p in ps] == [any(flags) and not flag for flag in flags]
+        if flags[0]:  # frozen midway, from where it has come to
+            ps[2].requires_grad_(False)
+            there = ps[2].clone()
+            step()
+            assert torch.equal(ps[2], there)
+
+
+def test_numbers_of_a_trace_are_no_reason_to_freeze_a_tensor_beside_them() -> None:
+    number, weight = tg.node(2.0, trainable=True), tg.node(torch.ones(3), trainable=True)
+    optimizer = MeZO([number, weight], lr=0.01)
+    optimizer.step(lambda: float(number.data) + float(weight.data.square().sum()))
+    assert number.data != 2.0
+    assert not torch.equal(weight.data, torch.ones(3))
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_copy_of_adahessian_goes_on_whatever_was_estimated(early: bool) -> None:
+    p = torch.tensor([1.0, -2.0], requires_grad=True)
+    one = AdaHessian([p], lr=0.1)
+    loss = p.pow(4).sum()
+    one.estimate(loss)
+    loss.backward()
+    if not early:
+        one.step()
+    two = copy.deepcopy(one)
+    (q,) = two.param_groups[0]["params"]
+    for optimizer, x in ((one, p), (two, q)):
+        if not early:
+            optimizer.zero_grad()
+            loss = x.pow(4).sum()
+            optimizer.estimate(loss)
+            loss.backward()
+        optimizer.step()
+    assert torch.equal(p, q)
+    assert q.tolist() != [1.0, -2.0]
