@@ -82,7 +82,7 @@ class MeZO(NumericOptimizer):
         if closure is None:
             raise ValueError("MeZO needs a closure that computes the loss: step(closure)")
         self._follow()
-        params = self._movable()
+        params = movable(p for group in self.param_groups for p in group["params"])
         slopes, losses = [], []
         for k in range(self.samples):
             up, down = self._losses(params, k, closure)
@@ -102,13 +102,6 @@ class MeZO(NumericOptimizer):
         for group in self.param_groups:
             group["step"] += 1
         return loss
-
-    def _movable(self) -> list[Tensor]:
-        """The tensors that are not frozen; those of tracegraph's parameters need no flag."""
-        params = [p for group in self.param_groups for p in group["params"]]
-        free = {id(binding.tensor) for binding in self._bindings}
-        free |= {id(p) for p in movable(p for p in params if id(p) not in free)}
-        return [p for p in params if id(p) in free]
 
     def _losses(
         self, params: list[Tensor], k: int, closure: Callable[[], Any]

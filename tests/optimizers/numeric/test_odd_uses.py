@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import tracegraph as tg
 from optimizers.numeric.adam import AdamW, NadamW
 from optimizers.numeric.bases.adafactor import Adafactor
 from optimizers.numeric.bases.subspace import RandomSubspace
@@ -226,14 +225,6 @@ def test_what_needs_no_gradient_leaves_frozen_tensors_where_they_are(
             there = ps[2].clone()
             step()
             assert torch.equal(ps[2], there)
-
-
-def test_numbers_of_a_trace_are_no_reason_to_freeze_a_tensor_beside_them() -> None:
-    number, weight = tg.node(2.0, trainable=True), tg.node(torch.ones(3), trainable=True)
-    optimizer = MeZO([number, weight], lr=0.01)
-    optimizer.step(lambda: float(number.data) + float(weight.data.square().sum()))
-    assert number.data != 2.0
-    assert not torch.equal(weight.data, torch.ones(3))
 
 
 @pytest.mark.parametrize("early", [False, True])
