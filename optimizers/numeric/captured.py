@@ -8,7 +8,7 @@ device, by the same formulas, and one call steps all tensors of a group.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,11 +16,13 @@ from torch import Tensor
 from optimizers.numeric.codecs.rounding import rounding_for
 from optimizers.numeric.codecs.table import codec_for, codec_named
 from optimizers.numeric.executors.batch import Batch, seed_of
+from optimizers.numeric.executors.device import captures
 from optimizers.numeric.executors.running import run as run_batch
 from optimizers.numeric.members import local, real
+from optimizers.numeric.plans import Part
 from optimizers.numeric.rules.rule import Rule
 
-__all__ = ["rows_of", "run", "wide"]
+__all__ = ["Done", "again", "rows_of", "run", "wide"]
 
 
 def wide(value: Any, device: torch.device) -> Any:
@@ -48,6 +50,14 @@ def rows_of(values: Sequence[Any], like: Tensor) -> Tensor:
     return torch.stack([zero + (x.to(zero) if isinstance(x, Tensor) else x) for x in values])
 
 
+class Done(NamedTuple):
+    """A batch that was stepped: the places of its tensors in the group, and the executor's name."""
+
+    batch: Batch
+    places: list[int]
+    executor: str
+
+
 def run(
     params: Sequence[Tensor],
     grads: Sequence[Tensor],
@@ -58,14 +68,14 @@ def run(
     backend: str,
     rounding: str,
     guarded: bool,
-) -> set[str]:
-    """Step `params` in place by the numbers in `rows`; returns the names of the executors.
+) -> list[Done]:
+    """Step `params` in place by the numbers in `rows`; returns the batches that were stepped.
 
     `rows` are those of a `Batch`. `states` lists the parts of each state of the first tensor and its
     rest, then of the second. On a CPU the numbers are read, and tensors at the same step go together.
     """
     parts = iter(states)
-    known = rows.t().tolist() if rows.device.type == "cpu" else None
+    known = rows.t().tolist() if _is_read(rows) else None
     buckets: dict[Any, list[tuple[int, list[list[Tensor]], list[Tensor]]]] = {}
     for i, p in enumerate(params):
         codec, way = codec_for(state, p), rounding_for(rounding, p)
@@ -73,12 +83,12 @@ def run(
         rest = [local(next(parts))] if way.rest else []
         numbers = tuple(known[i]) if known is not None else ()
         buckets.setdefault((p.dtype, codec.name, numbers), []).append((i, held, rest))
-    ran, place = set(), 0
+    done, place = [], 0
     for (_, name, numbers), bucket in buckets.items():
         places = [i for i, _, _ in bucket]
         batch = Batch(
             rule,
-            numbers[:-4],
+            (),
             codec_named(name),
             [local(real(params[i])) for i in places],
             [local(real(grads[i])) for i in places],
@@ -92,13 +102,58 @@ def run(
             place=place,
         )
         if known is None:
-            same = len(places) == len(params)
-            batch.rows = rows if same else torch.stack([rows[:, i] for i in places], 1)
-        else:
-            batch.scale, go, count, drawn = numbers[-4:]
-            if not go:
-                continue
-            batch.seed, batch.draw = seed_of(int(count), place), seed_of(int(drawn), place)
-        ran.add(run_batch(backend, batch))
+            batch.rows = rows if len(places) == len(params) else _columns(rows, places)
+        elif not _given(batch, numbers):
+            continue
+        done.append(Done(batch, places, run_batch(backend, batch)))
         place += len(bucket)
+    return done
+
+
+def again(
+    parts: Sequence[Part], grads: list[Tensor], rows: Tensor, backend: str, guarded: bool
+) -> set[str] | None:
+    """Step the `parts` of a group, whose gradients were looked at; returns the executors' names.
+
+    None, and nothing is done, where the numbers are read and differ among the tensors.
+    """
+    read = _is_read(rows)
+    if read and not bool((rows == rows[:, :1]).all()):
+        return None
+    ran = set()
+    for part in parts:
+        batch = part.batch
+        if read and not _given(batch, rows[:, 0].tolist()):
+            continue
+        if not read:
+            batch.rows, batch.guarded = _of(part, rows), guarded
+        batch.grads = part.of(grads)
+        ran.add(run_batch(backend, batch))
+        batch.grads, batch.rows = [], None  # theirs who own them
     return ran
+
+
+def _columns(rows: Tensor, places: Sequence[int]) -> Tensor:
+    return torch.stack([rows[:, i] for i in places], 1)
+
+
+def _of(part: Part, rows: Tensor) -> Tensor:
+    """The columns of a part. A graph must not read the part's index, which may go before it does."""
+    if part.places is None or part.index is None:
+        return rows
+    if captures(rows.device):
+        return _columns(rows, part.places)
+    return rows.index_select(1, part.index)
+
+
+def _is_read(rows: Tensor) -> bool:
+    """Whether the host may read these numbers, for it waits for nobody."""
+    return rows.device.type == "cpu"
+
+
+def _given(batch: Batch, numbers: Sequence[float]) -> bool:
+    """Give `batch` the numbers of its tensors, a column of `rows`; returns whether it is to step."""
+    *scalars, batch.scale, go, count, drawn = numbers
+    batch.scalars = tuple(scalars)
+    batch.seed, batch.draw = (seed_of(int(x), batch.place) for x in (count, drawn))
+    return bool(go)

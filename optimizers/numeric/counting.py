@@ -12,7 +12,7 @@ from torch import Tensor
 
 from optimizers.numeric.members import in_memory
 
-__all__ = ["Cohort", "StepCounts", "in_a_row", "read", "shared"]
+__all__ = ["Cohort", "Column", "StepCounts", "in_a_row", "read", "row_of", "shared"]
 
 
 @dataclass(slots=True)
@@ -105,8 +105,8 @@ def read(number: Tensor, otherwise: float) -> float:
 def in_a_row(states: Sequence[dict[str, Any]], name: str) -> tuple[Tensor, list[Tensor]]:
     """Make the numbers `name` of some states views of one tensor; returns it and them."""
     parts = [state[name] for state in states]
-    base = parts[0]._base
-    if base is None or base.numel() != len(parts) or not _in_order(parts, base):
+    base = row_of(parts)
+    if base is None:
         base = torch.stack(parts)
         parts = list(base.unbind())
         for state, part in zip(states, parts, strict=True):
@@ -114,9 +114,41 @@ def in_a_row(states: Sequence[dict[str, Any]], name: str) -> tuple[Tensor, list[
     return base, parts
 
 
-def _in_order(parts: Sequence[Tensor], base: Tensor) -> bool:
-    """Whether tensors are the elements of `base`, one after the other."""
-    return all(x._base is base and x.storage_offset() == i for i, x in enumerate(parts))
+def row_of(parts: Sequence[Tensor]) -> Tensor | None:
+    """The tensor whose elements `parts` are, one after the other and none left out; None elsewhere."""
+    base = parts[0]._base
+    if base is None or base.numel() != len(parts):
+        return None
+    same = all(x._base is base and x.storage_offset() == i for i, x in enumerate(parts))
+    return base if same else None
+
+
+@dataclass(slots=True)
+class Column:
+    """A number of each of some tensors, on their device; the host reads none."""
+
+    held: list[Tensor] = field(default_factory=list)
+    row: Tensor | None = None
+    """All of them, where they are the elements of one tensor: one call then changes all."""
+
+    def all(self) -> Tensor:
+        """The numbers as one tensor."""
+        return torch.stack(self.held) if self.row is None else self.row
+
+    def add(self, one: Any) -> None:
+        """Add `one`, a whole number or a tensor of one, to each."""
+        if self.row is not None:
+            self.row.add_(one)
+        else:  # lists are never read by the host
+            ones = [one] * len(self.held) if isinstance(one, Tensor) else one
+            torch._foreach_add_(self.held, ones)
+
+    def take(self, numbers: Tensor) -> None:
+        """Become `numbers`."""
+        if self.row is not None:
+            self.row.copy_(numbers)
+        else:
+            torch._foreach_copy_(self.held, list(numbers.unbind()))
 
 
 def shared(row: Tensor) -> float | None:

@@ -130,7 +130,7 @@ class AdaHessian(_Curvature):
                 "AdaHessian keeps its Hessian in plain numbers; use state='fp32' or 'bf16'"
             )
         self.generator = generator
-        self._estimated = False
+        self.estimated = False  # whether since the last step; a copy of the optimizer has it, too
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults, **options)
 
@@ -149,7 +149,7 @@ class AdaHessian(_Curvature):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if not self._estimated:
+        if not self.estimated:
             params = [p for p in self.trainable() if p.grad is not None]
             bare = [p for p in params if p.grad.grad_fn is None]  # type: ignore[union-attr]
             if bare:
@@ -167,7 +167,7 @@ class AdaHessian(_Curvature):
                 for p in params:  # the graph is no longer needed: a cycle would keep it
                     p.grad = p.grad.detach()  # type: ignore[union-attr]
         super().step()
-        self._estimated = False
+        self.estimated = False
         return loss
 
     @torch.no_grad()
@@ -176,4 +176,4 @@ class AdaHessian(_Curvature):
             if p.ndim in (3, 4):
                 d = d.abs().mean(dim=tuple(range(2, p.ndim)), keepdim=True).expand_as(d)
             self._state_of(p, self._group_of(p))["hessian_diag"].copy_(d)
-        self._estimated = True
+        self.estimated = True

@@ -15,8 +15,15 @@ __all__ = ["all_finite", "check_gradients", "not_finite"]
 def check_gradients(
     optimizer: str, name_of: Callable[[Tensor], str], params: list[Tensor], grads: list[Tensor]
 ) -> None:
-    """Refuse gradients that are sparse, of whole numbers, or not shaped and placed as their tensor."""
+    """Refuse tensors that cannot be written to element by element, and gradients that are sparse, of
+    whole numbers, or not shaped and placed as their tensor.
+    """
     for p, g in zip(params, grads, strict=True):
+        reason = _unwritable(p)
+        if reason is not None:
+            raise RuntimeError(
+                f"{optimizer} cannot step {name_of(p)}, {reason}; nothing was changed"
+            )
         if g.layout is not torch.strided:
             raise RuntimeError(
                 f"{optimizer} does not support sparse gradients, and {name_of(p)} has one; use "
@@ -40,6 +47,22 @@ def check_gradients(
             )
 
 
+def _unwritable(p: Tensor) -> str | None:
+    """Why a step cannot write to `p`, and what to do; None where it can."""
+    if p.is_inference() and not torch.is_inference_mode_enabled():
+        return "which was made in torch.inference_mode(): step it there, or a clone() of it"
+    if p.is_conj():
+        return "whose memory holds the conjugate of it: make the optimizer for its resolve_conj()"
+    if p.layout is torch.strided and not p.is_contiguous() and p.numel() > 0:
+        sides = zip(p.shape, p.stride(), strict=True)
+        if any(size > 1 and stride == 0 for size, stride in sides):
+            return (
+                "which is expanded, so that several elements are one number in memory: make the "
+                "optimizer for what it was expanded from, or for a clone() of it"
+            )
+    return None
+
+
 def not_finite(work: Iterable[Work]) -> list[Tensor]:
     """The tensors whose gradient holds NaN or infinity."""
     pairs = [(p, g) for ps, gs in work for p, g in zip(ps, gs, strict=True) if g.numel() > 0]
@@ -60,6 +83,8 @@ def all_finite(grads: Iterable[Tensor]) -> Tensor | None:
     grads = [g for g in grads if g.numel() > 0]
     if not grads:
         return None
-    tops = torch._foreach_norm(grads, float("inf"))
+    tops = list(torch._foreach_norm(grads, float("inf")))
     device = tops[0].device
-    return torch.stack([top.to(device, torch.float64) for top in tops]).isfinite().all()
+    if len({(top.device, top.dtype) for top in tops}) > 1:
+        tops = [top.to(device, torch.float64) for top in tops]
+    return torch.stack(tops).isfinite().all()

@@ -19,6 +19,7 @@ __all__ = [
     "in_memory",
     "is_sharded",
     "local",
+    "movable",
     "placed",
     "real",
     "rounds",
@@ -46,8 +47,8 @@ class Member:
 
 
 def real(x: Tensor) -> Tensor:
-    """`x`, or its real view where it is complex."""
-    return torch.view_as_real(x) if x.is_complex() else x
+    """`x`, or its real view where it is complex; a copy where memory holds the conjugate."""
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
 def local(x: Tensor) -> Tensor:
@@ -87,6 +88,19 @@ def with_gradient(params: Iterable[Tensor]) -> Work:
         return params, grads
     pairs = [(p, g) for p, g in zip(params, grads, strict=True) if g is not None]
     return [p for p, _ in pairs], [g for _, g in pairs]
+
+
+def movable(params: Iterable[Tensor]) -> list[Tensor]:
+    """What a step that needs no gradients moves: all, or where some require gradients, these alone.
+
+    >>> a, b = torch.zeros(1), torch.ones(1)
+    >>> movable([a, b])
+    [tensor([0.]), tensor([1.])]
+    >>> movable([a, b.requires_grad_()])
+    [tensor([1.], requires_grad=True)]
+    """
+    params = list(params)
+    return [p for p in params if p.requires_grad] or params
 
 
 def rounds(params: list[Tensor], grads: list[Tensor]) -> list[Work]:

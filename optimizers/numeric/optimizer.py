@@ -6,7 +6,7 @@ What an optimizer adds is `update`, which is given the tensors of one group that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from typing_extensions import override
 from optimizers.numeric.codecs.rounding import DRAWN, NEAREST, REST, rounding_for, rounding_named
 from optimizers.numeric.counting import StepCounts
 from optimizers.numeric.executors.batch import seed_of
+from optimizers.numeric.executors.device import captures
 from optimizers.numeric.gradients import check_gradients, not_finite
 from optimizers.numeric.hyperparameters import check_rate, plain
 from optimizers.numeric.members import (
@@ -114,7 +115,14 @@ class NumericOptimizer(Traced):
         """Do one step; returns what `closure` returns, which is called with gradients enabled."""
         if torch.compiler.is_compiling():
             return self.compiled(closure)
+        if torch.is_inference_mode_enabled() and not self._of_inference():
+            with torch.inference_mode(False), torch.no_grad():  # states must serve other steps, too
+                return self._step(closure)
         return self._step(closure)
+
+    def _of_inference(self) -> bool:
+        """Whether a tensor can only be changed in torch's inference mode."""
+        return any(p.is_inference() for group in self.param_groups for p in group["params"])
 
     def compiled(self, closure: Callable[[], Any] | None) -> Any:
         """The step inside `torch.compile`, which it leaves unless the optimizer knows better."""
@@ -134,7 +142,12 @@ class NumericOptimizer(Traced):
             if not checked:
                 self._check(*pairs)
         groups = list(zip(self.param_groups, work, strict=True))
-        on_device = [group for group, (params, _) in groups if params and group.get("capturable")]
+        for group, (params, _) in groups:
+            if params:
+                self._check_capture(group, params)
+        on_device = {
+            k: w for k, (group, w) in enumerate(groups) if w[0] and group.get("capturable")
+        }
         if self.nonfinite != "allow" and not self._decides_on_device() and not self._finite(work):
             self.skips += 1
             return loss
@@ -142,7 +155,6 @@ class NumericOptimizer(Traced):
             self.captured(on_device)
         for k, (group, (params, grads)) in enumerate(groups):
             if params and not group.get("capturable"):
-                self._check_capture(params)
                 hyper = {key: plain(x) for key, x in group.items() if key != "params"}
                 if known[k]:
                     self.replay(k, hyper, grads)
@@ -173,16 +185,25 @@ class NumericOptimizer(Traced):
         """Step group `k`, found `planned`."""
         raise NotImplementedError
 
-    def captured(self, groups: Sequence[Group]) -> None:
-        """Step `capturable` groups without looking at a number on the host."""
+    def captured(self, work: Mapping[int, Work]) -> None:
+        """Step `capturable` groups, whose tensors were looked at, without reading their numbers."""
         raise NotImplementedError
 
-    def _check_capture(self, params: list[Tensor]) -> None:
-        if params[0].is_cuda and torch.cuda.is_current_stream_capturing():
+    def _check_capture(self, group: Group, params: list[Tensor]) -> None:
+        if not captures(params[0].device):
+            return
+        name = type(self).__name__
+        if not group.get("capturable"):
             raise RuntimeError(
-                f"{type(self).__name__}: a CUDA graph that captures this step would repeat the rate "
-                "and the step count of now; nothing was changed. Pass capturable=True if the "
-                "optimizer has it, or step outside of the graph"
+                f"{name}: a CUDA graph that captures this step would repeat the rate and the step "
+                "count of now; nothing was changed. Pass capturable=True if the optimizer has it, or "
+                "step outside of the graph"
+            )
+        if self.nonfinite == "raise":
+            raise RuntimeError(
+                f"{name}: nonfinite='raise' has to look at gradients on the host, and a CUDA graph that "
+                "captures this step is replayed without it; nothing was changed. Pass "
+                "nonfinite='skip', which decides and counts on the device, or step outside of the graph"
             )
 
     def _check(self, params: list[Tensor], grads: list[Tensor]) -> None:

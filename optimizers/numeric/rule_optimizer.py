@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
-from operator import is_
 from typing import Any, TypedDict
 
 import torch
@@ -25,6 +23,7 @@ from optimizers.numeric.executors.batch import Batch, seed_of
 from optimizers.numeric.executors.choice import check_backend
 from optimizers.numeric.executors.running import run
 from optimizers.numeric.members import Group, Member, local, real
+from optimizers.numeric.plans import Plan, part_of, place_of
 from optimizers.numeric.rules.rule import Rule, State
 
 __all__ = ["Options", "RuleOptimizer", "direction"]
@@ -45,44 +44,13 @@ class Options(TypedDict, total=False):
     clip_norm: float | None
 
 
-PLANNED = ("auto", "foreach", "native", "triton")
-"""The values of `backend=` whose executors keep addresses from step to step."""
-
-
 @dataclass(slots=True)
-class _Plan:
-    """What the last step of a group found out about its tensors."""
+class _Replay(Plan):
+    """A plan of tensors that the host counts for."""
 
-    params: list[Tensor]
-    states: list[dict[str, Any]]
-    batch: Batch
     cohort: Cohort | None
-    kept: Callable[[], bool]
-    """Whether the states hold what they held, their step numbers too where there is a cohort."""
     tallies: list[Tensor]
     """Each tally of the rule, of all states, where there is a cohort."""
-    first: int | None
-    """Which of the optimizer's states is the first of these, where these are one behind the other."""
-
-    def fits(
-        self, params: list[Tensor], grads: list[Tensor], state: Mapping[Tensor, Any], backend: str
-    ) -> bool:
-        """Whether tensors, states and memory are the same, and the gradients alike."""
-        known = self.batch.addresses
-        if known is None or backend not in PLANNED or len(params) != len(self.params):
-            return False
-        return (
-            all(map(is_, params, self.params))
-            and all(map(is_, self._found(params, state), self.states))
-            and self.kept()
-            and known.hold(params, grads)
-        )
-
-    def _found(self, params: list[Tensor], state: Mapping[Tensor, Any]) -> Iterable[Any]:
-        """The states of the tensors now; by their place, for a tensor's hash is a call of Python."""
-        if self.first is None or len(state) < self.first + len(params):
-            return map(state.__getitem__, params)
-        return islice(state.values(), self.first, None)
 
 
 class RuleOptimizer(Capturable):
@@ -216,22 +184,8 @@ class RuleOptimizer(Capturable):
             ran.append(run(self.backend, batch))
             place += len(bucket)
             if len(buckets) == 1 and batch.addresses is not None:
-                batch.grads = []
                 self._remember(bucket, batch)
         self.ran = tuple(sorted({*ran}))
-
-    # Python's own time counts for many small tensors: a group that steps as it did last time, on
-    # the same memory, is stepped without looking at each tensor in Python.
-
-    _plans: dict[int, _Plan]
-
-    def _fresh(self) -> dict[str, Any]:
-        return {**super()._fresh(), "_plans": {}}
-
-    @override
-    def forget(self) -> None:
-        super().forget()
-        self._plans.clear()
 
     def _remember(self, bucket: list[Member], batch: Batch) -> None:
         if not self.elementwise():
@@ -239,53 +193,29 @@ class RuleOptimizer(Capturable):
         params = [m.tensor for m in bucket]
         for k, group in enumerate(self.param_groups):
             if any(p is params[0] for p in group["params"]):
-                real_and_dense = all(
-                    m.p is m.tensor and local(m.p) is m.p and m.p.is_contiguous() for m in bucket
-                )
-                if real_and_dense:
-                    self._plans[k] = self._plan(k, params, [m.state for m in bucket], batch)
+                self._plan(k, params, [m.state for m in bucket], batch)
                 return
 
     def _plan(
         self, k: int, params: list[Tensor], states: list[dict[str, Any]], batch: Batch
-    ) -> _Plan:
-        assert batch.addresses is not None
-        suffixes = batch.codec.suffixes
-        names = [kind.name + suffix for kind in batch.rule.states for suffix in suffixes]
-        if batch.rests:
-            names.append(REST)
-        columns = batch.stored
+    ) -> None:
+        numbers: dict[str, list[Tensor]] = {}
         cohort, tallies = self._counts.cohort(k, params), []
         if cohort is not None:
-            names, columns = [*names, "step"], [*columns, cohort.held]
+            numbers["step"] = cohort.held
             for x in batch.rule.tallies:
-                row, parts = in_a_row(states, x.name)
+                row, numbers[x.name] = in_a_row(states, x.name)
                 tallies.append(row)
-                names, columns = [*names, x.name], [*columns, parts]
-        kept = batch.addresses.watch(states, names, columns)
-        return _Plan(params, states, batch, cohort, kept, tallies, self._place_of(states))
-
-    def _place_of(self, states: list[dict[str, Any]]) -> int | None:
-        """The place of the first of some states, None where they do not follow it in order."""
-        held = list(self.state.values())
-        first = next(i for i, state in enumerate(held) if state is states[0])
-        same = all(map(is_, held[first : first + len(states)], states))
-        return first if same and first + len(states) <= len(held) else None
-
-    @override
-    def planned(self, k: int, params: list[Tensor], grads: list[Tensor]) -> bool:
-        plan = self._plans.get(k)
-        if plan is None:
-            return False
-        if plan.fits(params, grads, self.state, self.backend):
-            return True
-        del self._plans[k]
-        return False
+        part = part_of(batch, params, states, numbers)
+        if part is not None:
+            first = place_of(states, self.state.values())
+            self._plans[k] = _Replay(params, states, [part], first, cohort, tallies)
 
     @override
     def replay(self, k: int, group: Group, grads: list[Tensor]) -> None:
         plan = self._plans[k]
-        batch, rule = plan.batch, self.rule(group)
+        assert isinstance(plan, _Replay)  # `planned` says so
+        batch, rule = plan.parts[0].batch, self.rule(group)
         t: int | None = 2
         if plan.cohort is not None and self._counts.cohort(k, plan.params) is plan.cohort:
             t = self._counts.again(k)

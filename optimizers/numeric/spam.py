@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from optimizers.numeric.codecs.codec import computing_dtype
 from optimizers.numeric.hyperparameters import check_betas, check_nonnegative
 from optimizers.numeric.members import Group, Member
 from optimizers.numeric.rule_optimizer import Options, RuleOptimizer
@@ -133,7 +134,7 @@ class StableSPAM(RuleOptimizer):
     @override
     def begin(self, state: dict[str, Any], p: Tensor, group: Group) -> None:
         super().begin(state, p, group)
-        dtype = torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32
+        dtype = computing_dtype(p.dtype)
         for key in ("m_max_t", "m_norm_t", "v_norm_t"):
             state.setdefault(key, p.new_zeros((), dtype=dtype))
 
@@ -145,8 +146,8 @@ class StableSPAM(RuleOptimizer):
             if is_reset(m.t, interval):
                 super().begin(_emptied(m.state, self.rule(group)), m.tensor, group)
             age = m.t if not interval or m.t < interval else since_reset(m.t, interval) + 1
-            dtype = torch.promote_types(m.g.dtype, torch.float32)
-            g = steadied(m.g.to(dtype), m.state, group["gammas"], m.t)
+            g = m.g.to(computing_dtype(m.p.dtype))
+            g = steadied(g, m.state, group["gammas"], m.t)
             steady.append(Member(m.tensor, m.p, g, m.state, age))
         super().update(group, steady)
 

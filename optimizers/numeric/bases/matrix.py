@@ -22,11 +22,19 @@ __all__ = ["MatrixAdam", "MatrixOptimizer", "MatrixOptions", "as_matrix", "ortho
 
 
 class MatrixOptions(TypedDict, total=False):
-    """The keyword options that every matrix optimizer takes; see NumericOptimizer."""
+    """The keyword options that every matrix optimizer takes; see NumericOptimizer.
+
+    `foreach` and `fused` are torch's flags, which change nothing here; `capturable` and
+    `differentiable` are refused where they are True.
+    """
 
     maximize: bool
     nonfinite: str
     rounding: str
+    foreach: bool | None
+    fused: bool | None
+    capturable: bool
+    differentiable: bool
 
 
 def as_matrix(x: Tensor) -> Tensor:
@@ -88,6 +96,35 @@ class MatrixOptimizer(NumericOptimizer):
     """
 
     whole: bool = True
+
+    def __init__(
+        self,
+        params: Any,
+        defaults: dict[str, Any],
+        *,
+        maximize: bool = False,
+        nonfinite: str = "allow",
+        rounding: str = "nearest",
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        name = type(self).__name__
+        if capturable:
+            raise ValueError(
+                f"{name} does not support capturable=True: its step decides on the host; leave it out"
+            )
+        if differentiable:
+            raise ValueError(
+                f"{name} does not support differentiable=True: it steps in place, outside of "
+                "autograd; leave it out"
+            )
+        if foreach and fused:
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        super().__init__(
+            params, defaults, maximize=maximize, nonfinite=nonfinite, rounding=rounding
+        )
 
     @override
     def check_params(self, params: list[Tensor]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizers.numeric.codecs.codec import computing_dtype
+from optimizers.numeric.members import movable
 
 __all__ = ["RandomSubspace"]
 
@@ -20,6 +21,7 @@ class RandomSubspace:
     `P` is random with columns of unit length over all tensors together; it is drawn from `seed`
     again whenever it is used, tensor by tensor, and never kept. What is kept is a copy of the
     tensors as they were, and `coordinates`, which `place` sets for a search without gradients.
+    Where some tensors require gradients, those that do not are frozen and stay where they are.
     The smallest `dim` that reaches nine tenths of the full result is the intrinsic dimension of a
     task.
 
@@ -113,8 +115,10 @@ class RandomSubspace:
 
     def _write(self) -> None:
         z = self.coordinates.detach() / self._length
+        free = set(map(id, movable(self.params)))
         for i, (p, start) in enumerate(zip(self.params, self.start, strict=True)):
-            p.copy_(start + (self._columns(i) @ z).view(p.shape).to(p))
+            if id(p) in free:
+                p.copy_(start + (self._columns(i) @ z).view(p.shape).to(p))
 
     def state_dict(self) -> dict[str, Any]:
         """The seed, the coordinates, the tensors' first values and the inner optimizer's state."""

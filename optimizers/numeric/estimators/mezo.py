@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from optimizers.numeric.estimators.directions import direction_like
 from optimizers.numeric.hyperparameters import check_nonnegative
-from optimizers.numeric.members import Member, real
+from optimizers.numeric.members import Member, movable, real
 from optimizers.numeric.optimizer import NumericOptimizer
 from tracegraph.errors import NonFinite
 
@@ -29,8 +29,8 @@ class MeZO(NumericOptimizer):
     arithmetic, which moves them by up to four roundings per sample; with it they are put back from
     copies to the last bit. By default copies are made of bfloat16 and float16 alone, where the
     roundings would be larger than the steps. On the scales of quantized weights, with `clip`, it is
-    QZO (Shang et al. 2025). A loss that is not finite is skipped, or raised. `rounding` is that of
-    NumericOptimizer.
+    QZO (Shang et al. 2025). A loss that is not finite is skipped, or raised. Where some tensors require
+    gradients, those that do not are frozen. `rounding` is that of NumericOptimizer.
 
     >>> w = torch.tensor([1.0, -1.0])
     >>> optimizer = MeZO([w], lr=0.1)
@@ -82,7 +82,7 @@ class MeZO(NumericOptimizer):
         if closure is None:
             raise ValueError("MeZO needs a closure that computes the loss: step(closure)")
         self._follow()
-        params = [p for group in self.param_groups for p in group["params"]]
+        params = movable(p for group in self.param_groups for p in group["params"])
         slopes, losses = [], []
         for k in range(self.samples):
             up, down = self._losses(params, k, closure)
@@ -152,6 +152,8 @@ class MeZO(NumericOptimizer):
             sign = -1.0 if group["maximize"] else 1.0
             moved = []
             for p in group["params"]:
+                if id(p) not in places:
+                    continue
                 wide = p
                 if self.rounding != "nearest":
                     self._prepare_rounding(p, self.state[p], group)

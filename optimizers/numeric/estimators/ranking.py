@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from optimizers.numeric.estimators.directions import direction_like
 from optimizers.numeric.hyperparameters import check_nonnegative
-from optimizers.numeric.members import real
+from optimizers.numeric.members import movable, real
 
 __all__ = ["RankDescent", "ranking_weights"]
 
@@ -40,7 +40,8 @@ class RankDescent:
 
     `candidates` moves the parameters to each of `samples` nearby points in turn, and back at the
     end, to the last bit; compute an output at each. Then `step(order)`, with the numbers of the
-    candidates, the best first; the first few are enough. Whoever ranks may be a person.
+    candidates, the best first; the first few are enough. Whoever ranks may be a person. Where some
+    tensors require gradients, those that do not are frozen.
 
     >>> from optimizers.numeric.sgd import SGD
     >>> w = torch.tensor([3.0, -2.0])
@@ -68,7 +69,7 @@ class RankDescent:
 
     @property
     def _params(self) -> list[Tensor]:
-        return [p for group in self.param_groups for p in group["params"]]
+        return movable(p for group in self.param_groups for p in group["params"])
 
     def candidates(self) -> Iterator[int]:
         """The numbers of the candidates; while one is given, the parameters are there."""
@@ -97,6 +98,8 @@ class RankDescent:
             )
         weights = ranking_weights(self.samples, len(order))
         order += [k for k in range(self.samples) if k not in order]
+        for p in (p for group in self.param_groups for p in group["params"]):
+            p.grad = None  # one that is frozen by now has that of an older ranking
         for i, p in enumerate(self._params):
             g = torch.zeros_like(p)
             for weight, k in zip(weights, order, strict=True):

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["beyond_graphs", "on"]
+__all__ = ["beyond_graphs", "captures", "on"]
 
 T = TypeVar("T")
 
@@ -21,6 +21,15 @@ def on(device: torch.device) -> AbstractContextManager[object]:
     ...     pass
     """
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def captures(device: torch.device) -> bool:
+    """Whether a CUDA graph records what is launched on `device` now.
+
+    >>> captures(torch.device("cpu"))
+    False
+    """
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def beyond_graphs(make: Callable[[], T]) -> T:

@@ -70,7 +70,9 @@ class Foreach(Executor):
 
     @override
     def takes(self, batch: Batch) -> bool:
-        return batch.rows is None and all(not parts[1:] for parts in batch.states)
+        if batch.rows is not None or any(parts[1:] for parts in batch.states):
+            return False  # lists that torch writes to hold no tensor whose memory is its opposite
+        return batch.addresses is not None or not any(map(Tensor.is_neg, batch.params))
 
     @override
     def run(self, batch: Batch) -> None:

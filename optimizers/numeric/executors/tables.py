@@ -13,7 +13,7 @@ from torch import Tensor
 
 from optimizers.numeric.codecs.codec import Codec
 from optimizers.numeric.executors.batch import Batch
-from optimizers.numeric.executors.device import beyond_graphs
+from optimizers.numeric.executors.device import beyond_graphs, captures
 from optimizers.numeric.executors.glance import Glanced
 
 __all__ = ["Cut", "Launch", "cut", "sent"]
@@ -92,9 +92,27 @@ class Launch(Glanced):
         Raises:
             RuntimeError: a graph captures a step on tensors that were not stepped before.
         """
+        capturing = captures(batch.params[0].device)
+        found = batch.addresses
+        if not isinstance(found, Launch):  # one that is there has looked at these gradients already
+            batch.addresses = found = cls._kept(batch, capturing)
+            found.pointers[len(batch.grads) : 2 * len(batch.grads)] = array(
+                "q", map(Tensor.data_ptr, batch.grads)
+            )
+        if capturing:
+            _CAPTURED.append((found, found.point()))
+        else:
+            found.follow(anew=True)
+            if not found.spare:
+                rows = torch.empty(SPARE, len(batch.grads), dtype=torch.int64, device="cpu")
+                found.spare += (rows.pin_memory() if batch.params[0].is_cuda else rows).unbind()
+        return found
+
+    @classmethod
+    def _kept(cls, batch: Batch, capturing: bool) -> Launch:
+        """The tables that were made for these tensors, or new ones where nothing is captured."""
         columns = [batch.params, *batch.stored]
         key = (*(x.data_ptr() for c in columns for x in c), *(p.numel() for p in batch.params))
-        capturing = batch.params[0].is_cuda and torch.cuda.is_current_stream_capturing()
         if capturing and key not in _LAUNCHES:
             raise RuntimeError(
                 "a CUDA graph captures a step on tensors that were not stepped before, for which "
@@ -105,16 +123,6 @@ class Launch(Glanced):
         _LAUNCHES.move_to_end(key)
         if len(_LAUNCHES) > KEPT:
             _LAUNCHES.popitem(last=False)
-        found.pointers[len(batch.grads) : 2 * len(batch.grads)] = array(
-            "q", map(Tensor.data_ptr, batch.grads)
-        )
-        if capturing:
-            _CAPTURED.append((found, found.point()))
-        else:
-            found.follow(anew=True)
-            if not found.spare:
-                rows = torch.empty(SPARE, len(batch.grads), dtype=torch.int64, device="cpu")
-                found.spare += (rows.pin_memory() if batch.params[0].is_cuda else rows).unbind()
         return found
 
     def aligned(self) -> bool:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from optimizers.numeric.adam import AdamW
+from optimizers.numeric.adam import AdamW, NadamW
 from optimizers.numeric.executors import compiler, glance
 from optimizers.numeric.lion import Lion
 from optimizers.numeric.rule_optimizer import RuleOptimizer
@@ -29,6 +29,8 @@ MAKE: dict[str, Callable[[Any], RuleOptimizer]] = {
     "SGD": lambda ps: SGD(ps, lr=0.1, momentum=0.9, dampening=0.3, backend="native"),
     "plain SGD": lambda ps: SGD(ps, lr=0.1, backend="native"),
     "AdamW by foreach": lambda ps: AdamW(ps, lr=0.1, backend="foreach"),
+    "AdamW, counted": lambda ps: AdamW(ps, lr=0.1, backend="native", capturable=True),
+    "NadamW, counted": lambda ps: NadamW(ps, lr=0.1, backend="foreach", capturable=True),
 }
 
 
@@ -172,7 +174,9 @@ def test_a_gradient_whose_memory_holds_its_opposite_is_read_as_it_is(beside: Any
         assert torch.allclose(p, -0.1 * p.grad.resolve_neg())
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW", "SGD", "AdamW by foreach"])
+@pytest.mark.parametrize(
+    "optimizer", ["AdamW", "SGD", "AdamW by foreach", "AdamW, counted", "NadamW, counted"]
+)
 def test_a_changed_state_is_seen(optimizer: str) -> None:
     pair = Pair(optimizer)
     name = "momentum_buffer" if optimizer == "SGD" else "exp_avg"
@@ -188,7 +192,9 @@ def test_a_changed_state_is_seen(optimizer: str) -> None:
     pair.step()
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW", "SGD", "AdamW by foreach"])
+@pytest.mark.parametrize(
+    "optimizer", ["AdamW", "SGD", "AdamW by foreach", "AdamW, counted", "NadamW, counted"]
+)
 def test_states_that_changed_places_are_seen(optimizer: str) -> None:
     """Plans find states by their place among all; a tensor that starts late has one of its own."""
 
@@ -213,7 +219,9 @@ def test_states_that_changed_places_are_seen(optimizer: str) -> None:
             pair.step()
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW", "Lion", "AdamW by foreach"])
+@pytest.mark.parametrize(
+    "optimizer", ["AdamW", "Lion", "AdamW by foreach", "AdamW, counted", "NadamW, counted"]
+)
 @pytest.mark.parametrize("tensor", [0, 5])
 def test_a_state_that_was_given_other_memory_is_seen(optimizer: str, tensor: int) -> None:
     pair = Pair(optimizer)
@@ -231,19 +239,24 @@ def test_a_state_that_was_given_other_memory_is_seen(optimizer: str, tensor: int
     assert torch.equal(old, before)
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW", "Lion", "AdamW by foreach"])
+@pytest.mark.parametrize(
+    "optimizer", ["AdamW", "Lion", "AdamW by foreach", "AdamW, counted", "NadamW, counted"]
+)
 def test_a_changed_step_number_is_seen(optimizer: str) -> None:
-    pair = Pair(optimizer)
-    for change in (
+    """Each change by itself, for tensors at different steps leave no plan; then one after the other."""
+    changes: list[Callable[[dict[str, Any]], object]] = [
         lambda state: state.update(step=torch.tensor(40.0)),
         lambda state: state["step"].fill_(7.0),
         lambda state: state.update(step=state["step"].clone()),
         lambda state: state.pop("step"),  # begins anew
-    ):
-        for o, ps in zip((pair.one, pair.two), pair.both, strict=True):
-            change(o.state[ps[3]])
-        pair.step()
-        pair.step()
+    ]
+    pair = Pair(optimizer)
+    for change in changes:
+        for changed in (Pair(optimizer), pair):
+            for o, ps in zip((changed.one, changed.two), changed.both, strict=True):
+                change(o.state[ps[3]])
+            changed.step()
+            changed.step()
 
 
 @pytest.mark.parametrize("optimizer", MAKE)
@@ -296,7 +309,7 @@ def test_a_plan_keeps_no_gradient_alive(optimizer: str) -> None:
         assert all(grad() is None for grad in grads)
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW", "AdamW by foreach"])
+@pytest.mark.parametrize("optimizer", ["AdamW", "AdamW by foreach", "AdamW, counted"])
 def test_a_plan_of_one_executor_is_not_taken_for_anothers(optimizer: str) -> None:
     pair = Pair(optimizer)
     for backend in ("foreach", "native", "eager", "auto", "native", "foreach"):

@@ -42,6 +42,10 @@ def test_the_kernel_rounds_parameters_as_their_definition_does(tmp_path: Path) -
     assert python("triton_rounded", tmp_path, TRITON_INTERPRET="1").strip() == "agreed"
 
 
+def test_steps_that_count_on_the_device_go_by_a_plan_as_without(tmp_path: Path) -> None:
+    assert python("triton_counted", tmp_path, TRITON_INTERPRET="1").strip() == "agreed"
+
+
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     listing = python(
