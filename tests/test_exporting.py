@@ -220,6 +220,7 @@ def test_it_needs_no_tracegraph(tmp_path):
 
 
 def doubled(function):
+    @functools.wraps(function)
     def run(*args):
         return 2 * function(*args)
 

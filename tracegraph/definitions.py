@@ -216,7 +216,8 @@ class ClassSource(Text):
         """
         functions = _functions(target)
         definition, lines = class_statement(target)
-        kept = kept_decorators(definition, functions[0], is_marker)
+        file = functions[0].__code__.co_filename
+        kept = kept_decorators(definition, functions[0], is_marker, file)
         start = kept[0].lineno if kept else definition.lineno
         text = dedented("".join(lines[start - 1 : definition.end_lineno]))
         cells: dict[str, types.CellType] = {}

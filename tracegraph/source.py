@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from tracegraph.marking import BadSource
 from tracegraph.parsing import tree_of
 from tracegraph.spans import lines_of
+from tracegraph.standing import refusal, running_line
 
 __all__ = [
     "Source",
@@ -165,6 +166,9 @@ class Source(Text):
             BadSource: the source cannot be had, or is not that of a ``def``.
         """
         raw = inspect.unwrap(function)
+        refused = refusal(raw)
+        if refused:
+            raise BadSource(refused)
         name = getattr(raw, "__name__", repr(raw))
         if name == "<lambda>":
             raise BadSource("a lambda cannot be trainable: give it a name with def")
@@ -178,9 +182,11 @@ class Source(Text):
             ) from error
         text = dedented(text)
         definition = _definition(parsed(text), name)
-        kept = kept_decorators(definition, raw, is_marker)
-        start = kept[0].lineno if kept else definition.lineno
         code: types.CodeType = raw.__code__
+        kept = kept_decorators(
+            definition, raw, is_marker, code.co_filename, code.co_firstlineno - 1
+        )
+        start = kept[0].lineno if kept else definition.lineno
         return cls(
             "\n".join(lines_of(text, ends=False)[start - 1 :]).rstrip() + "\n",
             entry=name,
@@ -493,14 +499,28 @@ def dedented(text: str) -> str:
 
 
 def kept_decorators(
-    definition: _Definition | ast.ClassDef, function: Any, is_marker: Callable[[Any], bool]
+    definition: _Definition | ast.ClassDef,
+    function: Any,
+    is_marker: Callable[[Any], bool],
+    filename: str,
+    shift: int = 0,
 ) -> list[ast.expr]:
-    """The decorators below the one that made the function trainable; all, if none is found."""
+    """The decorators below the one that made the function trainable; all, if none is found.
+
+    That is the one that is being called, whatever its name is, or else the last that `is_marker` knows.
+    `shift` lines of the file stand before those that `definition` was read from.
+    """
+    above = definition.decorator_list
+    running = None
+    if above:
+        lines = range(above[0].lineno + shift, definition.lineno + shift)
+        running = running_line(filename, lines)
     marker = -1
-    for index, decorator in enumerate(definition.decorator_list):
-        if is_marker(_resolved(decorator, function)):
+    for index, decorator in enumerate(above):
+        begins = running is not None and decorator.lineno + shift <= running
+        if begins or is_marker(_resolved(decorator, function)):
             marker = index
-    return definition.decorator_list[marker + 1 :]
+    return above[marker + 1 :]
 
 
 def _resolved(expression: ast.expr, function: Any) -> Any:
