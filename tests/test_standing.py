@@ -7,6 +7,7 @@ import pytest
 import tracegraph as tg
 from tracegraph import ParameterError, bundle
 
+LIMIT = 5
 trainable = functools.partial(bundle, trainable=True)
 
 
@@ -186,3 +187,58 @@ def test_a_decorator_that_makes_another_function_trainable_is_no_marker_of_it():
 
     assert price(1) == 1
     assert made[0].parameter.data == "def original(x):\n    return x\n"
+
+
+def test_decorators_and_values_of_the_function_around_it_are_there_in_every_text():
+    def marked(kind):
+        kind.marked = True
+        return kind
+
+    class Kind:
+        pass
+
+    limit, count = 5, wrapping
+
+    @trainable
+    @count
+    def first(x):
+        return x
+
+    @trainable
+    @marked
+    class Second:
+        top = limit
+
+        @count
+        def get(self, x: Kind = limit) -> Kind:
+            return x + self.top
+
+    class Third:
+        LIMIT = 7
+
+        def own(function):
+            return wrapping(function)
+
+        @trainable
+        @own
+        def get(self, x):
+            return x
+
+        @trainable
+        class Inner:
+            top = LIMIT  # of the module: a class body is no scope of what is inside
+
+            def get(self, x):
+                return x + self.top
+
+    third, inner = Third(), Third.Inner()
+    for parameter, call, wanted in [
+        (first.parameter, lambda: first(1).data, 12),
+        (Second.parameter, lambda: Second().get(1).data, 17),
+        (third.get.parameter, lambda: third.get(1).data, 12),
+        (Third.Inner.parameter, lambda: inner.get(1).data, 16),
+    ]:
+        before = call()
+        parameter.assign(parameter.data.replace("return x", "return 10 + x"))
+        assert (call(), before) == (wanted, wanted - 10)
+    assert Second.marked

@@ -5,10 +5,12 @@ import contextlib
 import copy
 import dataclasses
 import importlib.util
+import itertools
 import re
 import sys
 import threading
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -1097,3 +1099,32 @@ def test_a_module_is_tested_before_it_is_taken(tmp_path):
         prices.parameter.assign(PRICES.replace("RATE = 2", "RATE = 3"))
     prices.parameter.assign(PRICES.replace("RATE = 2", "RATE = 1"))
     assert prices.price(10).data == 10
+
+
+def test_the_statement_of_a_class_is_found_wherever_its_functions_stand():
+    @bundle(trainable=True)
+    class Chosen:
+        price = lambda self, x: x  # noqa: E731
+
+        if not TYPE_CHECKING:
+
+            def get(self, x):
+                return self.price(x)
+
+        class Chosen:
+            def get(self, x):
+                return -x
+
+    class Outer:
+        @bundle(trainable=True)
+        class Chosen:
+            with contextlib.nullcontext():
+
+                def get(self, x):
+                    return 2 * x
+
+    assert Chosen.parameter.data.startswith("class Chosen:\n    price = ")
+    assert Outer.Chosen.parameter.data.startswith("class Chosen:\n    with ")
+    for kind, place in itertools.product((Chosen, Outer.Chosen), PLACES):
+        rewrite(kind.parameter, kind.parameter.data.replace("return ", "return 10 + "), place)
+    assert (Chosen().get(1).data, Outer.Chosen().get(1).data) == (21, 22)

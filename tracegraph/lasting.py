@@ -116,7 +116,8 @@ def _reached(
     functions: list[tuple[Any, frozenset[str]]], entry: str
 ) -> list[tuple[Any, frozenset[str]]]:
     """Those of `functions` that a call of `entry` may run, as far as they are called by their names."""
-    found, names = [], {entry}
+    found: list[tuple[Any, frozenset[str]]] = []
+    names = {entry}
     left = functions
     while True:
         now = [pair for pair in left if getattr(pair[0], "name", entry) in names]

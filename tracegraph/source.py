@@ -15,14 +15,15 @@ import linecache
 import textwrap
 import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from tracegraph.marking import BadSource
 from tracegraph.parsing import tree_of
 from tracegraph.spans import lines_of
-from tracegraph.standing import refusal, running_line
+from tracegraph.standing import decorating, locals_named, refusal
 
 __all__ = [
     "Source",
@@ -124,7 +125,7 @@ class Source(Text):
        2 |     return x + x
     """
 
-    __slots__ = ("_module", "free", "owner", "signature", "yields")
+    __slots__ = ("_module", "free", "given", "owner", "signature", "yields")
 
     def __init__(
         self,
@@ -136,6 +137,7 @@ class Source(Text):
         free: tuple[str, ...] = (),
         flags: int = 0,
         owner: str = "",
+        given: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__(text, entry=entry, flags=flags)
         definition = _definition(self.tree, entry, text)
@@ -156,6 +158,7 @@ class Source(Text):
             )
         self.free = free
         self.owner = owner
+        self.given = given
         self._module = self._compiled()
 
     @classmethod
@@ -183,9 +186,10 @@ class Source(Text):
         text = dedented(text)
         definition = _definition(parsed(text), name)
         code: types.CodeType = raw.__code__
-        kept = kept_decorators(
-            definition, raw, is_marker, code.co_filename, code.co_firstlineno - 1
-        )
+        shift = code.co_firstlineno - 1
+        frame = decorating(definition, code.co_filename, shift)
+        running = 0 if frame is None else frame.f_lineno - shift
+        kept = kept_decorators(definition, raw, is_marker, running)
         start = kept[0].lineno if kept else definition.lineno
         return cls(
             "\n".join(lines_of(text, ends=False)[start - 1 :]).rstrip() + "\n",
@@ -193,6 +197,7 @@ class Source(Text):
             free=code.co_freevars,
             flags=future_flags(raw),
             owner=class_of(raw),
+            given=locals_named(frame, kept),
         )
 
     def replaced(self, text: str) -> Source:
@@ -209,6 +214,7 @@ class Source(Text):
             free=self.free,
             flags=self.flags,
             owner=self.owner,
+            given=self.given,
         )
         line = _bundled(made.tree, self.entry)
         if line is not None and _bundled(self.tree, self.entry) is None:
@@ -232,7 +238,8 @@ class Source(Text):
         changes work, and the globals of its module.
         """
         raw: Any = inspect.unwrap(original)
-        cells = {} if kind is None else {"__class__": types.CellType(kind)}
+        cells = {name: types.CellType(value) for name, value in self.given.items()}
+        cells |= {} if kind is None else {"__class__": types.CellType(kind)}
         cells |= dict(zip(raw.__code__.co_freevars, raw.__closure__ or (), strict=True))
         cells[_DEFAULTS] = types.CellType(raw.__defaults__ or ())
         cells[_KEYWORDS] = types.CellType(raw.__kwdefaults__ or {})
@@ -276,8 +283,8 @@ class Source(Text):
         if self.owner:
             private_names(entry, self.owner)
         lacks = self.owner and "__class__" not in self.free  # the first text did not ask super()
-        around = (*self.free, "__class__") if lacks else self.free
-        return self.compiled(tree, (*around, _DEFAULTS, _KEYWORDS))
+        around = {*self.free, *self.given} | ({"__class__"} if lacks else set())
+        return self.compiled(tree, (*sorted(around), _DEFAULTS, _KEYWORDS))
 
 
 def _bundled(tree: ast.Module, entry: str) -> int | None:
@@ -502,25 +509,18 @@ def kept_decorators(
     definition: _Definition | ast.ClassDef,
     function: Any,
     is_marker: Callable[[Any], bool],
-    filename: str,
-    shift: int = 0,
+    running: int = 0,
 ) -> list[ast.expr]:
     """The decorators below the one that made the function trainable; all, if none is found.
 
-    That is the one that is being called, whatever its name is, or else the last that `is_marker` knows.
-    `shift` lines of the file stand before those that `definition` was read from.
+    That is the one that is being called in the line `running`, whatever its name is, or else the last
+    that `is_marker` knows.
     """
-    above = definition.decorator_list
-    running = None
-    if above:
-        lines = range(above[0].lineno + shift, definition.lineno + shift)
-        running = running_line(filename, lines)
     marker = -1
-    for index, decorator in enumerate(above):
-        begins = running is not None and decorator.lineno + shift <= running
-        if begins or is_marker(_resolved(decorator, function)):
+    for index, decorator in enumerate(definition.decorator_list):
+        if decorator.lineno <= running or is_marker(_resolved(decorator, function)):
             marker = index
-    return above[marker + 1 :]
+    return definition.decorator_list[marker + 1 :]
 
 
 def _resolved(expression: ast.expr, function: Any) -> Any:

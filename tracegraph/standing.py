@@ -10,6 +10,7 @@ import ast
 import linecache
 import sys
 import types
+from collections.abc import Iterable
 from itertools import islice
 from types import FrameType
 from typing import Any
@@ -17,19 +18,33 @@ from typing import Any
 from tracegraph.parsing import tree_of
 from tracegraph.warning import outside
 
-__all__ = ["refusal", "running_line"]
+__all__ = ["decorating", "locals_named", "refusal"]
 
-_Definition = ast.FunctionDef | ast.AsyncFunctionDef
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
-def running_line(filename: str, lines: range) -> int | None:
-    """The line of a file, among `lines`, in which a call stands that is not over; the innermost, or None."""
+def decorating(definition: Definition, filename: str, shift: int = 0) -> FrameType | None:
+    """The frame that calls a decorator of a definition at this moment, or None.
+
+    `shift` lines of the file stand before those that `definition` was read from.
+    """
+    above = definition.decorator_list
+    lines = range(above[0].lineno + shift, definition.lineno + shift) if above else ()
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename == filename and frame.f_lineno in lines:
-            return frame.f_lineno
+            return frame
         frame = frame.f_back
     return None
+
+
+def locals_named(frame: FrameType | None, parts: Iterable[ast.AST]) -> dict[str, Any]:
+    """The variables of a function or a class body, which runs in `frame`, that parts of its text name."""
+    if frame is None or frame.f_locals is frame.f_globals:
+        return {}
+    held = frame.f_locals
+    names = [n.id for part in parts for n in ast.walk(part) if isinstance(n, ast.Name)]
+    return {name: held[name] for name in names if name in held}
 
 
 def refusal(target: Any) -> str:
@@ -70,7 +85,7 @@ def _stands_at(code: types.CodeType | None, frame: FrameType) -> bool:
     return code.co_firstlineno <= frame.f_lineno <= last
 
 
-def _below(frame: FrameType) -> tuple[_Definition, int] | None:
+def _below(frame: FrameType) -> tuple[Definition, int] | None:
     """The definition whose decorator `frame` calls at this moment, and the number of that decorator."""
     positions = islice(frame.f_code.co_positions(), frame.f_lasti // 2, None)
     line, end, column, end_column = next(positions, (None,) * 4)
@@ -80,7 +95,7 @@ def _below(frame: FrameType) -> tuple[_Definition, int] | None:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None  # the file was changed since
     for item in ast.walk(tree):
-        if isinstance(item, _Definition):
+        if isinstance(item, Definition):
             for place, one in enumerate(item.decorator_list):
                 found = (one.lineno, one.end_lineno, one.col_offset, one.end_col_offset)
                 if found == (line, end, column, end_column) and item.decorator_list[place + 1 :]:
