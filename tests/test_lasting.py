@@ -1,6 +1,7 @@
 """What code changes and would keep is lost where it runs apart: that is said, and to whom it matters."""
 
 import asyncio
+import contextlib
 import warnings
 
 import pytest
@@ -236,3 +237,14 @@ def test_what_else_differs_is_as_the_table_says(place):
     with pytest.raises(ZeroDivisionError):
         holder.add(True)
     assert holder.count == (2 if place == "in place" else 1)
+
+
+@pytest.mark.parametrize("part", [".a", "[0]", "()"])
+def test_a_long_chain_is_no_obstacle(part):
+    for length in (1, 300, 900):
+        text = f"def keep(x):\n    if x > 1: SEEN{part * length}[0] = x\n    return x\n"
+        said = lost(text, keep)
+        assert "ends with the call" in said or part == "()"
+    keeper = keeping(text)
+    with pytest.warns(LostStateWarning) if part != "()" else contextlib.nullcontext():
+        assert keeper(1).data == 1

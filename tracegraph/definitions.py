@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 import ast
-import copy
 import inspect
 import linecache
 import types
@@ -312,7 +311,7 @@ class ClassSource(Text):
 
     def _compiled(self, *, alone: bool = False) -> types.CodeType:
         """The text, with the bases themselves in the place of their names, or without bases and slots."""
-        tree = copy.deepcopy(self.tree)
+        tree = parsed(self.text)  # a copy would take longer, and recurse
         definition = definition_of(tree, self.entry, ast.ClassDef)
         if alone:
             definition.keywords = []
@@ -407,10 +406,12 @@ def class_statement(target: type) -> tuple[ast.ClassDef, list[str]]:
 
 def _directly(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
     """What stands in a body, without what stands in its functions and classes."""
-    for item in body:
+    todo = [*body]
+    while todo:
+        item = todo.pop()
         yield item
         if not isinstance(item, (*_FUNCTION, ast.Lambda, ast.ClassDef)):
-            yield from _directly(ast.iter_child_nodes(item))
+            todo += ast.iter_child_nodes(item)
 
 
 def _evaluated(body: Iterable[ast.AST]) -> Iterator[ast.AST]:

@@ -65,7 +65,7 @@ def changes(text: str, entry: str) -> list[Change]:
     values = _values(tree)
     found = {
         change
-        for function, outer in _reached(list(_functions(tree, frozenset())), entry)
+        for function, outer in _reached(_functions(tree), entry)
         for change in _changes(function, outer, values)
     }
     return sorted(found, key=lambda change: (change.line, change.name))
@@ -102,14 +102,17 @@ kept; where the code is trusted (parameter.trust()) it runs here, and the change
     )
 
 
-def _functions(node: ast.AST, outer: frozenset[str]) -> Iterator[tuple[Any, frozenset[str]]]:
-    """The functions below `node`, each with the names of the functions around it."""
-    for item in ast.iter_child_nodes(node):
-        if isinstance(item, _FUNCTIONS):
-            yield item, outer
-            yield from _functions(item, outer | _own(item))
-        else:
-            yield from _functions(item, outer)
+def _functions(tree: ast.Module) -> list[tuple[Any, frozenset[str]]]:
+    """The functions of a text, each with the names of the functions around it."""
+    found: list[tuple[Any, frozenset[str]]] = []
+    todo: list[tuple[ast.AST, frozenset[str]]] = [(tree, frozenset())]
+    while todo:
+        node, outer = todo.pop()
+        if isinstance(node, _FUNCTIONS):
+            found.append((node, outer))
+            outer |= _own(node)
+        todo += [(item, outer) for item in ast.iter_child_nodes(node)]
+    return found
 
 
 def _reached(
@@ -195,11 +198,11 @@ def _changes(function: Any, outer: frozenset[str], values: frozenset[str]) -> It
                     yield Change(name, item.lineno)
                 continue
             case ast.Attribute(value=holder, ctx=ast.Store() | ast.Del()):
-                said = ast.unparse(item)
+                said = _written(item)
             case ast.Subscript(value=holder, ctx=ast.Store() | ast.Del()):
-                said = ast.unparse(holder)
+                said = _written(holder)
             case ast.Call(func=ast.Attribute(value=holder, attr=name)) if name in _CHANGING:
-                said, calls = ast.unparse(holder), True
+                said, calls = _written(holder), True
             case _:
                 continue
         root, of_class = _root(holder)
@@ -209,6 +212,13 @@ def _changes(function: Any, outer: frozenset[str], values: frozenset[str]) -> It
             yield Change(f"the default of {root}", item.lineno, kept[root], calls)
         elif root is not None and root not in own | outer:
             yield Change(said, item.lineno, None if root in values else root, calls)
+
+
+def _written(item: ast.expr) -> str:
+    try:
+        return ast.unparse(item)
+    except RecursionError:  # a long chain; the line is shown
+        return "..."
 
 
 def _root(item: ast.expr) -> tuple[str | None, bool]:

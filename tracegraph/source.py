@@ -9,7 +9,6 @@ from __future__ import annotations
 import __future__
 
 import ast
-import copy
 import inspect
 import linecache
 import textwrap
@@ -268,7 +267,7 @@ class Source(Text):
         The defaults and annotations keep the values that they had at decoration: their names may
         be gone.
         """
-        tree = copy.deepcopy(self.tree)
+        tree = parsed(self.text)  # a copy would take longer, and recurse
         entry = _definition(tree, self.entry)
         arguments = entry.args
         arguments.defaults = [_taken(_DEFAULTS, n, d) for n, d in enumerate(arguments.defaults)]
@@ -320,23 +319,15 @@ def private(name: str, owner: str) -> str:
 
 def private_names(definition: ast.AST, owner: str) -> None:
     """Write private names (``self.__x``) as Python does inside the body of a class `owner`."""
-    _Private(owner).visit(definition)
-
-
-class _Private(ast.NodeTransformer):
-    def __init__(self, owner: str) -> None:
-        self.owner = owner
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        return node
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        node.attr = private(node.attr, self.owner)
-        return self.generic_visit(node)
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        node.id = private(node.id, self.owner)
-        return node
+    todo = [definition]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Attribute):
+            node.attr = private(node.attr, owner)
+        elif isinstance(node, ast.Name):
+            node.id = private(node.id, owner)
+        if not isinstance(node, ast.ClassDef):
+            todo += ast.iter_child_nodes(node)
 
 
 _DEFAULTS = "_defaults_at_decoration"
