@@ -10,13 +10,7 @@ from __future__ import annotations
 import ast
 import types
 from collections import deque
-from collections.abc import (
-    Iterable,
-    Iterator,
-    MutableMapping,
-    MutableSequence,
-    MutableSet,
-)
+from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence, MutableSet
 from typing import Any, NamedTuple
 
 from tracegraph.marking import marked
@@ -119,18 +113,18 @@ def _reached(
     functions: list[tuple[Any, frozenset[str]]], entry: str
 ) -> list[tuple[Any, frozenset[str]]]:
     """Those of `functions` that a call of `entry` may run, as far as they are called by their names."""
+    by_name: dict[str, list[tuple[Any, frozenset[str]]]] = {}
+    for pair in functions:
+        by_name.setdefault(getattr(pair[0], "name", entry), []).append(pair)
     found: list[tuple[Any, frozenset[str]]] = []
-    names = {entry}
-    left = functions
-    while True:
-        now = [pair for pair in left if getattr(pair[0], "name", entry) in names]
-        if not now:
-            return found
+    todo = [entry]
+    while todo:
+        now = by_name.pop(todo.pop(), [])
         found += now
-        left = [pair for pair in left if pair not in now]
         nodes = [item for function, _ in now for item in ast.walk(function)]
-        names |= {item.id for item in nodes if isinstance(item, ast.Name)}
-        names |= {item.attr for item in nodes if isinstance(item, ast.Attribute)}
+        todo += {item.id for item in nodes if isinstance(item, ast.Name)}
+        todo += {item.attr for item in nodes if isinstance(item, ast.Attribute)}
+    return found
 
 
 def _within(function: Any) -> Iterator[ast.AST]:

@@ -13,6 +13,7 @@ import re
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tracegraph.parsing import expression_of, tree_of
@@ -32,7 +33,11 @@ _NO_MODULE = re.compile(r"No module named '(\w+)")
 
 def names_around(raw: Any) -> dict[str, Any]:
     """What a function can name beside what it defines: its module's names, and those around it."""
-    return {**raw.__globals__, **inspect.getclosurevars(raw).nonlocals}
+    found = dict(raw.__globals__)
+    for name, cell in zip(raw.__code__.co_freevars, raw.__closure__ or (), strict=True):
+        with suppress(ValueError):  # it has no value yet
+            found[name] = cell.cell_contents
+    return found
 
 
 def brought(lines: Sequence[str]) -> set[str]:

@@ -244,7 +244,7 @@ class Bundle(Generic[P, R]):
         from tracegraph.lasting import (
             LostStateWarning,
             lost,
-        )  # here: most programs run their own code
+        )  # here: most programs have no such text
 
         said = lost(text, inspect.unwrap(self._function))
         if said:
