@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from optimizers import OptoPrime
-from tracegraph import bundle, failed_node
+from tracegraph import Graph, bundle, failed_node
 from tracegraph.lasting import LostStateWarning, changes, lost
 from tracegraph.llm import Scripted
 
@@ -152,6 +152,7 @@ def test_a_model_reads_it_in_its_problem_also_of_a_failure():
     (step,) = optimizer.problem().steps
     assert step.lost.startswith("a change of SEEN ends with the call")
     assert step.lost in step.result
+    assert "Lost with the call" in str(Graph.of(result).to_html())
     keep.parameter.assign(KEEPERS["SEEN"].replace("len(SEEN)", "SEEN[-2]"), origin="optimizer")
     with pytest.warns(LostStateWarning), pytest.raises(IndexError) as caught:
         keep(1)
