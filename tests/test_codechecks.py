@@ -55,6 +55,8 @@ IMPORTS = {
     "from .math import x": ".math",
     "import mathematics": "mathematics",
     "y = __import__('os')": "__import__",
+    "y = __builtins__['eval']": "__builtins__",
+    "y = math.__loader__.load_module('os')": "__loader__",
     "def g():\n    import os": "os",
 }
 
@@ -74,6 +76,10 @@ def test_allowed_imports():
     check = AllowedImports("math", "json")
     assert check("import math\nfrom json.decoder import JSONDecoder\nimport json.encoder as e\n")
     assert AllowedImports("json.decoder")("from json.decoder import JSONDecoder")
+    assert AllowedImports("os.path")("from os import path, path as p\nfrom os.path import join")
+    for line in ("from os import path, system", "from os import *", "import os"):
+        with pytest.raises(BadSource, match="may not import 'os'"):
+            AllowedImports("os.path")(line)
     with pytest.raises(BadSource):
         AllowedImports("json.decoder")("import json")
     with pytest.raises(BadSource, match="imports nothing"):
@@ -307,6 +313,28 @@ def test_types_are_checked_as_far_as_the_text_goes(result, word):
     else:
         with pytest.raises(BadSource, match=word):
             TypeChecks()(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("# mypy: ignore-errors\n{}", 1),
+        ("{}# mypy: disable-error-code=return-value\n", 3),
+        ("{}    # type: ignore\n", 3),
+        ("{}    #type:ignore[return-value]\n", 3),
+        ("import typing as t\n@t.no_type_check\n{}", 2),
+        ("from typing import no_type_check as fast\n@fast\n{}", 1),
+    ],
+)
+def test_a_text_that_tells_mypy_to_look_away_is_refused(text, line):
+    with pytest.raises(BadSource, match="make the types fit") as caught:
+        TypeChecks()(text.format("def f(x: int) -> str:\n    return x\n"))
+    assert caught.value.line == line
+
+
+@pytest.mark.campaign
+def test_words_in_a_text_are_no_comments():
+    assert TypeChecks()("def f(x: int) -> str:\n    return '# type: ignore'\n")
 
 
 @pytest.mark.campaign

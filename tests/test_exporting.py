@@ -10,9 +10,11 @@ import math
 import os
 import subprocess
 import sys
+import typing
+from collections import abc
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal, ParamSpec, TypeVar
+from typing import Generic, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import pytest
@@ -220,6 +222,7 @@ def test_it_needs_no_tracegraph(tmp_path):
 
 
 def doubled(function):
+    @functools.wraps(function)
     def run(*args):
         return 2 * function(*args)
 
@@ -336,6 +339,48 @@ def test_variables_of_types_are_written():
 
     with pytest.raises(ParameterError, match="Vague cannot be exported: ~Vague, whose bound"):
         export(vague)
+
+
+class Box(Generic[T]):
+    """Holds one."""
+
+
+@pytest.mark.parametrize(
+    "alias",
+    [
+        tuple[int, int], tuple[int, ...], tuple[()], list[dict[str, "Point"]], type[Colour],
+        int | None, list[int] | Colour, typing.Optional[int], typing.Union[int, str],  # noqa: UP007, UP045
+        typing.List[int], typing.Dict[str, typing.Any], typing.Tuple[int, ...],  # noqa: UP006
+        typing.Tuple[()], typing.Type[int],  # noqa: UP006
+        abc.Callable[[int, Colour], str], abc.Callable[..., None], typing.Callable[[], int],
+        typing.Callable[..., int], abc.Iterator[int], typing.Iterator[int], Box[int],
+        Literal["a", "b\nc" * 60, 1, None, Colour.RED], typing.Annotated[list[int], "units", 3],
+        typing.ClassVar[int], abc.Mapping[str, list[Literal["'"]]],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_types_put_together_are_written(alias):
+    made = loaded(unformatted({"Alias": alias}))["Alias"]
+    assert type(made) is type(alias)
+    assert (made, repr(made)) == (alias, repr(alias))
+
+
+def test_a_function_brings_the_aliases_that_it_names():
+    made = loaded(export(swapped))
+    assert made["swapped"]((1, 2)) == (2, 1)
+    assert made["Pair"] == tuple[int, int]
+
+
+Pair: typing.TypeAlias = tuple[int, int]
+
+
+def swapped(pair: Pair) -> Pair:
+    return pair[1], pair[0]
+
+
+def test_an_alias_of_a_variable_is_refused():
+    with pytest.raises(ParameterError, match="Boxes cannot be exported: types that depend on the"):
+        export({"Boxes": list[T]})
 
 
 @bundle(trainable=True)

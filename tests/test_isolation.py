@@ -817,3 +817,15 @@ def test_super_that_code_cannot_ask_is_explained():
 def test_what_is_no_sandbox_is_refused_when_it_is_given(wrong, text, trainable):
     with pytest.raises(tg.SandboxError, match=re.escape(text)):
         bundle(trainable=trainable, sandbox=wrong)
+
+
+def test_a_variable_around_it_may_get_its_value_later():
+    @bundle(trainable=True)
+    def f(x):
+        return x if x < 2 else x * later
+
+    rewritten(f, "return x + 1 if x < 2 else x * later")
+    assert f(1).data == 2
+    later = 10
+    rewritten(f, "return x + 2 if x < 2 else x * later")
+    assert f(2).data == 20

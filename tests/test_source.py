@@ -309,3 +309,23 @@ def test_lines_are_counted_as_python_counts_them(mark):
 def test_the_indent_goes_and_nothing_else(mark):
     text = f"    def f():\n        # a{mark}    b\n        return 'c{mark}    d'\n"
     assert dedented(text) == f"def f():\n    # a{mark}    b\n    return 'c{mark}    d'\n"
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_expression_may_be_as_long_as_python_reads_it(trusted):
+    @bundle(trainable=True)
+    def f(x):
+        return x
+
+    class Kind:
+        @bundle(trainable=True)
+        def get(self):
+            return 1
+
+    f.parameter.assign(f"def f(x):\n    return x{' + 1' * 800}\n", origin="optimizer")
+    kind = Kind()
+    kind.get.parameter.assign(f"def get(self):\n    return 0{' + 1' * 800}\n", origin="optimizer")
+    if trusted:
+        f.parameter.trust()
+        kind.get.parameter.trust()
+    assert (f(1).data, kind.get().data) == (801, 800)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import ast
 import atexit
 import functools
+import io
 import linecache
 import os
 import re
 import sys
+import tokenize
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -119,22 +121,32 @@ class AllowedImports(CodeCheck):
     def fault(self, tree: ast.Module, text: str) -> Fault | None:
         """The first thing that is wrong with the code, or ``None``."""
         for node in ast.walk(tree):
-            for name in _imported(node):
-                if not any(name == m or name.startswith(f"{m}.") for m in self._modules):
+            for module, name in _imported(node):
+                if not self._allows(module) and not (name and self._allows(f"{module}.{name}")):
                     line = getattr(node, "lineno", None)
-                    return Fault(f"may not import {name!r}: the code {self.describe()}", line)
+                    return Fault(f"may not import {module!r}: the code {self.describe()}", line)
         return None
 
+    def _allows(self, name: str) -> bool:
+        return any(name == m or name.startswith(f"{m}.") for m in self._modules)
 
-def _imported(node: ast.AST) -> list[str]:
-    """The modules that one node of a tree imports; ``from . import x`` is the module ``.``."""
+
+_LOADING = frozenset({"__builtins__", "__import__", "__loader__", "__spec__"})
+"""Names by which modules can be had without a statement that says so."""
+
+
+def _imported(node: ast.AST) -> list[tuple[str, str]]:
+    """The modules that one node of a tree imports, with what is taken from each.
+
+    ``from . import x`` takes x from the module ``.``.
+    """
     if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
+        return [(alias.name, "") for alias in node.names]
     if isinstance(node, ast.ImportFrom):
-        return [f"{'.' * node.level}{node.module or ''}"]
-    if isinstance(node, ast.Name) and node.id == "__import__":
-        return ["__import__"]
-    return []
+        module = f"{'.' * node.level}{node.module or ''}"
+        return [(module, alias.name) for alias in node.names]
+    name = getattr(node, "id", getattr(node, "attr", None))
+    return [(name, "")] if name in _LOADING else []
 
 
 @final
@@ -242,7 +254,8 @@ class TypeChecks(CodeCheck):
     """The types in the code fit together, as mypy sees it; needs ``tracegraph[code]``.
 
     Names of the module around the code, which the text does not define, count as of any type. A check
-    takes a second or two. Only the text is read; nothing of it runs.
+    takes a second or two. Only the text is read; nothing of it runs. A text that tells mypy to look away
+    (``# type: ignore``, ``# mypy: ...``, ``no_type_check``) is refused.
 
     Args:
         strict: ask for annotations everywhere, too.
@@ -263,6 +276,9 @@ class TypeChecks(CodeCheck):
         Raises:
             MissingExtra: mypy is not installed.
         """
+        silenced = _silenced(tree, text)
+        if silenced is not None:
+            return silenced
         if find_spec("mypy") is None:
             raise MissingExtra("TypeChecks needs mypy: pip install 'tracegraph[code]'")
         import subprocess  # inside: importing these takes 15 ms, and mypy takes seconds
@@ -286,6 +302,27 @@ class TypeChecks(CodeCheck):
             if found:
                 return Fault(f"the types do not fit: {found[2]}", int(found[1]))
         return None
+
+
+_SILENCING = re.compile(r"#\s*(type:\s*ignore|mypy:)")
+
+
+def _silenced(tree: ast.Module, text: str) -> Fault | None:
+    """Where a text tells mypy not to look, for then its silence means nothing."""
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (tokenize.TokenError, SyntaxError) as error:
+        return Fault(f"its comments cannot be read: {error.args[0]}")
+    for token in tokens:
+        if token.type == tokenize.COMMENT and _SILENCING.search(token.string):
+            reason = "may not tell mypy what to ignore: make the types fit"
+            return Fault(reason, token.start[0])
+    for node in ast.walk(tree):
+        if "no_type_check" in (getattr(node, field, "") for field in ("id", "attr", "name")):
+            return Fault(
+                "may not use no_type_check: make the types fit", getattr(node, "lineno", 1)
+            )
+    return None
 
 
 @functools.cache

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import abc
 import ast
-import copy
 import inspect
 import linecache
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, final
 
 from tracegraph.held import is_written
@@ -31,6 +30,7 @@ from tracegraph.source import (
     unlike,
     yields,
 )
+from tracegraph.standing import decorating, locals_named
 
 __all__ = [
     "Around",
@@ -216,12 +216,19 @@ class ClassSource(Text):
         """
         functions = _functions(target)
         definition, lines = class_statement(target)
-        kept = kept_decorators(definition, functions[0], is_marker)
+        frame = decorating(definition, functions[0].__code__.co_filename)
+        running = 0 if frame is None else frame.f_lineno
+        kept = kept_decorators(definition, functions[0], is_marker, running)
         start = kept[0].lineno if kept else definition.lineno
         text = dedented("".join(lines[start - 1 : definition.end_lineno]))
-        cells: dict[str, types.CellType] = {}
+        seen: list[ast.AST] = [*kept]
+        if frame is not None and frame.f_code.co_flags & inspect.CO_OPTIMIZED:  # no class around it
+            seen += [*definition.keywords, *_evaluated(definition.body)]
+        cells = {n: types.CellType(v) for n, v in locals_named(frame, seen).items()}
         for function in functions:
-            cells |= zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+            cells |= dict(
+                zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+            )
         for own in ("__class__", target.__name__):
             cells.pop(own, None)
         bases = vars(target).get("__orig_bases__", target.__bases__)
@@ -304,7 +311,7 @@ class ClassSource(Text):
 
     def _compiled(self, *, alone: bool = False) -> types.CodeType:
         """The text, with the bases themselves in the place of their names, or without bases and slots."""
-        tree = copy.deepcopy(self.tree)
+        tree = parsed(self.text)  # a copy would take longer, and recurse
         definition = definition_of(tree, self.entry, ast.ClassDef)
         if alone:
             definition.keywords = []
@@ -381,19 +388,39 @@ def class_statement(target: type) -> tuple[ast.ClassDef, list[str]]:
     Raises:
         BadSource: it is not found; the class has no method that stands in a file.
     """
-    code = _functions(target)[0].__code__
-    lines = linecache.getlines(code.co_filename)
+    codes = [function.__code__ for function in _functions(target)]
+    filename = codes[0].co_filename
+    lines = linecache.getlines(filename)
+    begins = {code.co_firstlineno for code in codes if code.co_filename == filename}
     for item in ast.walk(parsed("".join(lines))):
         if isinstance(item, ast.ClassDef) and item.name == target.__name__:
-            held = [n.lineno for n in item.body if isinstance(n, _FUNCTION)]
-            marked = [d.lineno for n in item.body if isinstance(n, _FUNCTION)
-                      for d in n.decorator_list]  # fmt: skip
-            if code.co_firstlineno in held + marked:
+            held = [n for n in _directly(item.body) if isinstance(n, (*_FUNCTION, ast.Lambda))]
+            marked = [d for n in held for d in getattr(n, "decorator_list", ())]
+            if begins & {n.lineno for n in [*held, *marked]}:
                 return item, lines
     raise BadSource(
-        f"the class statement of {target.__qualname__!r} was not found in {code.co_filename}; was the "
+        f"the class statement of {target.__qualname__!r} was not found in {filename}; was the "
         "file changed since it was loaded?"
     )
+
+
+def _directly(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """What stands in a body, without what stands in its functions and classes."""
+    todo = [*body]
+    while todo:
+        item = todo.pop()
+        yield item
+        if not isinstance(item, (*_FUNCTION, ast.Lambda, ast.ClassDef)):
+            todo += ast.iter_child_nodes(item)
+
+
+def _evaluated(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """What is evaluated when a body runs: of a function its decorators, defaults and annotations."""
+    for item in body:
+        if isinstance(item, _FUNCTION):
+            yield from filter(None, [*item.decorator_list, item.args, item.returns])
+        else:
+            yield item
 
 
 @final

@@ -84,6 +84,8 @@ def _entries(
     if lines and node.failure is None:
         yield view.Entry("Time by line", "text", lines)
     ran = node.info.get("ran")
+    if ran is not None and ran.lost and node.failure is None:
+        yield view.Entry("Lost with the call", "text", ran.lost)
     for name in ("stdout", "stderr"):
         if ran is not None and getattr(ran, name):
             yield view.Entry(f"Printed ({name})", "text", getattr(ran, name))

@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import resolve_name
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_origin
 
 from tracegraph.bundle import Bundle, bundle
 from tracegraph.definitions import class_statement
@@ -92,7 +92,8 @@ class _File:
             return self._warned(things.parameter) + things.parameter.data
         named = _by_name(things)
         for thing in named.values():
-            self._homes.add(_home(thing))
+            if get_origin(thing) is None:  # list[int] stands where list does
+                self._homes.add(_home(thing))
             self._collect(thing, set())
         for name, thing in named.items():
             kind = type(thing)
@@ -167,7 +168,10 @@ class _File:
             return self._function(name, value)
         if isinstance(value, Program):
             raise ParameterError(f"{name} is a trainable module: export it by itself")
-        if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
+        plain = get_origin(value) is None  # list[int] is called as list is, and has its name
+        if plain and (
+            isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__"))
+        ):
             return self._code(name, value)
         if is_module(value):
             raise ParameterError(

@@ -19,6 +19,7 @@ from tracegraph import profiling
 from tracegraph.errors import SandboxError
 from tracegraph.failure import masked
 from tracegraph.forking import new_lock
+from tracegraph.lasting import lost
 from tracegraph.marking import marked
 from tracegraph.prelude import (
     brought,
@@ -50,6 +51,7 @@ class Ran:
         stdout, stderr: what was printed, its last 10,000 characters.
         seconds: wall clock, without the time in host functions.
         cpu_seconds, max_rss: processor time, and the most memory in bytes, where they are known.
+        lost: what the code changes that ends with the call, in words (`lasting.lost`); or nothing.
     """
 
     stdout: str
@@ -57,6 +59,7 @@ class Ran:
     seconds: float
     cpu_seconds: float | None
     max_rss: int | None
+    lost: str = ""
 
 
 def isolated(
@@ -128,6 +131,7 @@ def apart(
         known=names,
         arguments=raw.__code__.co_varnames[: raw.__code__.co_argcount],
         sent=sent,
+        ends=lost(text, raw),
     )
 
     if given is None:
@@ -170,6 +174,7 @@ def away(
     known: Mapping[str, Any] | None = None,
     arguments: tuple[str, ...] | None = None,
     sent: str | None = None,
+    ends: str = "",
 ) -> Callable[..., Any]:
     """A function that runs `entry` of a text in a sandbox, with lines before it and code after it.
 
@@ -185,6 +190,7 @@ def away(
         arguments: the names of the arguments by position, for messages; None where they are not the
             code's own.
         sent: what goes there in the place of `text`, line by line.
+        ends: what the code changes that ends with the call, in words.
     """
     present = brought(before)
     body = without_annotations(text if sent is None else sent, present)
@@ -207,8 +213,8 @@ def away(
         except SandboxError as error:
             _name_argument(error, arguments, inner=wanted)
             raise
-        _tell(result)
-        return _value(result, text, len(before), missing)
+        _tell(result, ends)
+        return _value(result, text, len(before), missing, ends)
 
     return run
 
@@ -249,7 +255,7 @@ def _name_argument(error: SandboxError, names: tuple[str, ...] | None, *, inner:
     )
 
 
-def _tell(result: Result) -> None:
+def _tell(result: Result, ends: str) -> None:
     """Leave the facts of a call with the recorded call that is open, if one is."""
     policy = current()
     if policy is not None and policy.frame is not None:
@@ -259,11 +265,12 @@ def _tell(result: Result) -> None:
             result.seconds,
             result.cpu_seconds,
             result.max_rss,
+            ends,
         )
         policy.frame.keep("ran", ran)
 
 
-def _value(result: Result, text: str, shift: int, missing: Mapping[str, str]) -> Any:
+def _value(result: Result, text: str, shift: int, missing: Mapping[str, str], ends: str) -> Any:
     if result.error is None:
         return result.value
     error, failure = result.error, result.failure
@@ -280,6 +287,7 @@ def _value(result: Result, text: str, shift: int, missing: Mapping[str, str]) ->
             marked(text, line, _mark(failure)) if within else "",
             f"where {held}" if held and within else "",
             said,
+            ends,
             _printed(result),
             _measured(),
         ]

@@ -10,6 +10,8 @@ import dataclasses
 import enum
 import math
 import sys
+import types
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar, TypeVarTuple
 
@@ -33,7 +35,7 @@ def literal(value: Any, name_of: Callable[[Any], str] | None = None) -> str:
 
     Args:
         value: None, a truth value, number, text, bytes, list, tuple, dict, set, frozenset, array,
-            tensor, member of an Enum, variable of types, dataclass, pydantic model, or these nested.
+            tensor, member of an Enum, variable or alias of types, dataclass, pydantic model, or these nested.
         name_of: the name under which a class or module can be had where the expression stands;
             without it, values that need one are refused.
 
@@ -92,6 +94,8 @@ class _Writer:
             return f"{self._named(kind)}.model_construct({self._fields(vars(value), depth)})"
         if kind in (TypeVar, ParamSpec, TypeVarTuple):
             return self._variable(value)
+        if typing.get_origin(value) is not None:
+            return self._alias(value, depth)
         raise Unwritable(f"an object of type {kind.__qualname__} cannot be written as Python")
 
     def _variable(self, value: Any) -> str:
@@ -105,6 +109,39 @@ class _Writer:
         words = ("covariant", "contravariant")
         given += [f"{word}=True" for word in words if getattr(value, f"__{word}__", False)]
         return f"{self._named(type(value))}({', '.join(given)})"
+
+    def _alias(self, value: Any, depth: int) -> str:
+        """Types put together: ``list[int]``, ``int | None``, ``typing.Literal['a']``."""
+        origin, said = typing.get_origin(value), typing.get_args(value)
+        if origin is typing.Literal:
+            given = [self.write(item, depth) for item in said]
+        elif origin is typing.Annotated:
+            given = [self._type(said[0], depth), *(self.write(item, depth) for item in said[1:])]
+        else:
+            given = [self._type(item, depth) for item in said]
+        if isinstance(value, types.UnionType):
+            return " | ".join(given)
+        name = str(origin).removeprefix("typing.")  # of a special form, such as Union
+        if isinstance(origin, type):
+            name = value.__name__
+            if isinstance(value, types.GenericAlias) or origin is not typing.get_origin(
+                getattr(typing, name, None)
+            ):
+                return f"{self._named(origin)}[{', '.join(given) or '()'}]"
+        return f"{self._named(typing)}.{name}[{', '.join(given) or '()'}]"
+
+    def _type(self, value: Any, depth: int) -> str:
+        if value is types.NoneType:
+            return "None"
+        if value is ...:
+            return "..."
+        if isinstance(value, list):  # the arguments of a Callable
+            return f"[{', '.join(self._type(item, depth) for item in value)}]"
+        if isinstance(value, (str, typing.ForwardRef)):
+            return repr(value if isinstance(value, str) else value.__forward_arg__)
+        if type(value) in (TypeVar, ParamSpec, TypeVarTuple):
+            raise Unwritable(f"types that depend on the variable {value.__name__!r}")
+        return self._named(value) if isinstance(value, type) else self.write(value, depth)
 
     def _many(self, value: Any, depth: int) -> str:
         items = [self.write(item, depth) for item in value]

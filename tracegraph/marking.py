@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+from tracegraph.legible import legible, unseen
 from tracegraph.spans import lines_of
 
-__all__ = ["BadSource", "marked", "numbered"]
+__all__ = ["BadSource", "marked", "numbered", "refuse_unseen"]
 
 _MOST_NUMBERED = 20
 
@@ -39,7 +42,7 @@ def numbered(text: str) -> str:
        2 | b = 2
     """
     lines = lines_of(text, ends=False)
-    shown = [f"{n:>4} | {line[:200]}" for n, line in enumerate(lines[:_MOST_NUMBERED], 1)]
+    shown = [f"{n:>4} | {legible(line[:200])}" for n, line in enumerate(lines[:_MOST_NUMBERED], 1)]
     left = len(lines) - _MOST_NUMBERED
     return "\n".join([*shown, f"     ... {left:,} lines more"] if left > 0 else shown)
 
@@ -53,5 +56,32 @@ def marked(text: str, line: int, mark: str) -> str:
     around = range(max(1, number - 2), min(len(lines), number + 2) + 1)
     head = mark.splitlines()[0][:200] if mark else ""
     return "\n".join(
-        f"{n:>4} | {lines[n - 1][:200]}{f'  <--- {head}' if n == number else ''}" for n in around
+        f"{n:>4} | {legible(lines[n - 1][:200])}{f'  <--- {head}' if n == number else ''}"
+        for n in around
+    )
+
+
+def refuse_unseen(text: str) -> None:
+    """Refuse code that is not what a person reads who looks at it.
+
+    Raises:
+        BadSource: a character in it is not seen, or moves what is.
+
+    >>> refuse_unseen("def f(x):\\n    return x  # \\u202e")
+    Traceback (most recent call last):
+    tracegraph.marking.BadSource: U+202E (RIGHT-TO-LEFT OVERRIDE) is not seen where it stands, ...
+       1 | def f(x):
+       2 |     return x  # \\u202e  <--- U+202E
+    """
+    at = unseen(text)
+    if at is None:
+        return
+    code = f"U+{ord(text[at]):04X}"
+    named = unicodedata.name(text[at], "a control character")
+    raise BadSource(
+        f"{code} ({named}) is not seen where it stands, or moves what is, so nobody could check the code "
+        f"by reading it; leave it out, or write it in a string as {ascii(text[at])[1:-1]}",
+        text=text,
+        line=len(lines_of(text[: at + 1])),
+        mark=code,
     )

@@ -13,14 +13,15 @@ import re
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tracegraph.parsing import expression_of, tree_of
 from tracegraph.spans import Span, replaced, span
 
 __all__ = [
-    "brought", "is_plain", "lacking", "names_around", "prelude", "told_apart", "without_annotations",
-    "without_defaults",
+    "brought", "defaults_of", "is_plain", "lacking", "names_around", "prelude", "told_apart",
+    "without_annotations", "without_defaults",
 ]  # fmt: skip
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -32,7 +33,11 @@ _NO_MODULE = re.compile(r"No module named '(\w+)")
 
 def names_around(raw: Any) -> dict[str, Any]:
     """What a function can name beside what it defines: its module's names, and those around it."""
-    return {**raw.__globals__, **inspect.getclosurevars(raw).nonlocals}
+    found = dict(raw.__globals__)
+    for name, cell in zip(raw.__code__.co_freevars, raw.__closure__ or (), strict=True):
+        with suppress(ValueError):  # it has no value yet
+            found[name] = cell.cell_contents
+    return found
 
 
 def brought(lines: Sequence[str]) -> set[str]:
@@ -58,7 +63,7 @@ def without_defaults(
     for item in tree.body:
         if not isinstance(item, _FUNCTIONS) or item.name != entry:
             continue
-        for name, default in _defaults(item.args):
+        for name, default in defaults_of(item.args):
             value = signature.parameters[name].default
             asked = _names_asked(default)
             asked -= {n.name for n in tree.body if isinstance(n, _DEFINITIONS)}
@@ -74,8 +79,8 @@ def without_defaults(
     return replaced(text, spans), filled if kept else None
 
 
-def _defaults(arguments: ast.arguments) -> list[tuple[str, ast.expr]]:
-    """The arguments that have a default, by name."""
+def defaults_of(arguments: ast.arguments) -> list[tuple[str, ast.expr]]:
+    """The arguments that have a default, by name, each with the expression of it."""
     positional = [*arguments.posonlyargs, *arguments.args]
     names = positional[len(positional) - len(arguments.defaults) :]
     found = list(zip(names, arguments.defaults, strict=True))

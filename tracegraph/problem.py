@@ -62,7 +62,7 @@ class Fact(_Data):
 
 
 class Step(_Data):
-    """One operation: ``name = operation(arguments)``, what it gave, and what its lines cost."""
+    """One operation: ``name = operation(arguments)``, what it gave, what its lines cost, what was lost."""
 
     name: str
     operation: str
@@ -70,11 +70,12 @@ class Step(_Data):
     value: str
     failed: bool = False
     profile: str = ""
+    lost: str = ""
 
     @property
     def result(self) -> str:
-        """What the step gave, with the cost of its lines where they were measured."""
-        return f"{self.name} = {self.value}" + (f"\n{self.profile}" if self.profile else "")
+        """What the step gave, the cost of its lines where they were measured, and changes that were lost."""
+        return "\n".join(filter(None, [f"{self.name} = {self.value}", self.profile, self.lost]))
 
     @property
     def line(self) -> str:
@@ -430,6 +431,9 @@ class _Sketch:
             value=_steady(_failure(node.failure, room) if node.failure else _value(node, room)),
             failed=node.failure is not None,
             profile=_cut(profiling.told(node._extra), room) if node.failure is None else "",
+            lost=_cut(getattr((node._extra or {}).get("ran"), "lost", ""), room)
+            if node.failure is None
+            else "",
         )
 
     def _operation(self, node: Node[Any]) -> str:

@@ -26,6 +26,7 @@ from tracegraph.operators import Operation
 from tracegraph.parameter import Parameter
 from tracegraph.recorder import current, enter_frame, leave
 from tracegraph.stepping import awaited, mode_of
+from tracegraph.warning import warn
 
 if TYPE_CHECKING:
     from tracegraph.source import Source
@@ -240,7 +241,20 @@ class Bundle(Generic[P, R]):
         function = make(value)
         if value.trusted:
             function = self._measured(function)
+        else:
+            self._warn_of_lost(value.data)
         return self._compiled.setdefault(value, function)  # another thread may have been faster
+
+    def _warn_of_lost(self, text: str) -> None:
+        """Say what a text that runs apart changes and would keep: it ends with each call."""
+        from tracegraph.lasting import (
+            LostStateWarning,
+            lost,
+        )  # here: most programs have no such text
+
+        said = lost(text, inspect.unwrap(self._function))
+        if said:
+            warn(f"{cast('Parameter[str]', self.parameter).label}: {said}", LostStateWarning)
 
     def _measured(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function`, its lines measured where that was asked for."""

@@ -9,19 +9,20 @@ from __future__ import annotations
 import __future__
 
 import ast
-import copy
 import inspect
 import linecache
 import textwrap
 import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from tracegraph.marking import BadSource
 from tracegraph.parsing import tree_of
 from tracegraph.spans import lines_of
+from tracegraph.standing import decorating, locals_named, refusal
 
 __all__ = [
     "Source",
@@ -123,7 +124,7 @@ class Source(Text):
        2 |     return x + x
     """
 
-    __slots__ = ("_module", "free", "owner", "signature", "yields")
+    __slots__ = ("_module", "free", "given", "owner", "signature", "yields")
 
     def __init__(
         self,
@@ -135,6 +136,7 @@ class Source(Text):
         free: tuple[str, ...] = (),
         flags: int = 0,
         owner: str = "",
+        given: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__(text, entry=entry, flags=flags)
         definition = _definition(self.tree, entry, text)
@@ -155,6 +157,7 @@ class Source(Text):
             )
         self.free = free
         self.owner = owner
+        self.given = given
         self._module = self._compiled()
 
     @classmethod
@@ -165,6 +168,9 @@ class Source(Text):
             BadSource: the source cannot be had, or is not that of a ``def``.
         """
         raw = inspect.unwrap(function)
+        refused = refusal(raw)
+        if refused:
+            raise BadSource(refused)
         name = getattr(raw, "__name__", repr(raw))
         if name == "<lambda>":
             raise BadSource("a lambda cannot be trainable: give it a name with def")
@@ -178,15 +184,19 @@ class Source(Text):
             ) from error
         text = dedented(text)
         definition = _definition(parsed(text), name)
-        kept = kept_decorators(definition, raw, is_marker)
-        start = kept[0].lineno if kept else definition.lineno
         code: types.CodeType = raw.__code__
+        shift = code.co_firstlineno - 1
+        frame = decorating(definition, code.co_filename, shift)
+        running = 0 if frame is None else frame.f_lineno - shift
+        kept = kept_decorators(definition, raw, is_marker, running)
+        start = kept[0].lineno if kept else definition.lineno
         return cls(
             "\n".join(lines_of(text, ends=False)[start - 1 :]).rstrip() + "\n",
             entry=name,
             free=code.co_freevars,
             flags=future_flags(raw),
             owner=class_of(raw),
+            given=locals_named(frame, kept),
         )
 
     def replaced(self, text: str) -> Source:
@@ -203,6 +213,7 @@ class Source(Text):
             free=self.free,
             flags=self.flags,
             owner=self.owner,
+            given=self.given,
         )
         line = _bundled(made.tree, self.entry)
         if line is not None and _bundled(self.tree, self.entry) is None:
@@ -226,7 +237,8 @@ class Source(Text):
         changes work, and the globals of its module.
         """
         raw: Any = inspect.unwrap(original)
-        cells = {} if kind is None else {"__class__": types.CellType(kind)}
+        cells = {name: types.CellType(value) for name, value in self.given.items()}
+        cells |= {} if kind is None else {"__class__": types.CellType(kind)}
         cells |= dict(zip(raw.__code__.co_freevars, raw.__closure__ or (), strict=True))
         cells[_DEFAULTS] = types.CellType(raw.__defaults__ or ())
         cells[_KEYWORDS] = types.CellType(raw.__kwdefaults__ or {})
@@ -255,7 +267,7 @@ class Source(Text):
         The defaults and annotations keep the values that they had at decoration: their names may
         be gone.
         """
-        tree = copy.deepcopy(self.tree)
+        tree = parsed(self.text)  # a copy would take longer, and recurse
         entry = _definition(tree, self.entry)
         arguments = entry.args
         arguments.defaults = [_taken(_DEFAULTS, n, d) for n, d in enumerate(arguments.defaults)]
@@ -270,8 +282,8 @@ class Source(Text):
         if self.owner:
             private_names(entry, self.owner)
         lacks = self.owner and "__class__" not in self.free  # the first text did not ask super()
-        around = (*self.free, "__class__") if lacks else self.free
-        return self.compiled(tree, (*around, _DEFAULTS, _KEYWORDS))
+        around = {*self.free, *self.given} | ({"__class__"} if lacks else set())
+        return self.compiled(tree, (*sorted(around), _DEFAULTS, _KEYWORDS))
 
 
 def _bundled(tree: ast.Module, entry: str) -> int | None:
@@ -307,23 +319,15 @@ def private(name: str, owner: str) -> str:
 
 def private_names(definition: ast.AST, owner: str) -> None:
     """Write private names (``self.__x``) as Python does inside the body of a class `owner`."""
-    _Private(owner).visit(definition)
-
-
-class _Private(ast.NodeTransformer):
-    def __init__(self, owner: str) -> None:
-        self.owner = owner
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        return node
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        node.attr = private(node.attr, self.owner)
-        return self.generic_visit(node)
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        node.id = private(node.id, self.owner)
-        return node
+    todo = [definition]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Attribute):
+            node.attr = private(node.attr, owner)
+        elif isinstance(node, ast.Name):
+            node.id = private(node.id, owner)
+        if not isinstance(node, ast.ClassDef):
+            todo += ast.iter_child_nodes(node)
 
 
 _DEFAULTS = "_defaults_at_decoration"
@@ -493,12 +497,19 @@ def dedented(text: str) -> str:
 
 
 def kept_decorators(
-    definition: _Definition | ast.ClassDef, function: Any, is_marker: Callable[[Any], bool]
+    definition: _Definition | ast.ClassDef,
+    function: Any,
+    is_marker: Callable[[Any], bool],
+    running: int = 0,
 ) -> list[ast.expr]:
-    """The decorators below the one that made the function trainable; all, if none is found."""
+    """The decorators below the one that made the function trainable; all, if none is found.
+
+    That is the one that is being called in the line `running`, whatever its name is, or else the last
+    that `is_marker` knows.
+    """
     marker = -1
     for index, decorator in enumerate(definition.decorator_list):
-        if is_marker(_resolved(decorator, function)):
+        if decorator.lineno <= running or is_marker(_resolved(decorator, function)):
             marker = index
     return definition.decorator_list[marker + 1 :]
 

@@ -16,7 +16,7 @@ from tracegraph.errors import ParameterError
 from tracegraph.hosting import hosted
 from tracegraph.isolation import apart, many
 from tracegraph.kinds import KINDS, show
-from tracegraph.marking import BadSource
+from tracegraph.marking import BadSource, refuse_unseen
 from tracegraph.operators import Operation
 from tracegraph.parameter import Parameter
 from tracegraph.profiling import way_of
@@ -147,6 +147,8 @@ def _code_parameter(
 ) -> Parameter[str]:
     def fits(text: str) -> bool:
         source.replaced(text)
+        if text != source.text:
+            refuse_unseen(text)
         return True
 
     fits.__name__ = "the check of the code"  # as an error names it

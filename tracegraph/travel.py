@@ -18,6 +18,7 @@ from tracegraph.companions import companions, written
 from tracegraph.errors import SandboxError
 from tracegraph.held import can_hold, drop, held, put
 from tracegraph.isolation import as_called, away
+from tracegraph.lasting import lost
 from tracegraph.lowering import lower
 from tracegraph.node import Node
 from tracegraph.prelude import is_plain, names_around, prelude, without_defaults
@@ -185,6 +186,7 @@ def method_apart(
     naming = f"{_PRIVATE}_as_in_a_class({entry}, {within.lstrip('_')!r})\n" if private else ""
     before = prelude(text, names)
     sent, given = without_defaults(text, entry, raw, before)
+    ends = lost(text, raw)
 
     def run(instance: Any, /, *args: Any, **kwargs: Any) -> Any:
         if given is not None:
@@ -217,6 +219,7 @@ def method_apart(
             profile=way if profile else "",
             known=names,
             sent=sent,
+            ends=ends,
         )
         return Traveller(kind, act).ask("call", entry, target, args, kwargs)
 

@@ -6,7 +6,7 @@ import sys
 import warnings
 from types import FrameType
 
-__all__ = ["warn"]
+__all__ = ["outside", "warn"]
 
 _INSIDE = ("tracegraph", "optimizers", "contextlib", "torch")
 """Packages in which nobody looks for the cause of a warning."""
@@ -22,11 +22,17 @@ def warn(message: str, category: type[Warning]) -> None:
     >>> found[0].message
     UserWarning('this is late')
     """
+    _, level = outside()
+    warnings.warn(message, category, stacklevel=level)
+
+
+def outside() -> tuple[FrameType | None, int]:
+    """The innermost frame from outside the library, and how many calls it lies above the caller, from 1."""
     level = 1
-    frame: FrameType | None = sys._getframe()
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and _is_inside(frame):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
+    return frame, level
 
 
 def _is_inside(frame: FrameType) -> bool:

@@ -21,6 +21,7 @@ from tracegraph.cell import Value
 from tracegraph.definitions import ClassSource, ModuleSource, has_metaclass
 from tracegraph.errors import SandboxError
 from tracegraph.isolation import as_called, away, isolated
+from tracegraph.lasting import lost
 from tracegraph.parameter import Parameter
 from tracegraph.prelude import prelude
 from tracegraph.profiling import way_of
@@ -84,7 +85,7 @@ class ClassCode(Together):
         self._made: dict[
             tuple[str, bool], tuple[ClassSource, type]
         ] = {}  # a source knows its lines
-        self._runs: dict[tuple[str, str], Callable[..., Any]] = {}
+        self._runs: dict[tuple[str, ...], Callable[..., Any]] = {}
 
     def install(self, record: Record | None = None) -> None:
         """Stand between the class and its members; `record` makes operations of public functions."""
@@ -264,7 +265,7 @@ class ClassCode(Together):
         way = way_of(raw)
         if self.stays(self._target):
             raise SandboxError(self._why_it_stays())
-        act = self._act(text, way)
+        act = self._act(text, way, lost(text, raw))
 
         def run(*args: Any, **kwargs: Any) -> Any:
             instance = None if static else args[0]
@@ -281,15 +282,15 @@ class ClassCode(Together):
             raise SandboxError(self._why_it_stays(instance))
         return self._act(text, "value")(task, name, instance, values, {})
 
-    def _act(self, text: str, way: str) -> Callable[..., Any]:
-        known = self._runs.get((text, way))
+    def _act(self, text: str, way: str, ends: str = "") -> Callable[..., Any]:
+        known = self._runs.get((text, way, ends))
         if known is None:
             if len(self._runs) >= _MOST_COMPILED:
                 self._runs = {}
-            known = self._runs.setdefault((text, way), self._acting(text, way))
+            known = self._runs.setdefault((text, way, ends), self._acting(text, way, ends))
         return known
 
-    def _acting(self, text: str, way: str) -> Callable[..., Any]:
+    def _acting(self, text: str, way: str, ends: str) -> Callable[..., Any]:
         entry, source, place = self.source.entry, self.source.replaced(text), self._place
         names = source.names
         before, sent = [*prelude(text, names), _MODULE], self._with_bases(source)
@@ -303,6 +304,7 @@ class ClassCode(Together):
             profile=way if place.profile else "",
             known=names,
             sent=sent,
+            ends=ends,
         )
         return Traveller(self._target, act).ask
 

@@ -16,6 +16,7 @@ import inspect
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from random import Random
 from typing import Final
 
@@ -25,7 +26,7 @@ from optimizers.search.small import small_edit
 from tracegraph.parsing import expression_of, tree_of
 from tracegraph.spans import lines_of
 
-__all__ = ["crossed_code", "varied_code"]
+__all__ = ["crossed_code", "joined_code", "varied_code"]
 
 _KEEPS: Final = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 _TRIES: Final = 20
@@ -101,6 +102,31 @@ def crossed_code(mother: str, father: str, random: Random) -> str | None:
         if text not in texts and _sound(text, mother):
             return text
     return None
+
+
+def joined_code(first: str, mother: str, father: str) -> str | None:
+    """The changes of two texts to the `first` in one text; None where they touch each other.
+
+    >>> first = "def f(x):\\n    y = x\\n    return y"
+    >>> one, two = first.replace("= x", "= x + 1"), first.replace("return y", "return -y")
+    >>> print(joined_code(first, one, two))
+    def f(x):
+        y = x + 1
+        return -y
+    """
+    lines, *others = (lines_of(_read(text)[0], ends=False) for text in (first, mother, father))
+    changes = sorted(
+        (a, b, other[c:d])
+        for other in others
+        for word, a, b, c, d in difflib.SequenceMatcher(None, lines, other, False).get_opcodes()
+        if word != "equal"
+    )
+    if any(begin < end or begin == start for (start, end, _), (begin, *_) in pairwise(changes)):
+        return None
+    for start, end, new in reversed(changes):
+        lines[start:end] = new
+    text = "\n".join(lines)
+    return text if _sound(text, mother) else None
 
 
 @lru_cache(64)

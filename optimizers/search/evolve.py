@@ -10,15 +10,15 @@ rate 1/sqrt(2n) for n numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from random import Random
 from typing import Any, Final, final
 
 from optimizers.candidate import Candidate, Trial
 from optimizers.localisation import Suspects
-from optimizers.search.code import crossed_code
-from optimizers.search.lexicase import lexicase
+from optimizers.search.code import crossed_code, joined_code
+from optimizers.search.lexicase import complementary, lexicase
 from optimizers.search.search import Search
 from tracegraph.errors import OptimizerError, Rejected
 from tracegraph.kinds import KINDS, show
@@ -29,6 +29,8 @@ _SMALLEST: Final = 1e-9
 _LARGEST: Final = 1.0
 _FIRST: Final = 0.2
 """How often the first code is varied again where its lines are blamed: it is near what is right."""
+_JOINED: Final = 0.2
+"""How often two variations of one code are joined, where some are better on different cases."""
 
 
 @final
@@ -44,7 +46,8 @@ class Evolve(Search):
         mu: how many of the best become parents.
         lambda_: how many children a brood has; evaluate them side by side by ``ask(lambda_)``.
         crossover: how often a child has two parents; it takes each value from one of them, of code each
-            line in which they differ.
+            line in which they differ. Apart from that, what two variations of one code changed is joined
+            where each is better on a case that the other is not.
         step: the first step size, relative to a number's bounds, or to its size where it has none.
         seed: see `Search`; so are `minimize`, `phrases`, `expressions`, `logarithmic`.
 
@@ -102,6 +105,9 @@ class Evolve(Search):
     def _bred(self, random: Random, effort: int, chosen: list[Trial]) -> Candidate:
         parents = [trial.candidate for trial in chosen[: self.mu]] or [self._root]
         by_case = [trial for trial in chosen if trial.cases]
+        joined = self._joined(random, by_case) if effort == 0 else None
+        if joined is not None:
+            return joined
         mother = _parent(parents, by_case, random)
         if self._trials[self._root.id].suspects and random.random() < _FIRST:
             mother = self._root
@@ -115,15 +121,40 @@ class Evolve(Search):
             parentage = (mother.id, father.id)
             step = math.sqrt(step * (father.step or self.first_step))
             crossed = self._cross(values, father, random)
-        present = self._present_values()
-        for name, parameter in self.named_parameters.items():
-            if not parameter.trainable:
-                values[name] = present[name]
+        values = self._with_frozen(values)
         if crossed and random.random() < 0.5:
             return Candidate("", values, parentage, step)
         blamed = self._trials[mother.id].suspects if len(parentage) == 1 else {}
         step = self._mutate(values, step, random, effort, blamed)
         return Candidate("", values, parentage, step)
+
+    def _joined(self, random: Random, by_case: list[Trial]) -> Candidate | None:
+        """What two variations of one candidate changed in its code, together; None where there is nothing."""
+        codes = [n for n in self._free()[1] if self.named_parameters[n].kind is KINDS["code"]]
+        if not codes or not by_case or random.random() >= _JOINED:
+            return None
+        pairs = complementary(self._trials, by_case)
+        if not pairs:
+            return None
+        first, mother, father = (trial.candidate for trial in random.choice(pairs))
+        values = self._with_frozen(mother.values)
+        for name in codes:
+            both = joined_code(first.values[name], mother.values[name], father.values[name])
+            if both is None:
+                return None
+            try:
+                values[name] = self.named_parameters[name].check(both)
+            except Rejected:
+                return None
+        return Candidate("", values, (mother.id, father.id), mother.step or self.first_step)
+
+    def _with_frozen(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """`values`, with those of today for parameters that are not trainable now."""
+        present = self._present_values()
+        return {
+            name: values[name] if parameter.trainable else present[name]
+            for name, parameter in self.named_parameters.items()
+        }
 
     def _cross(self, values: dict[str, Any], father: Candidate, random: Random) -> bool:
         """Take values from the father, of code some lines; gives whether code was made of both."""

@@ -815,6 +815,16 @@ def attack(w):
         (SandboxError, TimedOut),
     ),
     Attack(
+        "answer with millions of empty lists",
+        "limits on size",
+        _SEND
+        + """
+def attack(w):
+    send(b'R', b'[[' + b'[],' * 5_000_000 + b'0],0]')
+""",
+        SandboxError,
+    ),
+    Attack(
         "return a dict of many keys that are NaN",
         "values as data",
         "def attack(w):\n    return {float('nan'): i for i in range(100_000)}",

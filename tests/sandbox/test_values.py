@@ -24,7 +24,7 @@ from hypothesis.extra import numpy as arrays
 
 from tracegraph.errors import SandboxError
 from tracegraph.sandbox.frames import ANSWER, RESULT, Channel, Frame, read, refuse_depth, write
-from tracegraph.sandbox.values import MAX_BITS, MAX_DEPTH
+from tracegraph.sandbox.values import MAX_BITS, MAX_DEPTH, pack
 
 LIMIT = 1 << 20
 NUMBERS = [
@@ -252,6 +252,24 @@ def test_brackets_in_a_text_are_no_nest_and_the_deepest_value_passes(wary: None)
     assert through(value) == value
     assert through([["[", "]"]] * 1000) == [["[", "]"]] * 1000
     assert through([1 << 62, -(1 << 63), 1 << 5000] * 100)[2] == 1 << 5000
+
+
+@pytest.mark.parametrize("part", [[], (), {}, {"a": [1]}, frozenset()], ids=repr)
+def test_a_value_of_very_many_parts_is_refused_by_who_sends_and_by_who_reads(part: Any) -> None:
+    lists = json.dumps(pack(part)[0]).count("[") + json.dumps(pack(part)[0]).count("{")
+    fits = LIMIT // 64 // lists - 2
+    texts = ["[{" * 99, '\\"[' * 99]  # brackets in a text are no lists
+    assert through([part] * fits + texts) == [part] * fits + texts
+    with pytest.raises(SandboxError, match=r"value holds more than 16,384 lists"):
+        write(RESULT, [part] * (fits + 3), limit=LIMIT)
+    sent = b"".join(map(bytes, write(RESULT, [part] * (fits + 3), limit=4 * LIMIT)))
+    with pytest.raises(SandboxError, match=r"a frame of more than 16,384 lists"):
+        read_all(sent)
+
+
+def test_an_enormous_key_is_told_by_its_type() -> None:
+    with pytest.raises(SandboxError, match=r"value\[<int>\] is of type builtin_function"):
+        pack({1 << 100_000: len})
 
 
 @given(st.lists(values, min_size=1, max_size=4), st.data())

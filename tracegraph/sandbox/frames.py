@@ -66,6 +66,7 @@ _LONGEST_NUMBER = 20  # digits; a longer integer travels as text in base 16
 _FEW_DIGITS = 10_000  # Python refuses an integer of more than 4300, where it was not told otherwise
 _HEADER = struct.Struct("<cIQ")
 _TREE_SHARE = 4  # JSON grows when read, about 25-fold at worst, so it gets a quarter of the limit
+_PART_SHARE = 64  # bytes of the limit for each list: it takes as many at least, and a microsecond
 _FEWEST_BYTES = 1 << 16  # so that a failure can always be told
 _AHEAD = 4096  # read at the start of a frame, so that a small one takes one call of the system
 _MANY_BYTES = 1 << 20  # from here on numpy gives the room: not zeroed, and in large pages
@@ -113,6 +114,12 @@ def framed(kind: bytes, tree: object, runs: list[Buffer], *, limit: int, name: s
             f"{name} is too large: {size:,} bytes of arrays and {len(text):,} of everything else; "
             f"the limits are {limit:,} and {most:,} (Policy.max_value)"
         )
+    parts = _most_parts(limit)
+    if _has_more(text, parts):
+        raise SandboxError(
+            f"{name} holds more than {parts:,} lists, and tuples and dicts, which count twice "
+            "(Policy.max_value); send arrays"
+        )
     buffers: list[Buffer] = [_HEADER.pack(kind, len(text), size) + text]
     for run in runs:
         buffers.append(run)
@@ -134,7 +141,7 @@ def read(take: Callable[[int], Buffer], *, limit: int) -> Frame:
     Frame(kind=b'R', value={'x': (1, 2)})
     """
     kind, text_size, size = _lengths(take(_HEADER.size), limit)
-    tree = _tree(take(text_size))
+    tree = _tree(take(text_size), limit)
     return Frame(kind, unpack(tree, memoryview(take(size)) if size else None))
 
 
@@ -150,8 +157,25 @@ def _lengths(header: Buffer, limit: int) -> tuple[bytes, int, int]:
     return kind, text_size, size
 
 
-def _tree(text: Buffer) -> Any:
+def _most_parts(limit: int) -> int:
+    return max(limit, _FEWEST_BYTES) // _PART_SHARE
+
+
+def _has_more(text: Buffer, most: int) -> bool:
+    """Whether a tree has more lists and objects than `most`."""
+    if len(text) <= 2 * most:  # each has two brackets
+        return False
+    plain = bytes(text)
+    if plain.count(b"[") + plain.count(b"{") <= most:
+        return False
+    plain = _without_strings(plain)
+    return plain.count(b"[") + plain.count(b"{") > most
+
+
+def _tree(text: Buffer, limit: int) -> Any:
     scan = _from_json
+    if _has_more(text, _most_parts(limit)):
+        raise SandboxError(f"a frame of more than {_most_parts(limit):,} lists")
     if len(text) > _DEEPEST:  # what is shorter is harmless
         if sys.getrecursionlimit() > _SHALLOW or 0 < _thread.stack_size() < _ROOMY:
             refuse_depth(bytes(text), most=_DEEPEST)
@@ -174,11 +198,14 @@ def refuse_depth(text: bytes, *, most: int) -> None:
     """
     if text.count(b"[") + text.count(b"{") <= most:
         return
-    without_escapes = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    without_strings = b"".join(without_escapes.split(b'"')[::2])
-    steps = memoryview(without_strings.translate(_STEPS, _NO_BRACKETS)).cast("b")
+    steps = memoryview(_without_strings(text).translate(_STEPS, _NO_BRACKETS)).cast("b")
     if max(accumulate(steps), default=0) > most:
         raise SandboxError("a frame that is nested deeper than any value")
+
+
+def _without_strings(text: bytes) -> bytes:
+    without_escapes = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(without_escapes.split(b'"')[::2])
 
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -296,7 +323,7 @@ class Channel:
             kind, text_size, size = _lengths(start, self.limit)
             end = _HEADER.size + text_size
             if size == 0 and len(start) == end:  # most are small, and come alone
-                return Frame(kind, unpack(_tree(start[_HEADER.size :])))
+                return Frame(kind, unpack(_tree(start[_HEADER.size :], self.limit)))
         self._unread = start
         return read(self._take, limit=self.limit)
 

@@ -110,7 +110,9 @@ def _pack_dict(value: dict[Any, Any], depth: int, buffers: list[Buffer]) -> Any:
             packed.append(key if type(key) is str else _pack(key, depth, buffers))
             packed.append(item if type(item) in _PLAIN else _pack(item, depth, buffers))
         except _Refused as refused:
-            label = repr(key)[:40] if type(key) in (str, int) else f"<{type(key).__name__}>"
+            label = f"<{type(key).__name__}>"
+            if type(key) is str or (type(key) is int and -_WORD <= key < _WORD):
+                label = repr(key)[:40]
             refused.path = f"[{label}]{refused.path}"
             raise
     return {"dict": packed}
