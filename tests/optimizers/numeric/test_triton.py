@@ -28,9 +28,12 @@ def python(module: str, tmp_path: Path, *options: str, **environment: str) -> st
     return done.stdout
 
 
-@pytest.mark.parametrize(
+by_length = pytest.mark.parametrize(
     "options", [[], pytest.param(["--long"], marks=pytest.mark.campaign)], ids=["quick", "long"]
 )
+
+
+@by_length
 def test_kernels_agree_with_their_definitions_in_the_interpreter(
     tmp_path: Path, options: list[str]
 ) -> None:
@@ -42,8 +45,12 @@ def test_the_kernel_rounds_parameters_as_their_definition_does(tmp_path: Path) -
     assert python("triton_rounded", tmp_path, TRITON_INTERPRET="1").strip() == "agreed"
 
 
-def test_steps_that_count_on_the_device_go_by_a_plan_as_without(tmp_path: Path) -> None:
-    assert python("triton_counted", tmp_path, TRITON_INTERPRET="1").strip() == "agreed"
+@by_length
+def test_steps_that_count_on_the_device_go_by_a_plan_as_without(
+    tmp_path: Path, options: list[str]
+) -> None:
+    said = python("triton_counted", tmp_path, *options, TRITON_INTERPRET="1")
+    assert said.strip() == "agreed"
 
 
 @pytest.fixture(scope="module")
