@@ -52,15 +52,6 @@ class Value:
         self.leaf: ref[Node[Any]] | None = None  # weak: the leaf knows its parameter
         self.lifted: Any = None  # a number's leaf of torch's record
 
-    def leaf_or(self, made: Node[Any]) -> Node[Any]:
-        """The leaf that stands for it in graphs: `made`, unless another thread was faster."""
-        with _changing:
-            known = None if self.leaf is None else self.leaf()
-            if known is not None:
-                return known
-            self.leaf = ref(made)
-            return made
-
 
 class Cell:
     """What a parameter holds now, and the feedback that arrived for it."""

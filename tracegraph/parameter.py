@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from weakref import ref
 
 from tracegraph.cell import Cell, Origin, Received, Value, begin_all
 from tracegraph.constraint import Constraint
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Arrived", "Parameter", "assign_all", "node"]
 
 T = TypeVar("T")
+
+_NOTHING: dict[str, Any] = {}
 
 
 class Arrived(Mapping[type, Any]):
@@ -159,14 +162,17 @@ class Parameter(Node[T]):
 
     def _leaf(self, value: Value | None = None) -> Node[T]:
         if value is None:
-            value = self._cell().now
-        now: Node[T] | None = None if value.leaf is None else value.leaf()
+            policy = current()
+            plain = policy is None or policy.cells is None
+            value = (self._own if plain else self._cell()).now
+        known = value.leaf
+        now: Node[T] | None = None if known is None else known()
         if now is not None:
             return now
         made = leaf(value.data)
         made._extra = {
-            **(made._extra or {}),
-            **(self._extra or {}),
+            **(made._extra or _NOTHING),
+            **(self._extra or _NOTHING),
             "parameter": self,
             "version": value.version,
             "origin": value.origin,
@@ -174,7 +180,13 @@ class Parameter(Node[T]):
         }
         if value.lifted is not None and not self._frozen:
             made._extra["lifted"] = value.lifted
-        return value.leaf_or(made)
+        mine = ref(made)
+        if (
+            value.leaf is known
+        ):  # threads take turns at calls, and there is none from here to the next line
+            value.leaf = mine
+            return made
+        return self._leaf(value)  # another thread was faster
 
     def _lifted(self, number: float, tensor: Any) -> None:
         """Keep what `number` was lifted to for the next forward, while it is the value."""
