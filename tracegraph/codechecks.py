@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, final
 
+from tracegraph.bounded import make_room
 from tracegraph.errors import MissingExtra
 from tracegraph.kinds import show
 from tracegraph.marking import BadSource, marked
@@ -375,8 +376,7 @@ class PassesTests:
         verdict = self._known.get(text)
         if verdict is None:
             verdict = self._verdict(text)
-            for old in list(self._known)[: 1 - _MOST_REMEMBERED]:
-                self._known.pop(old, None)
+            make_room(self._known, _MOST_REMEMBERED)
             self._known[text] = verdict
         if verdict:
             raise BadSource(verdict)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
+from tracegraph.bounded import make_room
 from tracegraph.calling import Binding, Call
 from tracegraph.cell import Value
 from tracegraph.feedback import Gradient
@@ -234,9 +235,8 @@ class Bundle(Generic[P, R]):
         known = self._compiled.get(value)
         if known is not None:
             return known
-        for kept in (self._compiled, self._sources):
-            for old in list(kept)[: 1 - _MOST_COMPILED]:
-                kept.pop(old, None)
+        make_room(self._compiled, _MOST_COMPILED)
+        make_room(self._sources, _MOST_COMPILED)
         make = self._version if self._versions is None else self._versions
         function = make(value)
         if value.trusted:
@@ -247,10 +247,8 @@ class Bundle(Generic[P, R]):
 
     def _warn_of_lost(self, text: str) -> None:
         """Say what a text that runs apart changes and would keep: it ends with each call."""
-        from tracegraph.lasting import (
-            LostStateWarning,
-            lost,
-        )  # here: most programs have no such text
+        # here: most programs have no such text
+        from tracegraph.lasting import LostStateWarning, lost
 
         said = lost(text, inspect.unwrap(self._function))
         if said:

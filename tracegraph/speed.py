@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from tracegraph.bounded import make_room
 from tracegraph.marking import BadSource
 from tracegraph.parameter import Parameter
 from tracegraph.timing import is_faster, needed_wins, paired_times
@@ -125,8 +126,7 @@ class IsFaster:
         verdict = self._known.get(key)
         if verdict is None:
             verdict = self._verdict(present, text)
-            for old in list(self._known)[: 1 - _MOST_REMEMBERED]:
-                self._known.pop(old, None)
+            make_room(self._known, _MOST_REMEMBERED)
             self._known[key] = verdict
         if verdict:
             raise BadSource(verdict)
