@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tracegraph.kinds import show
 
-__all__ = ["check_betas", "check_nonnegative", "check_rate", "plain"]
+__all__ = ["check_betas", "check_flags", "check_nonnegative", "check_rate", "plain"]
 
 
 def check_rate(lr: float | Tensor) -> None:
@@ -42,6 +42,19 @@ def check_betas(betas: Sequence[float | Tensor], *, count: int = 2) -> None:
             raise ValueError(
                 f"Invalid beta parameter at index {k}: {float(beta)}; it must be in [0, 1)"
             )
+
+
+def check_flags(
+    optimizer: str, *, foreach: bool | None, fused: bool | None, differentiable: bool
+) -> None:
+    """Refuse flags of torch that contradict each other, or that no optimizer here has."""
+    if differentiable:
+        raise ValueError(
+            f"{optimizer} does not support differentiable=True: it steps in place, outside of "
+            "autograd; use an optimizer of torch.optim for that, or leave differentiable out"
+        )
+    if foreach and fused:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
 
 
 def _check_number(name: str, value: Any) -> None:

@@ -22,6 +22,7 @@ from optimizers.numeric.counting import Cohort, in_a_row, read, shared
 from optimizers.numeric.executors.batch import Batch, seed_of
 from optimizers.numeric.executors.choice import check_backend
 from optimizers.numeric.executors.running import run
+from optimizers.numeric.hyperparameters import check_flags
 from optimizers.numeric.members import Group, Member, local, real
 from optimizers.numeric.plans import Plan, part_of, place_of
 from optimizers.numeric.rules.rule import Rule, State
@@ -82,13 +83,9 @@ class RuleOptimizer(Capturable):
     ) -> None:
         if clip_norm is not None:
             self._check_clipping(clip_norm)
-        if differentiable:
-            raise ValueError(
-                f"{type(self).__name__} does not support differentiable=True: it steps in place, "
-                "outside of autograd; use torch.optim for that, or leave differentiable out"
-            )
-        if foreach and fused:
-            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        check_flags(
+            type(self).__name__, foreach=foreach, fused=fused, differentiable=differentiable
+        )
         if backend == "auto" and foreach is not None:
             backend = "foreach" if foreach else "eager"
         self.backend = check_backend(backend)

@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from optimizers.numeric.codecs.codec import computing_dtype
-from optimizers.numeric.hyperparameters import check_betas, check_nonnegative
+from optimizers.numeric.hyperparameters import check_betas, check_flags, check_nonnegative
 from optimizers.numeric.members import Group, Member
 from optimizers.numeric.optimizer import NumericOptimizer
 from optimizers.numeric.rule_optimizer import direction
@@ -115,13 +115,7 @@ class MatrixOptimizer(NumericOptimizer):
             raise ValueError(
                 f"{name} does not support capturable=True: its step decides on the host; leave it out"
             )
-        if differentiable:
-            raise ValueError(
-                f"{name} does not support differentiable=True: it steps in place, outside of "
-                "autograd; leave it out"
-            )
-        if foreach and fused:
-            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        check_flags(name, foreach=foreach, fused=fused, differentiable=differentiable)
         super().__init__(
             params, defaults, maximize=maximize, nonfinite=nonfinite, rounding=rounding
         )
