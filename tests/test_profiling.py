@@ -1,6 +1,7 @@
 """Time and memory by line, in place and in the sandbox."""
 
 import asyncio
+import subprocess
 import sys
 import time
 import tracemalloc
@@ -255,3 +256,48 @@ def test_without_profile_nothing_is_measured():
     assert "profile" not in f(1).info
     with pytest.raises(TypeError, match="trainable=True"):
         bundle(profile=True)(time.sleep)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="later versions let it stand")
+def test_threads_measure_beside_an_audit_hook(tmp_path):
+    """CPython 3.11 refuses `sys.settrace` while a hook of another thread's call of it runs."""
+    program = """
+import sys, threading
+import tracegraph as tg
+
+entered, refused = threading.Event(), threading.Event()
+real = sys.settrace
+
+def settrace(function):
+    try:
+        return real(function)
+    except RuntimeError:
+        refused.set()
+        raise
+
+def hook(event, args):
+    if event == "sys.settrace" and threading.current_thread().name == "first":
+        entered.set()
+        refused.wait(10)
+
+@tg.bundle(trainable=True, profile=True)
+def double(x):
+    return x + x
+
+results = []
+first = threading.Thread(target=lambda: results.append(double(1)), name="first")
+sys.addaudithook(hook)
+sys.settrace = settrace
+first.start()
+entered.wait(10)
+results.append(double(2))
+first.join(30)
+print(sorted(node.data for node in results), sys.gettrace(), refused.is_set())
+"""
+    path = tmp_path / "program.py"
+    path.write_text(program, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout == "[2, 4] None True\n"

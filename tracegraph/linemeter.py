@@ -15,6 +15,7 @@ __all__ = ["LineMeter", "metered"]
 
 _REPORT_EVERY = 0.2
 _MOST_LINES = 10_000
+_MOST_TRIES = 10_000
 _lock = threading.Lock()
 _users = 0
 _began = False
@@ -39,6 +40,20 @@ def _memory_off():
             _began = False
 
 
+def _trace(function):
+    """`sys.settrace`, again and again while another thread is in the middle of it.
+
+    CPython 3.11 refuses it then, and an audit hook written in Python (filelock has one, which
+    torch's compiler loads) lets other threads run in that middle.
+    """
+    for _ in range(_MOST_TRIES):
+        try:
+            return sys.settrace(function)
+        except RuntimeError:
+            time.sleep(0.0001)
+    return sys.settrace(function)
+
+
 class LineMeter:
     """Counts, for every line of the code that `is_own` tells, passes, seconds and bytes.
 
@@ -60,11 +75,11 @@ class LineMeter:
         self._open, self._line = [], 0
         self._told = time.perf_counter()
         self._begin()
-        sys.settrace(self._entered)
         try:
+            _trace(self._entered)
             return step()
         finally:
-            sys.settrace(before)
+            _trace(before)
             self._count()
             _memory_off()
             self._tell()

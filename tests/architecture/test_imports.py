@@ -98,3 +98,22 @@ def test_no_module_is_a_drawer_for_leftovers() -> None:
     modules = [path for package in PACKAGES for path in (ROOT / package).rglob("*")]
     assert modules
     assert [str(path) for path in modules if path.stem in EMPTY_NAMES] == []
+
+
+def test_filelock_hears_no_audit_events() -> None:
+    """From 3.30 on it installs an audit hook written in Python, which torch's compiler then loads.
+
+    While such a hook runs in one thread, CPython 3.11 refuses `sys.settrace` to every other, so that
+    threads that start under coverage end before they began.
+    """
+    program = """
+import sys
+events = []
+sys.addaudithook(lambda event, args: events.append(event))
+import filelock
+print(events.count("sys.addaudithook"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "0\n"
