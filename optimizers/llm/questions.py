@@ -14,7 +14,14 @@ from optimizers.llm.turns import aside
 from tracegraph.errors import OptimizerError, nearest
 from tracegraph.forking import new_lock
 from tracegraph.kinds import show
-from tracegraph.llm import LanguageModelLike, Message, Reply, Request, as_language_model
+from tracegraph.llm import (
+    LanguageModelLike,
+    Message,
+    ModelBase,
+    Reply,
+    Request,
+    as_language_model,
+)
 from tracegraph.llm.thinking import spoken
 
 __all__ = ["Exchange", "Questions", "options_of", "usage_of"]
@@ -83,8 +90,7 @@ class Questions:
         with self._asking:
             request = replace(request, attempt=request.attempt + self.asked[key])
             self.asked[key] += 1
-        with aside():
-            reply = self.llm.ask(request)
+        reply = self._reply(request)
         self.log.append(Exchange(tuple(messages), reply))
         said = spoken(reply.text)
         if verbose:
@@ -92,6 +98,16 @@ class Questions:
                 "asked %s:\n%s\nit replied:\n%s", self.llm.name, messages[-1].text, reply.text
             )
         return reply if said == reply.text else replace(reply, text=said)
+
+    def _reply(self, request: Request) -> Reply:
+        if not (isinstance(self.llm, ModelBase) and self.llm.in_order):
+            with aside():
+                return self.llm.ask(request)
+        try:
+            return self.llm.ask(request)
+        finally:
+            with aside():  # the turn goes on as with every other model
+                pass
 
 
 _ELSEWHERE = {

@@ -46,6 +46,11 @@ class Fallback(Wrapper):
             return None
         return Price(max(p.prompt for p in known), max(p.completion for p in known))
 
+    @property
+    def in_order(self) -> bool:
+        """Whether that matters to one of the models."""
+        return any(isinstance(model, ModelBase) and model.in_order for model in self._models)
+
     def steps(self, request: Request) -> Steps:
         """Ask one after the other."""
         notes: list[str] = []

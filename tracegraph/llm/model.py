@@ -75,6 +75,11 @@ class ModelBase(ABC):
         """What the model costs per token, or None where unknown."""
         return None
 
+    @property
+    def in_order(self) -> bool:
+        """Whether a reply depends on how many questions came before, so that none may overtake another."""
+        return False
+
     @final
     def __call__(
         self, prompt: Prompt, *, schema: Schema | None = None, attempt: int = 0, **options: Any
@@ -163,6 +168,11 @@ class Wrapper(ModelBase):
     def price(self) -> Price | None:
         """The price of the model inside."""
         return self._inner.price() if isinstance(self._inner, ModelBase) else None
+
+    @property
+    def in_order(self) -> bool:
+        """Whether that matters to the model inside."""
+        return isinstance(self._inner, ModelBase) and self._inner.in_order
 
     @abstractmethod
     def steps(self, request: Request) -> Steps:

@@ -20,7 +20,8 @@ Line: TypeAlias = str | Reply | BaseException | Callable[[Request], "str | Reply
 class Scripted(ModelBase):
     """A language model that gives the replies it was given, in order.
 
-    A reply is a text, a Reply, an exception (which is raised), or a callable of the request. A
+    A reply is a text, a Reply, an exception (which is raised), or a callable of the request. Optimizers
+    that ask several questions at once ask these one after the other, in the same order every time. A
     callable in place of the list answers every request. `requests` keeps what was asked.
 
     >>> model = Scripted(["first", lambda request: request.messages[0].text.upper()])
@@ -45,6 +46,11 @@ class Scripted(ModelBase):
     def name(self) -> str:
         """The name given, "scripted" by default."""
         return self._name
+
+    @property
+    def in_order(self) -> bool:
+        """Whether it was given a list."""
+        return self._always is None
 
     def ask(self, request: Request) -> Reply:
         """The next reply of the script."""

@@ -259,7 +259,7 @@ def test_a_memory_of_the_best_keeps_the_best(scores: list[int]) -> None:
 def test_what_was_paid_for_is_used_when_the_budget_ends() -> None:
     prompt = tg.node("Be kind.", trainable=True, name="prompt")
     replies = [suggest(prompt="One."), suggest(prompt="Two.")]
-    paid = Scripted([replies[0]] * 2)  # four ask at once, and any two of them may come first
+    paid = Scripted([replies[0]] * 2)  # of four that want to ask, two may
     several = Several(OptoPrime([prompt], llm=Budgeted(paid, calls=2)), n=4)
     several.backward(answer(prompt, "q"), "wrong")
     assert several.step().usage.calls == 2

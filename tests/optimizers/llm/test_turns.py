@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,12 +16,12 @@ import pytest
 import tracegraph as tg
 from optimizers import Mix, OptoPrime, Reflect, Rules, Several, TextGrad, by_evaluation, by_judge
 from optimizers.base import Proposal
-from optimizers.llm.several import _independent
+from optimizers.llm.several import Choice, _independent
 from optimizers.llm.turns import OfThread, aside, in_turns
 from optimizers.places import Place
 from tracegraph.errors import BudgetExceeded, ModelFailed, OptimizerError
 from tracegraph.history import Facts
-from tracegraph.llm import Budgeted, Reply, Request, Scripted, Usage
+from tracegraph.llm import Ask, Budgeted, Fallback, Reply, Request, Scripted, Steps, Usage, Wrapper
 from tracegraph.llm.keeping import keeping
 
 
@@ -197,6 +197,34 @@ def test_critiques_are_paid_for_once_for_all_proposals(word: Any) -> None:
     update = several.step()
     assert said["criticism"] == 2
     assert update.usage.calls == 6
+
+
+def test_a_script_is_read_in_order_whoever_is_quicker(word: Any) -> None:
+    overtaken = threading.Event()
+
+    class Slow(Wrapper):
+        asked = 0
+
+        def steps(self, request: Request) -> Steps:
+            self.asked += 1
+            if self.asked > 1:
+                overtaken.set()
+            overtaken.wait(0.2)
+            reply: Reply = yield Ask(self._inner, request)
+            return reply
+
+    seen: list[Any] = []
+
+    def select(proposals: Sequence[Proposal]) -> Choice:
+        seen.extend(proposal.values[word] for proposal in proposals)
+        return Choice(0)
+
+    script = Slow(Scripted([suggest(word=w) for w in "bcde"]))
+    llm = Fallback(Budgeted(script, calls=4), Scripted([]))
+    several = Several(OptoPrime([word], llm=llm), n=4, select=select)
+    several.backward(word + "!", "Wrong.")
+    several.step()
+    assert seen == list("bcde")
 
 
 def test_a_judge_is_asked_in_both_orders_at_once(word: Any) -> None:
