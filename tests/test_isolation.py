@@ -577,6 +577,29 @@ def test_a_method_that_cannot_go_along_says_why(name, why):
         selling(f"return self.{name}()").sell(7)
 
 
+class Guarded(tg.Module):
+    @bundle(trainable=True)
+    def act(self):
+        return 1
+
+    def allows(self):
+        return False
+
+    @classmethod
+    def default(cls):
+        return "no"
+
+
+@pytest.mark.parametrize("name", ["act", "allows", "default"])
+def test_a_value_that_comes_back_hides_no_method(name):
+    one = Guarded()
+    rewritten(one.act, f"self.{name} = 'yes'\nreturn 1")
+    with pytest.raises(tg.SandboxError, match=f"{name!r}, which is a method"):
+        one.act()
+    assert (one.allows(), one.default()) == (False, "no")
+    assert list(one.named_parameters()) == ["act"]
+
+
 def test_methods_of_every_kind_run_apart():
     stall = Stall()
     stall.later.parameter.assign(
