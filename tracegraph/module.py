@@ -222,7 +222,10 @@ class Module:
                 stored = json.load(file)
             entries = {name: dict(entry) for name, entry in stored.items()}
         except (ValueError, AttributeError, TypeError) as error:
-            raise ParameterError(f"{path} is no file of parameters: {error}") from error
+            raise ParameterError(
+                f"{path} is no file of parameters, a JSON object with an object for each by its name, as "
+                f"save() writes it: {error}"
+            ) from error
         own = named_parameters(self)
         state = {
             name: _from_json(entry.get("value"), own[name]) if name in own else None

@@ -321,10 +321,16 @@ class Parameter(Node[T]):
 
         Raises:
             Rejected: the value is refused; nothing has changed.
+            TypeError: `origin` or `trusted` is none.
         """
         written = _written(value) if origin is None and trusted is None else None
         if written is not None:
             value, origin, trusted = written.data, written.origin, written.trusted
+        if origin not in (None, "person", "optimizer") or trusted not in (None, True, False):
+            raise TypeError(
+                "origin is 'person' or 'optimizer' and trusted is True or False, got "
+                f"{show(origin, 40)} and {show(trusted, 40)}"
+            )
         data = self.check(unwrap(value))
         _follow(data)
         origin = origin or "person"

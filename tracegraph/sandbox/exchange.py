@@ -231,7 +231,11 @@ class Exchange:
             if kind == RESULT:
                 return None, None
             failure = failure_from(told, self._call.source, self._call.entry)
-            return failure, self._host_error(told) or rebuilt(told, failure)
+            error = self._host_error(told) or rebuilt(told, failure)
+            if isinstance(error, OutOfMemory):
+                most = self._policy.memory_mb
+                error.args = (f"{error}; the code may use {most:,} MiB (Policy.memory_mb)",)
+            return failure, error
         ended = _explained(error or EOFError(), fate, self._policy)
         if self._where is None:
             return None, ended
@@ -280,5 +284,13 @@ def _explained(error: Exception, fate: Fate | None, policy: Policy) -> Exception
             f"{policy.memory_mb} MiB (Policy.memory_mb)"
         )
     if fate.status < 0:
-        return SandboxError(f"the code's process was ended by signal {-fate.status}")
-    return SandboxError(f"the code ended its process with exit code {fate.status} and no reply")
+        return SandboxError(f"the code's process was ended by {_named(-fate.status)}")
+    return SandboxError(
+        f"the code ended its process with exit code {fate.status} and no reply; it must return or raise"
+    )
+
+
+def _named(number: int) -> str:
+    """A signal by number and, where it is known here, name."""
+    known = {one.value: one.name for one in signal.Signals}
+    return f"signal {number} ({known[number]})" if number in known else f"signal {number}"
