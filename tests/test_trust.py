@@ -25,6 +25,7 @@ import tracegraph as tg
 from optimizers.base import Optimizer, Proposal
 from tracegraph import bundle
 from tracegraph.cell import Value
+from tracegraph.errors import CheckpointError
 from tracegraph.history import checkpoint
 from tracegraph.module import StateDict
 from tracegraph.sandbox import Policy
@@ -333,6 +334,26 @@ def test_the_word_of_a_checkpoint_is_not_enough(tmp_path):
     checkpoint.load(path, parameters=module)  # it has this very text, and trusts it
     assert plain.f(1).data == ["theirs", 1, False]
     assert trusting.f(1).data == module.f(1).data == ["theirs", 1, True]
+
+
+def test_trust_is_yes_or_no(tmp_path):
+    module = OfFunctions()
+    module.save(tmp_path / "a.json")
+    path = checkpoint.save(tmp_path, step=1, parameters=module, random_state=False)
+    optimizer = Given(module)
+    optimizer.trust = "no"
+    optimizer.values = {module.f.parameter: text(OfFunctions, "theirs")}
+    for load in (
+        lambda: module.load(tmp_path / "a.json", trust="no"),
+        lambda: checkpoint.load(path, parameters=module, trust="no"),
+        lambda: module.load_state_dict({"f": text(OfFunctions, "theirs")}, trust="no"),
+        optimizer.step,
+    ):
+        with pytest.raises(
+            (TypeError, CheckpointError), match=r"is True or False, got ('no'|.* and 'no')"
+        ):
+            load()
+    assert module.f.parameter.version == 0
 
 
 def test_values_come_back_all_or_none():

@@ -362,6 +362,8 @@ def is_trusted(parameter: Parameter[Any], value: Any, *, said: bool, trust: bool
     For code its word is not enough without `trust`, but the program itself may have this very code: it
     was decorated with it, or trusts it now.
     """
+    if not isinstance(trust, bool):
+        raise TypeError(f"trust= is True or False, got {show(trust, 40)}")
     if parameter.kind.name != "code" or (said and trust):
         return said
     now = parameter._cell().now

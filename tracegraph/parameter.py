@@ -326,15 +326,12 @@ class Parameter(Node[T]):
         written = _written(value) if origin is None and trusted is None else None
         if written is not None:
             value, origin, trusted = written.data, written.origin, written.trusted
-        if origin not in (None, "person", "optimizer") or trusted not in (None, True, False):
-            raise TypeError(
-                "origin is 'person' or 'optimizer' and trusted is True or False, got "
-                f"{show(origin, 40)} and {show(trusted, 40)}"
-            )
+        by = "person" if origin is None else origin
+        allowed = by == "person" if trusted is None else trusted
+        _check_words(by, allowed)
         data = self.check(unwrap(value))
         _follow(data)
-        origin = origin or "person"
-        self._cell().begin(data, origin, origin == "person" if trusted is None else trusted)
+        self._cell().begin(data, by, allowed)
 
     def trust(self) -> None:
         """Let the current value run in place: someone has looked at it."""
@@ -374,11 +371,24 @@ def assign_all(values: Iterable[tuple[Parameter[Any], Any, Origin, bool]]) -> li
 
     Returns:
         The versions that begin.
+
+    Raises:
+        TypeError: it is not said in words that are known who wrote a value, or whether it is trusted.
     """
     cells = [(p._cell(), unwrap(value), by, trusted) for p, value, by, trusted in values]
+    for _, _, by, trusted in cells:
+        _check_words(by, trusted)
     for _, data, *_ in cells:
         _follow(data)
     return [made.version for made in begin_all(cells)]
+
+
+def _check_words(origin: object, trusted: object) -> None:
+    if origin not in ("person", "optimizer") or not isinstance(trusted, bool):
+        raise TypeError(
+            "origin is 'person' or 'optimizer' and trusted is True or False, got "
+            f"{show(origin, 40)} and {show(trusted, 40)}"
+        )
 
 
 def _written(value: Any) -> Value | None:

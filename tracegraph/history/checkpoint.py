@@ -335,11 +335,9 @@ def _restored(
     chance = unpack(packed, tensors) if random_state and packed is not None else None
     data = unpack(_read(files, "data.json"), tensors)
     unpacked = {name: unpack(states[name], tensors) for name in steppers}
+    facts = {name: _written(p, values[name], saved[name], trust) for name, p in own.items()}
     _load_states(steppers, unpacked)
-    assign_all([
-        (p, _in_place(p, values[name]), *_written(p, values[name], saved[name], trust))
-        for name, p in own.items()
-    ])  # fmt: skip
+    assign_all([(p, _in_place(p, values[name]), *facts[name]) for name, p in own.items()])
     for parameter in own.values():
         parameter.zero_feedback()
     if chance is not None:
