@@ -121,7 +121,8 @@ class StateDict(dict[str, Any]):
     """Values by path, as `Module.state_dict` gives them.
 
     Attributes:
-        written: by path, what was held then: the value, who wrote it, and whether it was trusted.
+        written: by path, of texts and numbers: the value that was held, who wrote it, and whether it
+            was trusted.
     """
 
     def __init__(self, values: Mapping[str, Any], written: Mapping[str, Value]) -> None:
@@ -168,7 +169,11 @@ class Module:
         held = {path: (p, p._cell().now) for path, p in named_parameters(self).items()}
         return StateDict(
             {path: p.kind.copy(now.data) for path, (p, now) in held.items()},
-            {path: now for path, (_, now) in held.items()},
+            {
+                path: Value(now.data, now.version, now.origin, now.trusted)
+                for path, (_, now) in held.items()
+                if type(now.data) in ATOMS
+            },
         )
 
     def load_state_dict(self, state: Mapping[str, Any], *, trust: bool = False) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tracegraph.errors import SandboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 
     Buffer = bytes | bytearray | memoryview
     Pack = Callable[[Any, int, list[Buffer]], Any]
@@ -296,26 +296,35 @@ def _in_steps(keys: Sequence[Any], blob: Blob) -> Iterator[slice]:
             raise SandboxError(f"{len(keys):,} keys of one container collide all too often")
 
 
+def _refuse_twins(table: Sized, keys: Sized) -> None:
+    if len(table) != len(keys):  # also of several NaN, which are one when they are read
+        raise SandboxError("a dict or a set has the same key twice, or several that are NaN")
+
+
 def _unpack_dict(body: Any, depth: int, blob: Blob) -> dict[Any, Any]:
     items = _items(body, depth, blob)
     if len(items) % 2:
         raise SandboxError("a dict with a key that has no value")
     keys, values = items[::2], items[1::2]
-    if len(keys) <= _FEW_KEYS:
-        return dict(zip(keys, values, strict=True))
     table: dict[Any, Any] = {}
-    for step in _in_steps(keys, blob):
-        table.update(zip(keys[step], values[step], strict=True))
+    if len(keys) <= _FEW_KEYS:
+        table = dict(zip(keys, values, strict=True))
+    else:
+        for step in _in_steps(keys, blob):
+            table.update(zip(keys[step], values[step], strict=True))
+    _refuse_twins(table, keys)
     return table
 
 
 def _unpack_set(body: Any, depth: int, blob: Blob) -> set[Any]:
     items = _items(body, depth, blob)
-    if len(items) <= _FEW_KEYS:
-        return set(items)
     table: set[Any] = set()
-    for step in _in_steps(items, blob):
-        table.update(items[step])
+    if len(items) <= _FEW_KEYS:
+        table = set(items)
+    else:
+        for step in _in_steps(items, blob):
+            table.update(items[step])
+    _refuse_twins(table, items)
     return table
 
 
