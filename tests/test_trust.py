@@ -9,6 +9,7 @@ import copy
 import itertools
 import json
 import os
+import signal
 import sys
 import tempfile
 import warnings
@@ -306,6 +307,7 @@ def test_a_forked_process_trusts_no_more():
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
+        signal.alarm(30)
         try:
             os._exit(0 if module.f(1).data == ["theirs", 1, False] else 1)
         finally:

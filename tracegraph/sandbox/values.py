@@ -39,9 +39,8 @@ _PLAIN = frozenset((str, bool, float, type(None)))
 _FEW_KEYS = 64  # they may collide
 _SLACK, _PER_KEY, _PER_HASH = 250_000_000, 2_000, 10
 """Nanoseconds that the tables of a frame may take; more for each key; and times what its hash takes."""
-_clock = getattr(
-    time, "thread_time_ns", time.process_time_ns
-)  # what others do meanwhile is no matter
+_clock = getattr(time, "thread_time_ns", time.process_time_ns)
+"""Of this thread, where the system tells it: what others do meanwhile is no matter."""
 
 
 class _Refused(Exception):
