@@ -226,8 +226,7 @@ class Optimizer(ABC):
         new = [(name, p, now, v) for name, p, now, v in held if not _same(now.data, v)]
         versions = [now.version for _, _, now, _ in new]
         if not bypassing:
-            values = [(p, value) for _, p, _, value in new]
-            versions = assign_all(values, origin="optimizer", trusted=self.trust)
+            versions = assign_all((p, value, "optimizer", self.trust) for _, p, _, value in new)
             for parameter, feedback in heard:
                 parameter.zero_feedback(feedback)
         return tuple(

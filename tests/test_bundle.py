@@ -1423,6 +1423,10 @@ def test_descriptions_and_names():
         ({"profile": True}, "profile= is for code"),
         ({"trainable": True, "host": 3}, "host= maps names to functions, got 3"),
         ({"trainable": True, "host": {"f": 3}}, "host= maps names to functions"),
+        ({"trainable": True, "trust": "no"}, "trust= is True or False, got 'no'"),
+        ({"trainable": True, "profile": 1}, "profile= is True or False, got 1"),
+        ({"trainable": True, "host": {"a b": len}}, "host= maps names that code can call .*'a b'"),
+        ({"trainable": True, "host": {"def": len}}, "host= maps names that code can call .*'def'"),
     ],
 )
 def test_wrong_options_are_named(options, word):

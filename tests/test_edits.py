@@ -11,6 +11,7 @@ from tracegraph import bundle
 from tracegraph.edits import Edit, diff, edited, read_edits
 from tracegraph.marking import BadSource
 from tracegraph.replies import code_in
+from tracegraph.spans import Span, offset, replaced
 
 TEXT = "def f(x):\n    a = x\n    b = x\n    return a + b\n"
 LINES = st.lists(st.sampled_from(["a", "b", " c", "", "def f():", "=", "x = 1"]), max_size=8)
@@ -194,3 +195,45 @@ def test_a_prompt_may_hold_blocks():
     words = block("a\n", "b\n")
     prompt = tg.node("a\n", trainable=True)
     assert prompt.read(words) == words
+
+
+@given(LINES, st.lists(st.sampled_from(["a", "b", "def f():"]), min_size=1, max_size=3))
+def test_lines_that_are_indented_otherwise_are_found_where_they_are(lines, wanted):
+    """However they are looked for: each place is where the block stands with an indent."""
+    lines = [f"  {line}" for line in lines * 4]
+    places = [
+        at + 1
+        for at in range(len(lines) - len(wanted) + 1)
+        if lines[at : at + len(wanted)] == [f"  {line}" for line in wanted]
+    ]
+    edit = Edit("".join(f"{line}\n" for line in wanted), "x\n")
+    text = "".join(f"{line}\n" for line in lines)
+    if len(places) == 1:
+        (at,) = places
+        new = [*lines[: at - 1], "  x", *lines[at - 1 + len(wanted) :]]
+        assert edited(text, [edit]) == "".join(f"{line}\n" for line in new)
+        return
+    told = f"at lines {', '.join(map(str, places[:10]))};" if places else "matches nothing"
+    with pytest.raises(BadSource, match=told):
+        edited(text, [edit])
+
+
+@given(
+    st.text(st.sampled_from("aß\n\r\x0c\u2028"), max_size=12),
+    st.lists(st.tuples(st.integers(0, 20), st.sampled_from(["", "ö", "xy"])), max_size=4),
+)
+def test_parts_of_a_text_are_replaced_where_python_counts_them(text, cuts):
+    lines = text.encode().splitlines(keepends=True)
+    for number in range(1, len(lines) + 1):
+        assert offset(text, number, 0) == len(b"".join(lines[: number - 1]))
+        assert offset(text, number, None) == len(b"".join(lines[:number]))
+    starts = sorted({offset(text, line, 0) for line in range(1, len(lines) + 1)})
+    spans = [
+        Span(begin, end, new)
+        for (at, new), begin, end in zip(cuts, starts, starts[1:], strict=False)
+        if at % 2
+    ]
+    naive = text.encode()
+    for one in reversed(spans):
+        naive = naive[: one.start] + one.new.encode() + naive[one.end :]
+    assert replaced(text, spans[::-1]) == naive.decode()

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import re
+import sys
 from collections import Counter  # noqa: F401 - code that runs apart names it
 from collections.abc import Callable
 from math import sqrt  # noqa: F401
@@ -577,6 +578,29 @@ def test_a_method_that_cannot_go_along_says_why(name, why):
         selling(f"return self.{name}()").sell(7)
 
 
+class Guarded(tg.Module):
+    @bundle(trainable=True)
+    def act(self):
+        return 1
+
+    def allows(self):
+        return False
+
+    @classmethod
+    def default(cls):
+        return "no"
+
+
+@pytest.mark.parametrize("name", ["act", "allows", "default"])
+def test_a_value_that_comes_back_hides_no_method(name):
+    one = Guarded()
+    rewritten(one.act, f"self.{name} = 'yes'\nreturn 1")
+    with pytest.raises(tg.SandboxError, match=f"{name!r}, which is a method"):
+        one.act()
+    assert (one.allows(), one.default()) == (False, "no")
+    assert list(one.named_parameters()) == ["act"]
+
+
 def test_methods_of_every_kind_run_apart():
     stall = Stall()
     stall.later.parameter.assign(
@@ -755,6 +779,31 @@ def test_what_cannot_be_had_apart_is_explained(function, said):
         assert "parameter.trust()" in feedback or "@bundle" in feedback
     finally:
         function.parameter.assign(text, origin="person")
+
+
+NOT_THERE = "reads no files but Python's own .* no network, no threads and no other processes"
+ENDS = {
+    "open('/etc/passwd')": NOT_THERE,
+    "import subprocess\nsubprocess.run(['ls'])": NOT_THERE,
+    "import threading\nthreading.Thread(target=print).start()": NOT_THERE,
+    "import socket\nsocket.socket()": NOT_THERE,
+    "[0] * (1 << 40)": r"the code may use 1,024 MiB \(Policy.memory_mb\)",
+    "import os\nos._exit(3)": "exit code 3 and no reply; it must return or raise",
+    "import os\nos.abort()": r"ended by signal 6 \(SIGABRT\)",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")
+@pytest.mark.parametrize(("body", "said"), ENDS.items(), ids=range(len(ENDS)))
+def test_what_code_may_not_do_is_told_with_what_to_do(body, said):
+    @bundle(trainable=True, sandbox=Policy(preload=()))
+    def f(x):
+        return x
+
+    rewritten(f, body)
+    with pytest.raises((tg.SandboxError, RuntimeError)) as caught:
+        f(1)
+    assert re.search(said, failed_node(caught.value).create_feedback("full"))
 
 
 def test_a_class_that_code_cannot_see_is_explained():

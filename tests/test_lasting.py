@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from optimizers import OptoPrime
-from tracegraph import Graph, bundle, failed_node
+from tracegraph import Graph, bundle, failed_node, lasting
 from tracegraph.lasting import LostStateWarning, changes, lost
 from tracegraph.llm import Scripted
 
@@ -60,6 +60,20 @@ def test_what_stays_in_place_is_lost_apart_and_said_once_a_version(name, monkeyp
         assert result.info["ran"].lost == str(warning.message).removeprefix("keep: ")
     keep.parameter.trust()  # here, the change is there in the next call
     assert keep(1).data + 1 == keep(1).data
+
+
+def test_a_text_is_searched_once_a_version(monkeypatch):
+    parsed = []
+    tree_of = lasting.tree_of
+    monkeypatch.setattr(lasting, "tree_of", lambda text: parsed.append(text) or tree_of(text))
+    text = "def keep(x):\n    SEEN.append('once')\n"
+    keep = keeping(text, sandbox="none")
+    with pytest.warns(LostStateWarning), contextlib.suppress(NameError):
+        keep(1)
+    assert parsed == [text]
+    found = changes(text, "keep")
+    found.clear()  # what is remembered is not the caller's
+    assert len(changes(text, "keep")) == 1
 
 
 @pytest.mark.parametrize("default", ["[]", "SEEN", "dict()", "{'a': 1}", "[0 for _ in 'ab']"])

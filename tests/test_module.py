@@ -329,6 +329,22 @@ def test_async_forward():
     assert asyncio.run(Later()("b")).data == "ab"
 
 
+def test_a_state_can_be_copied_and_keeps_no_tensor_that_is_in_use():
+    class Holder(Module):
+        def __init__(self):
+            self.rate = node(0.5, trainable=True, name="rate")
+            self.weight = node(torch.ones(2), trainable=True, name="weight")
+
+    one = Holder()
+    (one.rate * one.weight).data.sum()  # the number may be followed by torch from now on
+    state = copy.deepcopy(one.state_dict())
+    assert list(state.written) == ["rate"]
+    one.rate.assign(0.1, origin="optimizer")
+    one.weight.assign(torch.zeros(2))
+    one.load_state_dict(state)
+    assert (one.rate.data, one.rate.origin, one.weight.data.tolist()) == (0.5, "person", [1, 1])
+
+
 def test_a_trainable_function_is_saved_and_loaded_by_itself(tmp_path):
     @tg.bundle(trainable=True)
     def f(x):

@@ -375,6 +375,16 @@ def test_assigning_keeps_who_wrote_it():
     assert (prompt.origin, prompt.trusted) == ("person", True)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"origin": "robot"}, {"trusted": "no"}, {"trusted": []}], ids=str
+)
+def test_who_wrote_a_value_is_said_in_words_that_are_known(wrong):
+    prompt = node("a", trainable=True)
+    with pytest.raises(TypeError, match="origin is 'person' or 'optimizer' and trusted is True or"):
+        prompt.assign("b", **wrong)
+    assert (prompt.data, prompt.version) == ("a", 0)
+
+
 def test_literal_choices():
     style = node("short", trainable=True, name="style", constraint=Literal["short", "long"])
     assert style.kind.name == "choice"

@@ -101,6 +101,28 @@ def test_a_failure_tells_what_its_lines_cost(place):
     assert failed.info["profile"].lines
 
 
+ROWS = (
+    "[2, 1 << 200_000, 0.5, 8]", "[2, 1, 0.5, 1 << 200_000]", "[2, 1, 1e999, 8]", "[2, -1, 0.5, 8]",
+    "[2, 1, float('nan'), 8]", "[2, 1]", "[[2], 1, 0.5, 8]",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_what_code_says_of_its_lines_can_be_shown(row):
+    @bundle(trainable=True, profile=True, sandbox=Policy(preload=()))
+    def f(n):
+        return n
+
+    text = (
+        "def f(n):\n    setattr(_meter_of_f['LineMeter'], '_tell', lambda meter: None)\n"
+        f"    _report_lines([{row}, [3, 1, 0.25, 8]])\n    return n\n"
+    )
+    f.parameter.assign(text, origin="optimizer")
+    profile = f(1).info["profile"]
+    assert [line.number for line in profile.lines] == [3]
+    assert "250 ms in all" in profile.text()
+
+
 def test_what_ran_out_of_time_tells_where_it_went():
     @bundle(trainable=True, profile=True, sandbox=Policy(timeout=1.0, preload=()))
     def f(n):

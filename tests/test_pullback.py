@@ -163,10 +163,20 @@ def test_limits_of_ones_own_with_torch_give_gradients():
             "import torch\ntorch.autograd.grad = lambda *a, **k: ['forged']\nreturn x * 2",
             "not gradients of the tensors",
         ),
+        (
+            "import torch\ntorch.autograd.grad = lambda *a, **k: [torch.ones(1) * 1j]\nreturn x * 2",
+            "not gradients of the tensors",
+        ),
         ("if x.requires_grad:\n    raise KeyError('again')\nreturn x * 2", "KeyError: 'again'"),
         ("return [x * 2] * (2 if x.requires_grad else 1)", "ValueError"),
     ],
-    ids=["another shape", "no tensor", "fails when run again", "gives something else then"],
+    ids=[
+        "another shape",
+        "no tensor",
+        "complex",
+        "fails when run again",
+        "gives something else then",
+    ],
 )
 def test_what_does_not_fit_is_refused(body, why):
     x = node(torch.tensor([2.0]), trainable=True, name="x")

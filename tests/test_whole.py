@@ -1054,6 +1054,21 @@ def test_state_of_a_module_in_place_lives_as_long_as_its_version(prices):
     assert prices._calls == 1
 
 
+def test_of_many_texts_those_of_late_are_remembered(prices, monkeypatch):
+    monkeypatch.setattr("tracegraph.whole._MOST_COMPILED", 4)
+
+    def calls_of(rate):
+        rewrite(prices.parameter, PRICES.replace("RATE = 2", f"RATE = {rate}"), "in place")
+        prices.price(1)
+        return prices._calls
+
+    assert calls_of(2) == 1
+    assert [calls_of(rate) for rate in (3, 4, 5, 6)] == [1] * 4
+    assert [calls_of(rate) for rate in (5, 6)] == [2, 2]
+    assert [calls_of(rate) for rate in (7, 3)] == [1, 1]  # that began anew
+    assert calls_of(2) == 2  # the module itself is always there
+
+
 @pytest.mark.parametrize(
     ("old", "new", "word"),
     [

@@ -12,6 +12,7 @@ import inspect
 import re
 import types
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from keyword import iskeyword
 from typing import Any, ParamSpec, TypeVar, overload
 
 from tracegraph.errors import nearest
@@ -125,8 +126,14 @@ def bundle(
             raise TypeError(f"{said} must be text, got {show(text, 80)}")
     if not trainable:
         _refuse_idle(constraint=constraint, checks=checks, host=host, profile=profile)
+    for said, switch in (("trust", trust), ("profile", profile)):
+        if not isinstance(switch, bool):
+            raise TypeError(f"{said}= is True or False, got {show(switch, 80)}")
     if host is not None and not (isinstance(host, Mapping) and all(map(callable, host.values()))):
         raise TypeError(f"host= maps names to functions, got {show(host, 80)}")
+    for given in host or ():
+        if not (isinstance(given, str) and given.isidentifier() and not iskeyword(given)):
+            raise TypeError(f"host= maps names that code can call to functions, got {given!r}")
     _check_sandbox(sandbox)
     fine = callable(function) or _descriptor(function) or isinstance(function, types.ModuleType)
     if function is not None and not fine:

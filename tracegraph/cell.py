@@ -126,16 +126,20 @@ class Cell:
             }
 
 
-def begin_all(values: Iterable[tuple[Cell, Any]], *, origin: Origin, trusted: bool) -> list[Value]:
-    """Begin a version in each of several cells, in all or, when that is interrupted, in none."""
+def begin_all(values: Iterable[tuple[Cell, Any, Origin, bool]]) -> list[Value]:
+    """Begin a version in each of several cells, in all or, when that is interrupted, in none.
+
+    Args:
+        values: cells, each with its data, who wrote that, and whether it is trusted.
+    """
     with _changing:
-        cells = [(cell, cell.now, data) for cell, data in values]
-        made = [Value(data, now.version + 1, origin, trusted) for _, now, data in cells]
+        cells = [(cell, cell.now, *facts) for cell, *facts in values]
+        made = [Value(data, now.version + 1, by, trusted) for _, now, data, by, trusted in cells]
         try:
             for (cell, *_), value in zip(cells, made, strict=True):
                 cell.now = value
         except BaseException:
-            for cell, now, _ in cells:
+            for cell, now, *_ in cells:
                 cell.now = now
             raise
     return made

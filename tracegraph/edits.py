@@ -21,6 +21,7 @@ __all__ = ["Edit", "diff", "edited", "read_edits"]
 
 _OPEN, _MIDDLE, _CLOSE = (re.compile(rf"{mark}{{5,9}}(?: .*)?") for mark in "<=>")
 _MOST = 200
+_MOST_TOLD = 10
 _NEAR = 0.6
 
 
@@ -86,7 +87,7 @@ def edited(text: str, edits: Iterable[Edit]) -> str:
         if not found:
             raise _missing(number, lines, wanted)
         if len(found) > 1:
-            at = ", ".join(str(place + 1) for place in found[:10])
+            at = ", ".join(str(place + 1) for place in found[:_MOST_TOLD])
             raise BadSource(
                 f"block {number} matches at lines {at}; add lines around it until it matches once"
             )
@@ -126,8 +127,11 @@ def _loose_places(
     """Where lines stand but for spaces, and what takes their place there."""
     trimmed = [line.rstrip() for line in lines]
     theirs, block = _unindented([line.rstrip() for line in wanted])
-    found = []
+    first = next(n for n, line in enumerate(block) if line)
+    found: list[tuple[int, str]] = []
     for at in range(len(lines) - len(wanted) + 1):
+        if trimmed[at + first].lstrip() != block[first].lstrip() or len(found) > _MOST_TOLD:
+            continue
         own, same = _unindented(trimmed[at : at + len(wanted)])
         if same == block:
             found.append((at, own))

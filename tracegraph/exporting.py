@@ -89,7 +89,7 @@ class _File:
     def text(self, things: Any) -> str:
         """The whole file."""
         if isinstance(things, Program):
-            return self._warned(things.parameter) + things.parameter.data
+            return "".join(self._written(things.parameter))
         named = _by_name(things)
         for thing in named.values():
             if get_origin(thing) is None:  # list[int] stands where list does
@@ -206,8 +206,7 @@ class _File:
         if value._method:
             raise ParameterError(f"{name} is a method: export the object that it belongs to")
         parameter = value.parameter
-        text = _source(raw) if parameter is None else parameter.data
-        warning = "" if parameter is None else self._warned(parameter)
+        warning, text = ("", _source(raw)) if parameter is None else self._written(parameter)
         return self._text(name, raw, text, warning)
 
     def _code(self, name: str, value: Any) -> str:
@@ -284,16 +283,18 @@ class _File:
             if _meant(d.func if isinstance(d, ast.Call) else d, names) in (bundle, model)
         ]
 
-    def _warned(self, parameter: Parameter[Any]) -> str:
+    def _written(self, parameter: Parameter[Any]) -> tuple[str, str]:
+        """The code of today, behind the warning that it needs."""
         self._placed.add(id(parameter))
-        if parameter.trusted:
-            return ""
+        now = parameter._cell().now
+        if now.trusted:
+            return "", now.data
         if not self._untrusted:
             raise ParameterError(
                 f"an optimizer wrote {parameter.label!r} and nobody has trusted it: read it "
                 "(parameter.data) and call parameter.trust(), or export(..., untrusted=True)"
             )
-        return _WARNING
+        return _WARNING, now.data
 
     # The class of an object, with its values
 
@@ -306,10 +307,9 @@ class _File:
                 f"{value.__qualname__}."
             ):
                 known |= self._around(raw)
-        text, warning = _source(value) if code is None else code.parameter.data, ""
+        warning, text = ("", _source(value)) if code is None else self._written(code.parameter)
         if code is not None:
             known |= code.source.names
-            warning = self._warned(code.parameter)
         entry = value.__name__
         known[entry] = value
         holder = self._objects.get(value)
@@ -351,7 +351,7 @@ class _File:
         decorators = getattr(item, "decorator_list", [])
         last = [d.end_lineno or 0 for d in decorators if _meant(_called(d), names) is bundle]
         start = offset(text, (max(last) if last else item.lineno - 1) + 1, 0)
-        new = _indented(self._warned(parameter) + parameter.data, " " * item.col_offset)
+        new = _indented("".join(self._written(parameter)), " " * item.col_offset)
         return Span(start, offset(text, item.end_lineno or 0, None), new)
 
 

@@ -89,7 +89,7 @@ def as_called(run: Callable[..., Any], way: str) -> Callable[..., Any]:
     """`run`, which waits for its result, as a function that is called the way of the original."""
 
     def items(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        yield from run(*args, **kwargs)
+        yield from _items(run(*args, **kwargs))
 
     async def run_async(*args: Any, **kwargs: Any) -> Any:
         import asyncio  # costs 30 ms; who awaits this has it loaded
@@ -97,11 +97,20 @@ def as_called(run: Callable[..., Any], way: str) -> Callable[..., Any]:
         return await asyncio.to_thread(run, *args, **kwargs)
 
     async def items_async(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        for item in await run_async(*args, **kwargs):
+        for item in _items(await run_async(*args, **kwargs)):
             yield item
 
     ways = {"value": run, "items": items, "async": run_async, "items of async": items_async}
     return ways[way]
+
+
+def _items(found: Any) -> list[Any]:
+    if not isinstance(found, list):
+        raise SandboxError(
+            f"the sandbox gave a {type(found).__name__} in the place of a list of the items that the code "
+            "yields: the code has changed what runs it"
+        )
+    return found
 
 
 def apart(
@@ -280,7 +289,7 @@ def _value(result: Result, text: str, shift: int, missing: Mapping[str, str], en
             f"{n} = {masked(n, value)}" for n, value in failure.locals.items() if n != "self"
         )
         within = 0 < line <= len(lines_of(text))
-        said = lacking(error, missing)
+        said = lacking(error, failure.message, missing)
         if said:
             error.add_note(said)  # a person may see the traceback alone
         told = [

@@ -8,6 +8,7 @@ followed, nor what a function that is called does.
 from __future__ import annotations
 
 import ast
+import functools
 import types
 from collections import deque
 from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence, MutableSet
@@ -19,6 +20,7 @@ from tracegraph.prelude import defaults_of, names_around
 
 __all__ = ["Change", "LostStateWarning", "changes", "lost"]
 
+_MOST_REMEMBERED = 32
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _CONTAINERS = (MutableSequence, MutableMapping, MutableSet, deque)
 _FRESH = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp, ast.Call)
@@ -55,6 +57,12 @@ def changes(text: str, entry: str) -> list[Change]:
     >>> changes("def f(x, seen=[]):\\n    global last\\n    last = x\\n    seen.append(x)\\n", "f")[0]
     Change(name='last', line=3, root=None, calls=False)
     """
+    return list(_changes_of(text, entry))
+
+
+@functools.lru_cache(_MOST_REMEMBERED)
+def _changes_of(text: str, entry: str) -> tuple[Change, ...]:
+    """As `changes`; a text is asked about when its version is made, and again when that is warned of."""
     tree = tree_of(text)
     values = _values(tree)
     found = {
@@ -62,7 +70,7 @@ def changes(text: str, entry: str) -> list[Change]:
         for function, outer in _reached(_functions(tree), entry)
         for change in _changes(function, outer, values)
     }
-    return sorted(found, key=lambda change: (change.line, change.name))
+    return tuple(sorted(found, key=lambda change: (change.line, change.name)))
 
 
 def lost(text: str, original: Any) -> str:

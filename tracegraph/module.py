@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tracegraph.bundle import Bundle
+from tracegraph.cell import Origin, Value
 from tracegraph.errors import DuplicateName, ParameterError
-from tracegraph.kinds import is_array, is_tensor, show
+from tracegraph.kinds import ATOMS, is_array, is_tensor, show
 from tracegraph.node import Node
-from tracegraph.parameter import Parameter
+from tracegraph.parameter import Parameter, assign_all
 from tracegraph.recorded import bundle_of
 from tracegraph.together import Together, code_of
 from tracegraph.writing import write_whole
@@ -116,6 +117,19 @@ def _is_held(member: Any) -> bool:
     return isinstance(member, Parameter) or is_module(member)
 
 
+class StateDict(dict[str, Any]):
+    """Values by path, as `Module.state_dict` gives them.
+
+    Attributes:
+        written: by path, of texts and numbers: the value that was held, who wrote it, and whether it
+            was trusted.
+    """
+
+    def __init__(self, values: Mapping[str, Any], written: Mapping[str, Value]) -> None:
+        super().__init__(values)
+        self.written = written
+
+
 class Module:
     """An object with parameters; derive from it, or decorate a class with `model`.
 
@@ -150,19 +164,42 @@ class Module:
         """The parameters, each once."""
         return list(named_parameters(self).values())
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """The values of the parameters by path, copied."""
-        return {path: p.kind.copy(p._data) for path, p in named_parameters(self).items()}
+        held = {path: (p, p._cell().now) for path, p in named_parameters(self).items()}
+        return StateDict(
+            {path: p.kind.copy(now.data) for path, (p, now) in held.items()},
+            {
+                path: Value(now.data, now.version, now.origin, now.trusted)
+                for path, (_, now) in held.items()
+                if type(now.data) in ATOMS
+            },
+        )
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, trust: bool = False) -> None:
         """Take the values of `state`, all or none.
+
+        Code that `state_dict` gave is as trusted as it was then. Other code that this program does not
+        hold itself runs isolated.
+
+        Args:
+            state: the values by path.
+            trust: let all code in it run in place: for texts that someone has read.
 
         Raises:
             ParameterError: a path is missing or unknown; nothing has changed.
             Rejected: a value is not allowed; nothing has changed.
         """
-        for parameter, value in _fitting(self, state):
-            parameter.assign(parameter.kind.copy(value))
+        written = state.written if isinstance(state, StateDict) else {}
+        values: list[tuple[Parameter[Any], Any, Origin, bool]] = []
+        for path, (parameter, value) in zip(state, _fitting(self, state), strict=True):
+            then = written.get(path)
+            known = then if then is not None and _is_same(then.data, value) else None
+            said = trust or (parameter.kind.name != "code" if known is None else known.trusted)
+            allowed = is_trusted(parameter, value, said=said, trust=True)
+            by = "person" if known is None else known.origin
+            values.append((parameter, parameter.kind.copy(value), by, allowed))
+        assign_all(values)
 
     def save(self, path: str | Path) -> None:
         """Write the values of the parameters as JSON; tensors and arrays as lists with their type."""
@@ -190,19 +227,26 @@ class Module:
                 stored = json.load(file)
             entries = {name: dict(entry) for name, entry in stored.items()}
         except (ValueError, AttributeError, TypeError) as error:
-            raise ParameterError(f"{path} is no file of parameters: {error}") from error
+            raise ParameterError(
+                f"{path} is no file of parameters, a JSON object with an object for each by its name, as "
+                f"save() writes it: {error}"
+            ) from error
         own = named_parameters(self)
         state = {
             name: _from_json(entry.get("value"), own[name]) if name in own else None
             for name, entry in entries.items()
         }
-        for (parameter, value), entry in zip(_fitting(self, state), entries.values(), strict=True):
-            allowed = (trust or parameter.kind.name != "code") and bool(entry.get("trusted"))
-            parameter.assign(
+        assign_all([
+            (
+                parameter,
                 parameter.kind.copy(value),
-                origin="optimizer" if entry.get("origin") == "optimizer" else "person",
-                trusted=_holds(parameter, value) or allowed,
+                "optimizer" if entry.get("origin") == "optimizer" else "person",
+                is_trusted(parameter, value, said=bool(entry.get("trusted")), trust=trust),
             )
+            for (parameter, value), entry in zip(
+                _fitting(self, state), entries.values(), strict=True
+            )
+        ])  # fmt: skip
 
     def export(self, path: str | Path | None = None, *, untrusted: bool = False) -> str:
         """The class as plain Python, with the values and the code of this object; see `tg.export`.
@@ -317,12 +361,22 @@ def _fitting(holder: Any, state: Mapping[str, Any]) -> list[tuple[Parameter[Any]
     return [(own[path], own[path].check(value)) for path, value in state.items()]
 
 
-def _holds(parameter: Parameter[Any], value: Any) -> bool:
-    """Whether the program itself has this very code: it was decorated with it, or trusts it now."""
-    if parameter.kind.name != "code":
-        return False
+def is_trusted(parameter: Parameter[Any], value: Any, *, said: bool, trust: bool) -> bool:
+    """Whether a value from elsewhere, of which that is `said`, is trusted.
+
+    For code its word is not enough without `trust`, but the program itself may have this very code: it
+    was decorated with it, or trusts it now.
+    """
+    if not isinstance(trust, bool):
+        raise TypeError(f"trust= is True or False, got {show(trust, 40)}")
+    if parameter.kind.name != "code" or (said and trust):
+        return said
     now = parameter._cell().now
     return bool(value == parameter.initial or (now.trusted and value == now.data))
+
+
+def _is_same(before: Any, after: Any) -> bool:
+    return type(before) is type(after) and type(before) in ATOMS and bool(before == after)
 
 
 def _entry(name: str, parameter: Parameter[Any]) -> dict[str, Any]:

@@ -58,8 +58,10 @@ class Overlay(Change):
                 )
             value = parameter.check(value)
             now = parameter._cell().now
-            trusted = origin == "person" or (now.trusted and _same(now.data, value))
-            self._cells[id(parameter)] = Cell(value, next(_versions), origin, trusted=trusted)
+            same = _same(now.data, value)
+            by = now.origin if same else origin
+            trusted = origin == "person" or (now.trusted and same)
+            self._cells[id(parameter)] = Cell(value, next(_versions), by, trusted=trusted)
 
     def _changed(self, policy: Policy) -> Policy:
         return policy.changed(cells={**(policy.cells or {}), **self._cells})

@@ -269,6 +269,8 @@ class Parameter(Node[T]):
         )
         twin.constraint = self.constraint.following(twin)
         twin._own.change(origin=now.origin, trusted=now.trusted)
+        # What it began with stays that: code is known by it as the program's own.
+        twin.initial = twin.data if now.data is self.initial else self.kind.copy(self.initial)
         twin._frozen = self._frozen
         memo[id(self)] = twin
         return twin
@@ -306,15 +308,30 @@ class Parameter(Node[T]):
             raise Rejected(parameter=self, reason=reason)
         return value  # type: ignore[no-any-return]
 
-    def assign(self, value: T, *, origin: Origin = "person", trusted: bool | None = None) -> None:
+    def assign(
+        self, value: T, *, origin: Origin | None = None, trusted: bool | None = None
+    ) -> None:
         """Take a new value, if it is allowed; a new version begins and old feedback is void.
+
+        Args:
+            value: the value, or a node that holds it.
+            origin: who wrote it; by default a person, or of another parameter who wrote that.
+            trusted: whether it may run in place, if it is code; by default what a person wrote may, and
+                of another parameter what may there.
 
         Raises:
             Rejected: the value is refused; nothing has changed.
+            TypeError: `origin` or `trusted` is none.
         """
+        written = _written(value) if origin is None and trusted is None else None
+        if written is not None:
+            value, origin, trusted = written.data, written.origin, written.trusted
+        by = "person" if origin is None else origin
+        allowed = by == "person" if trusted is None else trusted
+        _check_words(by, allowed)
         data = self.check(unwrap(value))
         _follow(data)
-        self._cell().begin(data, origin, origin == "person" if trusted is None else trusted)
+        self._cell().begin(data, by, allowed)
 
     def trust(self) -> None:
         """Let the current value run in place: someone has looked at it."""
@@ -346,18 +363,42 @@ class Parameter(Node[T]):
         self._cell().forget(None if heard is None else heard._received)
 
 
-def assign_all(
-    values: Iterable[tuple[Parameter[Any], Any]], *, origin: Origin, trusted: bool
-) -> list[int]:
+def assign_all(values: Iterable[tuple[Parameter[Any], Any, Origin, bool]]) -> list[int]:
     """Take values that were checked, all of them or, when that is interrupted, none.
+
+    Args:
+        values: parameters, each with its value, who wrote that, and whether it is trusted.
 
     Returns:
         The versions that begin.
+
+    Raises:
+        TypeError: it is not said in words that are known who wrote a value, or whether it is trusted.
     """
-    pairs = [(parameter._cell(), unwrap(value)) for parameter, value in values]
-    for _, data in pairs:
+    cells = [(p._cell(), unwrap(value), by, trusted) for p, value, by, trusted in values]
+    for _, _, by, trusted in cells:
+        _check_words(by, trusted)
+    for _, data, *_ in cells:
         _follow(data)
-    return [made.version for made in begin_all(pairs, origin=origin, trusted=trusted)]
+    return [made.version for made in begin_all(cells)]
+
+
+def _check_words(origin: object, trusted: object) -> None:
+    if origin not in ("person", "optimizer") or not isinstance(trusted, bool):
+        raise TypeError(
+            "origin is 'person' or 'optimizer' and trusted is True or False, got "
+            f"{show(origin, 40)} and {show(trusted, 40)}"
+        )
+
+
+def _written(value: Any) -> Value | None:
+    """What is known of the value of another parameter, or of a node that it was read by."""
+    if isinstance(value, Parameter):
+        return value._cell().now
+    facts = value.info if isinstance(value, Node) else _NOTHING
+    if "trusted" not in facts:
+        return None
+    return Value(value.data, facts["version"], facts["origin"], facts["trusted"])
 
 
 def _follow(value: Any) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from tracegraph.errors import Forbidden
 from tracegraph.parsing import expression_of, tree_of
 from tracegraph.spans import Span, replaced, span
 
@@ -185,17 +186,23 @@ def is_plain(value: Any) -> bool:
         return False
 
 
-def lacking(error: Exception, missing: Mapping[str, str]) -> str:
-    """What to do about what the program around the text has and the sandbox has not."""
-    if isinstance(error, RuntimeError) and "__class__ cell not found" in str(error):
+def lacking(error: Exception, said: str, missing: Mapping[str, str]) -> str:
+    """What to do about what the program has and the sandbox lacks, by what `error` said."""
+    if isinstance(error, RuntimeError) and "__class__ cell not found" in said:
         return f"super() asks the class of the program, and {_AWAY}"
-    if isinstance(error, SyntaxError) and "no binding for nonlocal" in str(error):
+    if isinstance(error, SyntaxError) and "no binding for nonlocal" in said:
         return f"nonlocal changes a variable of the program, and {_AWAY}"
+    if isinstance(error, Forbidden) or "can't start new thread" in said:
+        return (
+            "in the sandbox code reads no files but Python's own and those in Policy(read=...), and has no "
+            "network, no threads and no other processes; bundle(host=...) lets it call a function that "
+            "does it here"
+        )
     if isinstance(error, ImportError):
-        found = _NO_MODULE.match(str(error))
-        if "relative import" in str(error) or (found and found[1] in sys.modules):
+        found = _NO_MODULE.match(said)
+        if "relative import" in said or (found and found[1] in sys.modules):
             return f"this imports a module of the program, and {_AWAY}"
-    found = _NO_NAME.match(str(error)) if isinstance(error, NameError) else None
+    found = _NO_NAME.match(said) if isinstance(error, NameError) else None
     if found is None or found[1] not in missing:
         return ""
     name, word = found[1], missing[found[1]]

@@ -23,6 +23,7 @@ __all__ = ["Line", "Profile", "apart", "in_place", "told", "way_of"]
 _MOST_SHOWN = 12
 _LEAST_SHARE = 0.01
 _LEAST_BYTES = 1 << 20
+_MOST = 1 << 62  # of anything that a line can cost
 REPORT = "_report_lines"
 """The host function through which lines that are measured in the sandbox are told."""
 
@@ -161,6 +162,6 @@ def _leave(rows: object, lines: Sequence[str], shift: int) -> None:
         match row:
             case [int(number), int(passes), float(seconds), int(size)]:
                 at = number - shift
-                if 1 <= at <= len(lines) and seconds >= 0:
+                if 1 <= at <= len(lines) and all(0 <= n < _MOST for n in (passes, seconds, size)):
                     found.append(Line(at, lines[at - 1], passes, seconds, size))
     policy.frame.keep("profile", Profile(tuple(found)))

@@ -191,7 +191,11 @@ class Pullback:
 
 
 def _fits(gradient: Any, leaf: Any) -> bool:
-    return gradient is None or (_is_tensor(gradient) and gradient.shape == leaf.shape)
+    return gradient is None or (
+        _is_tensor(gradient)
+        and gradient.shape == leaf.shape
+        and gradient.is_complex() <= leaf.is_complex()  # torch would drop the half of it
+    )
 
 
 def _with(value: Any, tensors: Iterator[Any]) -> Any:

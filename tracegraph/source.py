@@ -14,6 +14,7 @@ import linecache
 import textwrap
 import types
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -252,7 +253,7 @@ class Source(Text):
             function = function.__func__
         if not callable(function):
             raise TypeError(
-                f"{self.entry!r} is a {type(function).__name__}, which cannot be called"
+                f"{self.entry!r} is a value of type {type(function).__name__}, which cannot be called"
             )
         if isinstance(function, types.FunctionType):
             function.__annotations__ = dict(raw.__annotations__)
@@ -343,9 +344,9 @@ def _taken(store: str, key: int | str, default: ast.expr) -> ast.expr:
 def outside_function(tree: ast.Module) -> tuple[str, int] | None:
     """The first ``return``, ``yield`` or ``await`` that stands in no function, and its line."""
     words = {ast.Return: "return", ast.Yield: "yield", ast.YieldFrom: "yield", ast.Await: "await"}
-    todo: list[ast.AST] = list(tree.body)
+    todo: deque[ast.AST] = deque(tree.body)
     while todo:
-        item = todo.pop(0)
+        item = todo.popleft()
         word = words.get(type(item))
         if word is not None:
             return word, item.lineno  # type: ignore[attr-defined]
@@ -383,7 +384,10 @@ def definition_of(tree: ast.Module, entry: str, *kinds: type[_Defined], text: st
     found = [n for n in tree.body if isinstance(n, kinds) and getattr(n, "name", "") == entry]
     others = [n for n in tree.body if isinstance(n, (_Definition, ast.ClassDef))]
     if not found:
+        word = "class" if ast.ClassDef in kinds else "def"
         told = ", ".join(repr(n.name) for n in others) or "nothing"
+        if _bound(tree.body, entry):
+            told = f"another thing of that name: write it with `{word}`"
         raise BadSource(
             f"the code must define {entry!r}, it defines {told}",
             text=text,
@@ -406,7 +410,7 @@ def _bound(body: Iterable[ast.AST], name: str) -> list[int]:
     lines = []
     todo = list(body)
     while todo:
-        item = todo.pop(0)
+        item = todo.pop()
         names = [getattr(item, "name", None)]
         if isinstance(item, ast.Name) and not isinstance(item.ctx, ast.Load):
             names.append(item.id)

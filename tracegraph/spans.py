@@ -6,8 +6,10 @@ Python counts lines as ``\\n``, ``\\r`` and ``\\r\\n`` end them, and columns in 
 from __future__ import annotations
 
 import ast
+import functools
 import io
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import NamedTuple
 
 __all__ = ["Span", "lines_of", "offset", "replaced", "span"]
@@ -33,10 +35,16 @@ def lines_of(text: str, *, ends: bool = True) -> list[str]:
 
 def offset(text: str, line: int, column: int | None) -> int:
     """Where a column of a line (from 1) begins, in bytes; None is the start of the next line."""
-    lines = text.encode().splitlines(keepends=True)
+    starts = _starts(text)
     if column is None:
-        return sum(map(len, lines[:line]))
-    return sum(map(len, lines[: line - 1])) + column
+        return starts[min(line, len(starts) - 1)]
+    return starts[min(line - 1, len(starts) - 1)] + column
+
+
+@functools.lru_cache(4)
+def _starts(text: str) -> tuple[int, ...]:
+    """Where the lines begin, and the end; asked again for every part of a tree."""
+    return (0, *accumulate(map(len, text.encode().splitlines(keepends=True))))
 
 
 def span(text: str, item: ast.expr | ast.stmt, new: str) -> Span:
@@ -54,7 +62,9 @@ def replaced(text: str, spans: Iterable[Span]) -> str:
     >>> replaced("abc", [Span(0, 1, "x"), Span(2, 3, "yy")])
     'xbyy'
     """
-    data = text.encode()
-    for one in sorted(spans, reverse=True):
-        data = data[: one.start] + one.new.encode() + data[one.end :]
-    return data.decode()
+    data, at = text.encode(), 0
+    parts = []
+    for one in sorted(spans):
+        parts += [data[at : one.start], one.new.encode()]
+        at = one.end
+    return b"".join([*parts, data[at:]]).decode()

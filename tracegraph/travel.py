@@ -135,6 +135,15 @@ class Traveller:
     def _take(self, instance: Any, sent: Mapping[str, Any], values: Any) -> None:
         """Give an object the values that came back; what did not change stays the very object."""
         self._check(values)
+        for name in values.keys() - sent.keys():
+            member = inspect.getattr_static(self._kind, name, None)
+            if isinstance(member, classmethod) or (
+                callable(member) and not isinstance(member, type)
+            ):
+                raise SandboxError(
+                    f"the code gave an object of {self._kind.__name__} a value of the name {name!r}, which "
+                    "is a method and would be hidden by it; give the value another name"
+                )
         changed = {k: v for k, v in values.items() if k not in sent or not _same(sent[k], v)}
         gone = sent.keys() - values.keys()
         if not changed and not gone:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+from tracegraph.bounded import make_room
 from tracegraph.cell import Value
 from tracegraph.definitions import ClassSource, ModuleSource, has_metaclass
 from tracegraph.errors import SandboxError
@@ -140,8 +141,7 @@ class ClassCode(Together):
         if known is None:
             source = self.source.replaced(text)
             known = source, source.compile_for(self._target) if whole else source.compile()
-            if len(self._made) >= _MOST_COMPILED:
-                self._made = {}
+            make_room(self._made, _MOST_COMPILED)
             # another thread may have been faster
             known = self._made.setdefault((text, whole), known)
             if whole:
@@ -285,8 +285,7 @@ class ClassCode(Together):
     def _act(self, text: str, way: str, ends: str = "") -> Callable[..., Any]:
         known = self._runs.get((text, way, ends))
         if known is None:
-            if len(self._runs) >= _MOST_COMPILED:
-                self._runs = {}
+            make_room(self._runs, _MOST_COMPILED)
             known = self._runs.setdefault((text, way, ends), self._acting(text, way, ends))
         return known
 
@@ -411,7 +410,7 @@ class Program(Together):
         self.__name__ = module.__name__
         self.__doc__ = module.__doc__
         self._module, self.source, self._place = module, source, place
-        self._made = {source.text: (source, module)}
+        self._made: dict[str, tuple[ModuleSource, types.ModuleType]] = {}
         self._operations: dict[str, Any] = {}
 
     def install(self, record: Record) -> None:
@@ -472,11 +471,12 @@ class Program(Together):
 
     def made(self, text: str) -> types.ModuleType:
         """The module that a trusted text defines, loaded once."""
+        if text == self.source.text:
+            return self._module
         known = self._made.get(text)
         if known is None:
             source = self.source.replaced(text)
             known = source, source.compile(self._module)
-            if len(self._made) >= _MOST_COMPILED:
-                self._made = {self.source.text: (self.source, self._module)}
+            make_room(self._made, _MOST_COMPILED)
             known = self._made.setdefault(text, known)  # another thread may have been faster
         return known[1]

@@ -807,10 +807,12 @@ def attack(w):
     Attack(
         "return a dict of keys with one hash",
         "values as data",
-        """
+        _SEND
+        + """
 def attack(w):
     step = (1 << 61) - 1
-    return {i * step: 0 for i in range(2000)}
+    keys = ','.join('{"int":"%#x"},0' % (i * step) for i in range(40_000))
+    send(b'R', ('[{"dict":[' + keys + ']},0]').encode())
 """,
         (SandboxError, TimedOut),
     ),

@@ -31,8 +31,8 @@ from tracegraph.history.store import HistoryWarning
 from tracegraph.history.tensors import tensor_bytes, tensors_in
 from tracegraph.history.values import pack, unpack
 from tracegraph.kinds import is_array, is_tensor, show
-from tracegraph.module import named_parameters
-from tracegraph.parameter import Parameter
+from tracegraph.module import is_trusted, named_parameters
+from tracegraph.parameter import Parameter, assign_all
 from tracegraph.warning import warn
 
 __all__ = ["Checkpoint", "checkpoints", "load", "random_state_now", "save", "set_random_state"]
@@ -117,17 +117,20 @@ def load(
     parameters: Any = None,
     optimizers: Any = None,
     random_state: bool = True,
+    trust: bool = False,
 ) -> Checkpoint:
     """Restore a checkpoint, all or nothing; from a directory of several, the latest whole one.
 
     Tensors and arrays keep their identity: the saved numbers are written into them. A refused
-    later checkpoint is said as a `HistoryWarning` when an earlier one is restored.
+    later checkpoint is said as a `HistoryWarning` when an earlier one is restored. Code that this program
+    does not hold itself runs isolated, whoever the checkpoint says wrote it.
 
     Args:
         path: a checkpoint, or the directory in which they lie.
         parameters: as given to `save`; must have the same names and kinds.
         optimizers: as given to `save`; they take their state by ``load_state_dict``.
         random_state: whether the saved random state is restored.
+        trust: let code run as it was allowed to when it was saved; for files that nobody else can write.
 
     Raises:
         CheckpointError: there is none, or it is damaged, changed, or of another program, version or
@@ -147,7 +150,8 @@ def load(
             continue
         for reason in refused:
             warn(f"{reason}; an earlier one is used", HistoryWarning)
-        return Checkpoint(candidate, step, _restore(files, parameters, optimizers, random_state))
+        data = _restore(files, parameters, optimizers, random_state, trust)
+        return Checkpoint(candidate, step, data)
     raise CheckpointError(
         "; ".join(refused)
         if refused
@@ -300,11 +304,9 @@ def _verified(path: Path) -> tuple[int, dict[str, bytes | Path]]:
     return int(body["step"]), files
 
 
-def _restore(
-    files: Mapping[str, bytes | Path], parameters: Any, optimizers: Any, random_state: bool
-) -> Any:
+def _restore(files: Mapping[str, bytes | Path], *what: Any) -> Any:
     try:
-        return _restored(files, parameters, optimizers, random_state)
+        return _restored(files, *what)
     except (HistoryError, KeyError, TypeError) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -312,7 +314,11 @@ def _restore(
 
 
 def _restored(
-    files: Mapping[str, bytes | Path], parameters: Any, optimizers: Any, random_state: bool
+    files: Mapping[str, bytes | Path],
+    parameters: Any,
+    optimizers: Any,
+    random_state: bool,
+    trust: bool,
 ) -> Any:
     file = files.get("tensors.safetensors")
     tensors = tensors_in(file) if isinstance(file, Path) else {}
@@ -329,9 +335,11 @@ def _restored(
     chance = unpack(packed, tensors) if random_state and packed is not None else None
     data = unpack(_read(files, "data.json"), tensors)
     unpacked = {name: unpack(states[name], tensors) for name in steppers}
+    facts = {name: _written(p, values[name], saved[name], trust) for name, p in own.items()}
     _load_states(steppers, unpacked)
-    for name, parameter in own.items():
-        _assign(parameter, values[name], saved[name])
+    assign_all([(p, _in_place(p, values[name]), *facts[name]) for name, p in own.items()])
+    for parameter in own.values():
+        parameter.zero_feedback()
     if chance is not None:
         set_random_state(chance)
     return data
@@ -384,17 +392,24 @@ def _value(
     return unpack(about["value"], tensors, parameter._data)
 
 
-def _assign(parameter: Parameter[Any], value: Any, about: Mapping[str, Any]) -> None:
+def _in_place(parameter: Parameter[Any], value: Any) -> Any:
+    """What the parameter is to hold: the tensor or array that it holds, with the numbers of `value`."""
     held: Any = parameter._data
     if is_tensor(held):
         held.detach().copy_(value.detach())
-        value = held
-    elif is_array(held) and held.flags.writeable:
+        return held
+    if is_array(held) and held.flags.writeable:
         held[...] = value
-        value = held
-    origin: Origin = "optimizer" if about["origin"] == "optimizer" else "person"
-    parameter.assign(value, origin=origin, trusted=bool(about["trusted"]))
-    parameter.zero_feedback()
+        return held
+    return value
+
+
+def _written(
+    parameter: Parameter[Any], value: Any, about: Mapping[str, Any], trust: bool
+) -> tuple[Origin, bool]:
+    """Who wrote a value, and whether it is trusted."""
+    allowed = is_trusted(parameter, value, said=bool(about["trusted"]), trust=trust)
+    return ("optimizer" if about["origin"] == "optimizer" else "person"), allowed
 
 
 # What is saved

@@ -30,7 +30,7 @@ from tracegraph.sandbox.serve import OUT_OF_MEMORY
 from tracegraph.sandbox.values import pack
 
 if TYPE_CHECKING:
-    from tracegraph.sandbox.frames import Wire
+    from tracegraph.sandbox.frames import Frame, Wire
     from tracegraph.sandbox.launch import Fate
     from tracegraph.sandbox.policy import Policy
     from tracegraph.sandbox.values import Buffer
@@ -40,6 +40,8 @@ __all__ = ["Call", "Exchange", "Host"]
 Host = Mapping[str, Callable[..., Any]]
 
 _MOST_NANOSECONDS = 1 << 62  # more than a hundred years
+_MOST_MESSAGES, _LEAST_MESSAGE = 16, 1 << 16
+_MOST_TOLD = 4000  # characters of what a host function raised
 _GRACE = 0.1  # seconds that the zygote's clock is given before the host's own strikes
 
 
@@ -112,7 +114,7 @@ class Exchange:
         self._reply: tuple[bytes, Any, Any] | None = None
         self._where: dict[Any, Any] | None = None
         self._raised: list[Exception] = []
-        self._asked = 0
+        self._asked = self._asked_bytes = 0
         self.in_host = 0.0
 
     def run(self, request: list[Buffer]) -> Exception | None:
@@ -124,23 +126,24 @@ class Exchange:
             while self._reply is None:
                 if time.monotonic() > channel.deadline:
                     raise TimeoutError
-                self._take(*channel.receive())
+                self._take(channel.receive())
         except (TimeoutError, EOFError, ConnectionError, SandboxError) as error:
             return error
         return None
 
-    def _take(self, kind: bytes, value: Any) -> None:
+    def _take(self, frame: Frame) -> None:
         """Take one frame of the child's.
 
         Raises:
             SandboxError: it is none that could come now.
         """
+        kind, value, size = frame
         if kind in (RESULT, FAILED) and type(value) is list and len(value) == 2:
             self._reply = (kind, *value)
         elif kind == OUTPUT:
             self._print(value)
         elif kind == ASK:
-            self._answer(value)
+            self._answer(value, size)
         elif kind == WHERE and isinstance(value, dict):
             self._where = value
         else:
@@ -160,7 +163,7 @@ class Exchange:
     def _output(self, name: str) -> str:
         return writable("".join(self._printed[name])) if name in self._printed else ""
 
-    def _answer(self, value: Any) -> None:
+    def _answer(self, value: Any, size: int) -> None:
         match value:
             case {"name": str(name), "args": tuple(args), "kwargs": dict(kwargs)}:
                 function = self._call.host.get(name)
@@ -173,6 +176,13 @@ class Exchange:
             raise SandboxError(
                 f"the code called host functions more than {self._policy.max_host_calls} times "
                 "(Policy.max_host_calls)"
+            )
+        self._asked_bytes += size
+        most = _MOST_MESSAGES * max(self._policy.max_value, _LEAST_MESSAGE)
+        if self._asked_bytes > most:  # who is asked may keep them all
+            raise SandboxError(
+                f"the code gave host functions more than {most:,} bytes in one call, {_MOST_MESSAGES} times "
+                "the most of one message (Policy.max_value); give less at a time, or raise it"
             )
         began = time.monotonic()
         kind, answer = self._ask(function, args, kwargs)
@@ -194,7 +204,7 @@ class Exchange:
         except Exception as error:  # the code may catch it; if it does not, it comes back whole
             self._raised.append(error)
             kind = type(error).__name__ if type(error).__module__ == "builtins" else "RuntimeError"
-            return RAISED, {"type": kind, "message": f"{error}"[:4000]}
+            return RAISED, {"type": kind, "message": _message(error)}
 
     def result(self, error: Exception | None, fate: Fate | None, seconds: float) -> Result:
         """All that is known of the call."""
@@ -221,7 +231,11 @@ class Exchange:
             if kind == RESULT:
                 return None, None
             failure = failure_from(told, self._call.source, self._call.entry)
-            return failure, self._host_error(told) or rebuilt(told, failure)
+            error = self._host_error(told) or rebuilt(told, failure)
+            if isinstance(error, OutOfMemory):
+                most = self._policy.memory_mb
+                error.args = (f"{error}; the code may use {most:,} MiB (Policy.memory_mb)",)
+            return failure, error
         ended = _explained(error or EOFError(), fate, self._policy)
         if self._where is None:
             return None, ended
@@ -235,6 +249,14 @@ class Exchange:
         at = told.get("host") if isinstance(told, dict) else None
         known = type(at) is int and 0 <= at < len(self._raised)
         return self._raised[at] if known and isinstance(at, int) else None
+
+
+def _message(error: Exception) -> str:
+    """What an exception says; one that holds what the code gave may not be shown at all."""
+    try:
+        return str(error)[:_MOST_TOLD]
+    except Exception as another:  # a very long integer in it, for one
+        return f"<its text cannot be had: {type(another).__name__}>"
 
 
 def _plausible(nanoseconds: object) -> float | None:
@@ -262,5 +284,13 @@ def _explained(error: Exception, fate: Fate | None, policy: Policy) -> Exception
             f"{policy.memory_mb} MiB (Policy.memory_mb)"
         )
     if fate.status < 0:
-        return SandboxError(f"the code's process was ended by signal {-fate.status}")
-    return SandboxError(f"the code ended its process with exit code {fate.status} and no reply")
+        return SandboxError(f"the code's process was ended by {_named(-fate.status)}")
+    return SandboxError(
+        f"the code ended its process with exit code {fate.status} and no reply; it must return or raise"
+    )
+
+
+def _named(number: int) -> str:
+    """A signal by number and, where it is known here, name."""
+    known = {one.value: one.name for one in signal.Signals}
+    return f"signal {number} ({known[number]})" if number in known else f"signal {number}"

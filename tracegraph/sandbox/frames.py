@@ -73,10 +73,11 @@ _MANY_BYTES = 1 << 20  # from here on numpy gives the room: not zeroed, and in l
 
 
 class Frame(NamedTuple):
-    """A message that was read."""
+    """A message that was read, and the bytes that it took."""
 
     kind: bytes
     value: Any
+    size: int
 
 
 def _json_writer() -> Callable[[object], str]:
@@ -138,11 +139,12 @@ def read(take: Callable[[int], Buffer], *, limit: int) -> Frame:
     >>> import io
     >>> sent = io.BytesIO(b"".join(write(RESULT, {"x": (1, 2)}, limit=1024)))
     >>> read(lambda size: bytearray(sent.read(size)), limit=1024)
-    Frame(kind=b'R', value={'x': (1, 2)})
+    Frame(kind=b'R', value={'x': (1, 2)}, size=30)
     """
     kind, text_size, size = _lengths(take(_HEADER.size), limit)
     tree = _tree(take(text_size), limit)
-    return Frame(kind, unpack(tree, memoryview(take(size)) if size else None))
+    value = unpack(tree, memoryview(take(size)) if size else None)
+    return Frame(kind, value, text_size + size)
 
 
 def _lengths(header: Buffer, limit: int) -> tuple[bytes, int, int]:
@@ -323,7 +325,8 @@ class Channel:
             kind, text_size, size = _lengths(start, self.limit)
             end = _HEADER.size + text_size
             if size == 0 and len(start) == end:  # most are small, and come alone
-                return Frame(kind, unpack(_tree(start[_HEADER.size :], self.limit)))
+                tree = _tree(start[_HEADER.size :], self.limit)
+                return Frame(kind, unpack(tree), text_size)
         self._unread = start
         return read(self._take, limit=self.limit)
 

@@ -32,7 +32,7 @@ class InPlace:
     def __init__(self, policy: Policy | None = None) -> None:
         if policy is not None and policy.require:
             raise SandboxError(
-                f"the policy requires {policy.require}; in place there are no layers"
+                f"the policy requires {policy.require}; in place there are no layers: use 'isolated'"
             )
 
     def call(

@@ -31,7 +31,8 @@ class Policy:
         cpu: processor time for one child, in seconds, rounded up to whole ones by the kernel.
         memory_mb: address space of one child in MiB; numpy needs about 256, torch 1024.
         max_output: characters kept of what one call prints, for each of stdout and stderr.
-        max_value: bytes of arguments, of a returned value, and of each message to a host function.
+        max_value: bytes of arguments, of a returned value, and of each message to a host function; all
+            messages of one call together may have 16 times as many.
         max_host_calls: calls of host functions during one call.
         preload: modules imported before the walls go up, so that no call pays for them.
         read: files and folders that may be read, besides Python's own libraries.

@@ -193,7 +193,7 @@ def _exception_type(name: object) -> type[Exception] | None:
 
 def _made(kinds: list[type[Exception]], args: object, failure: Failure) -> Exception:
     plain = isinstance(args, list) and len(args) <= 4 and all(map(_is_short, args))
-    if isinstance(args, list):
+    if plain and isinstance(args, list):
         args = [_shown(arg) if isinstance(arg, str) else arg for arg in args]
     for kind in kinds:
         wanted = {PermissionError: Forbidden, MemoryError: OutOfMemory}.get(kind, kind)

@@ -77,7 +77,9 @@ def load(source: str, entry: str, given: Mapping[str, Any]) -> Callable[..., Any
         raise NameError(f"the source does not define {entry!r}")
     found = module.__dict__[entry]
     if not callable(found):
-        raise TypeError(f"{entry!r} is a {type(found).__name__}, which cannot be called")
+        raise TypeError(
+            f"{entry!r} is a value of type {type(found).__name__}, which cannot be called"
+        )
     return found  # type: ignore[no-any-return]
 
 

@@ -8,13 +8,14 @@ memory; and every size is checked before anything is allocated.
 from __future__ import annotations
 
 import sys
-from collections import Counter
+import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from tracegraph.errors import SandboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 
     Buffer = bytes | bytearray | memoryview
     Pack = Callable[[Any, int, list[Buffer]], Any]
@@ -29,13 +30,17 @@ MAX_BITS = 1 << 18
 """How many bits an integer may have."""
 
 ALIGN = 16
-_MAX_COLLISIONS = 64
 _MAX_DIMENSIONS = 32
 _MOST_EMPTY = 1 << 20
 _WORD = 1 << 63
 _INTEGERS = {f"<{sign}{size}" for sign in "iu" for size in (2, 4, 8)} | {"|b1", "|i1", "|u1"}
 _DTYPES = _INTEGERS | {"<f2", "<f4", "<f8", "<c8", "<c16"}
 _PLAIN = frozenset((str, bool, float, type(None)))
+_FEW_KEYS = 64  # they may collide
+_SLACK, _PER_KEY, _PER_HASH = 250_000_000, 2_000, 10
+"""Nanoseconds that the tables of a frame may take; more for each key; and times what its hash takes."""
+_clock = getattr(time, "thread_time_ns", time.process_time_ns)
+"""Of this thread, where the system tells it: what others do meanwhile is no matter."""
 
 
 class _Refused(Exception):
@@ -187,6 +192,7 @@ class Blob:
 
     def __init__(self, data: memoryview) -> None:
         self._data, self._at = data, 0
+        self.left = _SLACK  # nanoseconds for the tables of the frame
 
     def take(self, size: int) -> memoryview:
         """The next `size` bytes."""
@@ -213,7 +219,7 @@ def padding(size: int) -> int:
     return -size % ALIGN
 
 
-_NOTHING = Blob(memoryview(bytearray()))
+_NOTHING = memoryview(bytearray())
 
 
 def unpack(tree: object, data: memoryview | None = None) -> Any:
@@ -225,7 +231,7 @@ def unpack(tree: object, data: memoryview | None = None) -> Any:
     >>> unpack({"tuple": [1, {"set": ["a"]}]})
     (1, {'a'})
     """
-    blob = Blob(data) if data else _NOTHING
+    blob = Blob(data or _NOTHING)
     try:
         value = _unpack(tree, 0, blob)
     except (TypeError, ValueError, OverflowError, ArithmeticError, RecursionError) as error:
@@ -267,28 +273,58 @@ def _items(body: Any, depth: int, blob: Blob) -> list[Any]:
     ]
 
 
-def _spread(keys: Sequence[Any]) -> None:
-    """Refuse keys that were made to collide: building their table would take quadratic time."""
-    if len(keys) <= _MAX_COLLISIONS:
-        return
-    most = Counter(map(hash, keys)).most_common(1)[0][1]
-    if most > _MAX_COLLISIONS:
-        raise SandboxError(f"{most} keys of one container have the same hash")
+def _in_steps(keys: Sequence[Any], blob: Blob) -> Iterator[slice]:
+    """The places of many keys, a few at a time, for who puts them into a table.
+
+    Keys can be made to collide, by their hashes or by where the table then looks for them; that takes
+    quadratic time, in which no other thread runs. Python does not tell how often it looked, but what it
+    took: many times as much as of other keys.
+
+    Raises:
+        SandboxError: the tables of this frame have taken too long.
+    """
+    began = _clock()
+    deque(map(hash, keys), maxlen=0)
+    now = _clock()
+    blob.left += _PER_HASH * (now - began) + _PER_KEY * len(keys)
+    for at in range(0, len(keys), _FEW_KEYS):
+        yield slice(at, at + _FEW_KEYS)
+        before, now = now, _clock()
+        blob.left -= now - before
+        if blob.left < 0:
+            raise SandboxError(f"{len(keys):,} keys of one container collide all too often")
+
+
+def _refuse_twins(table: Sized, keys: Sized) -> None:
+    if len(table) != len(keys):  # also of several NaN, which are one when they are read
+        raise SandboxError("a dict or a set has the same key twice, or several that are NaN")
 
 
 def _unpack_dict(body: Any, depth: int, blob: Blob) -> dict[Any, Any]:
     items = _items(body, depth, blob)
     if len(items) % 2:
         raise SandboxError("a dict with a key that has no value")
-    keys = items[::2]
-    _spread(keys)
-    return dict(zip(keys, items[1::2], strict=True))
+    keys, values = items[::2], items[1::2]
+    table: dict[Any, Any] = {}
+    if len(keys) <= _FEW_KEYS:
+        table = dict(zip(keys, values, strict=True))
+    else:
+        for step in _in_steps(keys, blob):
+            table.update(zip(keys[step], values[step], strict=True))
+    _refuse_twins(table, keys)
+    return table
 
 
 def _unpack_set(body: Any, depth: int, blob: Blob) -> set[Any]:
     items = _items(body, depth, blob)
-    _spread(items)
-    return set(items)
+    table: set[Any] = set()
+    if len(items) <= _FEW_KEYS:
+        table = set(items)
+    else:
+        for step in _in_steps(items, blob):
+            table.update(items[step])
+    _refuse_twins(table, items)
+    return table
 
 
 def _unpack_int(body: Any, depth: int, blob: Blob) -> int:
