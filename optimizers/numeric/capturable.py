@@ -136,7 +136,7 @@ class Capturable(NumericOptimizer):
         else:  # no scalar of such a rule looks at it
             t = torch.full((len(params),), 2.0, dtype=torch.float64, device=device)
         now = self._tally(rule, hyper, tensors.tallies, t, go)
-        drawn = torch.zeros_like(t)
+        drawn: Any = 0
         if tensors.drawn.held:
             drawn = tensors.drawn.all().double() + 1
             tensors.drawn.add(one)

@@ -45,8 +45,16 @@ def rows_of(values: Sequence[Any], like: Tensor) -> Tensor:
     tensor([[0.5000, 0.5000],
             [1.0000, 2.0000]], dtype=torch.float64)
     """
-    zero = torch.zeros_like(like)  # to fill with a rate would compile anew for every rate
-    return torch.stack([zero + (x.to(zero) if isinstance(x, Tensor) else x) for x in values])
+    zero = torch.zeros_like(like)
+    if (
+        torch.compiler.is_compiling()
+    ):  # it makes one kernel of all; a list of rates would compile anew
+        return torch.stack([zero + (x.to(zero) if isinstance(x, Tensor) else x) for x in values])
+    numbers = [float(x) for x in values if not isinstance(x, Tensor)]
+    filled = iter(torch._foreach_add([zero] * len(numbers), numbers) if numbers else ())
+    return torch.stack(
+        [x.to(zero).expand_as(zero) if isinstance(x, Tensor) else next(filled) for x in values]
+    )
 
 
 def run(

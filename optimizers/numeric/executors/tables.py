@@ -58,7 +58,17 @@ def _tensor(numbers: array[int]) -> Tensor:
 class Launch(Glanced):
     """What a launch needs that stays from step to step, on the device."""
 
-    __slots__ = ("captured", "piece_of", "pointed", "sizes_there", "spare", "table", "tensor_of")
+    __slots__ = (
+        "aligned",
+        "captured",
+        "loaded",
+        "piece_of",
+        "pointed",
+        "sizes_there",
+        "spare",
+        "table",
+        "tensor_of",
+    )
 
     def __init__(self, batch: Batch) -> None:
         super().__init__([batch.params, batch.grads, *batch.stored])
@@ -74,7 +84,9 @@ class Launch(Glanced):
         self.pointed = self._gradients()
         self.sizes_there = sent(numel, device)
         self.tensor_of, self.piece_of = (sent(x.int(), device) for x in (tensor_of, piece_of))
-        self.captured = False
+        self.captured = self.aligned = False
+        self.loaded: set[bool] = set()
+        """Which kernels have run, by `aligned`: none can be loaded while a graph is captured."""
         self.spare: list[Tensor] = []
         """Memory of the host for addresses in graphs; none can be had while one is captured."""
 
@@ -99,9 +111,19 @@ class Launch(Glanced):
             found.pointers[len(batch.grads) : 2 * len(batch.grads)] = array(
                 "q", map(Tensor.data_ptr, batch.grads)
             )
+        found.aligned = found.lies_at_16()
         if capturing:
+            if found.aligned not in found.loaded:  # what takes any address takes these as well
+                found.aligned = False
+            if found.aligned not in found.loaded:
+                raise RuntimeError(
+                    "a CUDA graph captures a step on gradients that lie at other than multiples of "
+                    "16 bytes, and those of the steps before did not, so their kernel is not loaded; "
+                    "call step() once with gradients as they lie now before the capture"
+                )
             _CAPTURED.append((found, found.point()))
             return found
+        found.loaded.add(found.aligned)
         found.follow()
         lent((found.table, found.sizes_there, found.tensor_of, found.piece_of), device)
         if batch.rows is not None and not found.spare:
@@ -132,7 +154,7 @@ class Launch(Glanced):
             _LAUNCHES.popitem(last=False)
         return found
 
-    def aligned(self) -> bool:
+    def lies_at_16(self) -> bool:
         """Whether all that it points at lies at multiples of 16 bytes."""
         return not np.bitwise_or.reduce(np.frombuffer(self.pointers, dtype=np.int64)) & 15
 

@@ -325,7 +325,6 @@ class Triton(Executor):
         how = cut(batch.codec)
         with on(device):
             found = Launch.of(batch)
-            aligned = found.aligned()
             if batch.rows is None:
                 numbers = [*batch.scalars, batch.scale, 1.0, batch.seed, batch.draw]
                 rows = sent(torch.tensor(numbers, dtype=torch.float64, device="cpu"), device)
@@ -354,7 +353,7 @@ class Triton(Executor):
                 BLOCK=how.block,
                 CHUNKS=how.chunks,
                 COUNTED=batch.rows is not None,
-                ALIGNED=aligned,
+                ALIGNED=found.aligned,
                 num_warps=how.warps,
-                maxnreg=how.registers if aligned else None,  # elements one by one take more
+                maxnreg=how.registers if found.aligned else None,  # elements one by one take more
             )

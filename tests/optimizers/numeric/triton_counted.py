@@ -139,6 +139,31 @@ def a_plan_keeps_its_tables_when_others_are_made() -> None:
     alike(one, two)
 
 
+def a_graph_loads_no_kernel() -> None:
+    """One for gradients at any address must have run before; no processor captures, so it is said to."""
+    p = torch.ones(40)
+    optimizer = AdamW([p], lr=0.05, capturable=True, backend="triton")
+    aligned, anywhere = torch.ones(40), torch.ones(44)[1:41]
+    p.grad = aligned
+    optimizer.step()
+    before = p.clone()
+    with mock.patch.object(tables, "captures", return_value=True):
+        p.grad = anywhere
+        try:
+            optimizer.step()
+        except RuntimeError as error:
+            assert "multiples of 16 bytes" in str(error)
+        else:
+            raise AssertionError("a kernel was loaded")
+    assert torch.equal(p, before)
+    optimizer.step()
+    with mock.patch.object(tables, "captures", return_value=True):
+        optimizer.step()
+        p.grad = aligned
+        optimizer.step()
+    assert optimizer.ran == ("triton",)
+
+
 def parts_read_the_numbers_of_their_tensors() -> None:
     """Two dtypes in turns, each tensor at a step of its own, beside torch."""
     ours, theirs = tensors(mixed=True), tensors(mixed=True)
@@ -164,5 +189,6 @@ if __name__ == "__main__":
         a_plan_steps_as_without()
         a_plan_sees_what_has_changed()
         a_plan_keeps_its_tables_when_others_are_made()
+        a_graph_loads_no_kernel()
         parts_read_the_numbers_of_their_tensors()
     print("agreed")  # noqa: T201
