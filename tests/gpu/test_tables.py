@@ -71,6 +71,23 @@ def test_gradients_may_lie_anywhere(state: str, capturable: bool) -> None:
 
 
 @pytest.mark.parametrize("capturable", [False, True])
+def test_convolutions_in_channels_last_are_stepped_as_they_lie(capturable: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (8, 6, 3, 3)
+    p = torch.randn(shape, generator=generator).to(DEVICE, memory_format=torch.channels_last)
+    q = p.detach().clone(memory_format=torch.contiguous_format)
+    one = AdamW([p], lr=0.01, capturable=capturable, backend="triton")
+    two = AdamW([q], lr=0.01, backend="eager")
+    for _ in range(3):
+        q.grad = torch.randn(shape, generator=generator).to(DEVICE)
+        p.grad = q.grad.contiguous(memory_format=torch.channels_last)
+        one.step()
+        two.step()
+        assert one.ran == ("triton",)
+    assert near([p], [q])
+
+
+@pytest.mark.parametrize("capturable", [False, True])
 def test_tables_are_made_without_waiting(capturable: bool) -> None:
     """For several dtypes and ways to store state, also where a gradient is missing for once."""
     ours, theirs = tensors()
