@@ -132,9 +132,9 @@ def the_dynamic_map_gives_the_nearest_value() -> None:
 
 
 def an_optimizer_keeps_its_tables() -> None:
-    """Later steps go by the plan of the first, with gradients that move."""
+    """Later steps go by the plan of the first, with gradients that move; small tensors have no codes."""
     generator = torch.Generator().manual_seed(0)
-    ps = [torch.randn(n, generator=generator).requires_grad_() for n in (5000, 4096)]
+    ps = [torch.randn(n, generator=generator).requires_grad_() for n in (5000, 7)]
     qs = [p.detach().clone().requires_grad_() for p in ps]
     one = AdamW(ps, lr=0.01, state="8bit", backend="triton")
     two = AdamW(qs, lr=0.01, state="8bit", backend="eager")
@@ -145,7 +145,7 @@ def an_optimizer_keeps_its_tables() -> None:
         one.step()
         two.step()
     assert one.ran == ("triton",), one.ran
-    assert one._plans, "no plan was kept"
+    assert [len(part.batch.params) for part in one._plans[0].parts] == [1, 1]
     for p, q in zip(ps, qs, strict=True):
         assert torch.allclose(p, q, rtol=1e-5, atol=1e-6)
 
