@@ -14,17 +14,16 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from optimizers.numeric.captured import Done, again, rows_of, run, wide
+from optimizers.numeric.captured import again, rows_of, run, wide
 from optimizers.numeric.codecs.rounding import DRAWN, REST, rounding_for
 from optimizers.numeric.codecs.table import codec_for
 from optimizers.numeric.control.clipping import clip_scale
 from optimizers.numeric.counting import Column, in_a_row, row_of
 from optimizers.numeric.executors.device import captures
-from optimizers.numeric.executors.tables import sent
 from optimizers.numeric.gradients import all_finite
 from optimizers.numeric.members import Group, Work, rounds, with_gradient
 from optimizers.numeric.optimizer import NumericOptimizer
-from optimizers.numeric.plans import Plan, part_of, place_of
+from optimizers.numeric.plans import Done, Plan, parts_of, place_of
 from optimizers.numeric.rules.rule import Hyper, Rule, Tally
 from optimizers.numeric.rules.table import RULES
 
@@ -137,7 +136,7 @@ class Capturable(NumericOptimizer):
         else:  # no scalar of such a rule looks at it
             t = torch.full((len(params),), 2.0, dtype=torch.float64, device=device)
         now = self._tally(rule, hyper, tensors.tallies, t, go)
-        drawn = torch.zeros_like(t)
+        drawn: Any = 0
         if tensors.drawn.held:
             drawn = tensors.drawn.all().double() + 1
             tensors.drawn.add(one)
@@ -218,29 +217,19 @@ class Capturable(NumericOptimizer):
 
     def _plan_counted(self, k: int, tensors: _Tensors, rule: Rule, done: Sequence[Done]) -> None:
         """Keep what stepped a group, where a plan can have it all."""
-        params, device = tensors.params, tensors.params[0].device
+        params = tensors.params
         whole = [places for _, places, _ in done] == [list(range(len(params)))]
         counted = bool(done) and all(batch.rows is not None for batch, _, _ in done)
-        if not whole and (not counted or captures(device)):
-            return  # numbers that were read differ; what is made in a graph may not outlast it
+        if not whole and not counted:
+            return  # numbers that were read differ
         columns = {"step": tensors.steps, DRAWN: tensors.drawn}
         columns |= {x.name: column for x, column in zip(rule.tallies, tensors.tallies, strict=True)}
-        states, parts = [self.state[p] for p in params], []
-        for batch, places, _ in done:
-            part = part_of(
-                batch,
-                [params[i] for i in places],
-                [states[i] for i in places],
-                {key: [x.held[i] for i in places] for key, x in columns.items() if x.held},
-            )
-            if part is None:
-                return
-            batch.rows = None
-            if not whole:
-                part.places, part.index = places, sent(places, torch.int64, device)
-            parts.append(part)
-        first = place_of(states, self.state.values())
-        self._plans[k] = _Counted(params, states, parts, first, tensors)
+        states = [self.state[p] for p in params]
+        numbers = {name: x.held for name, x in columns.items() if x.held}
+        parts = parts_of(done, params, states, numbers)
+        if parts:
+            first = place_of(states, self.state.values())
+            self._plans[k] = _Counted(params, states, parts, first, tensors)
 
     # -- its tensors ---------------------------------------------------------------------------
 
@@ -331,7 +320,7 @@ class Capturable(NumericOptimizer):
             )
         if params and not isinstance(self.skips, Tensor):
             self._check_warm(params[0])
-            self.skips = torch.tensor(self.skips, device=params[0].device)
+            self.skips = torch.full((), self.skips, dtype=torch.int64, device=params[0].device)
         rule, numbers = self.rule(group), self._numbers(group, params)
         fresh = [self.state[p] for p in params]
         if not apart and fresh and not any(fresh):
@@ -346,7 +335,7 @@ class Capturable(NumericOptimizer):
             begun = all(kind.name in state for kind in rule.states)
             for name, first, dtype in numbers:
                 later = name == "step" and begun and not self.counts
-                on_device(state, name, float(later) or first, dtype, p, apart=apart)
+                self._count_beside(state, name, float(later) or first, dtype, p, apart=apart)
                 to.get(name, tallies).append(state[name])
             if not begun:
                 self._check_warm(p)
@@ -354,9 +343,36 @@ class Capturable(NumericOptimizer):
             for kind in rule.states:
                 states += [state[kind.name + x] for x in codec_for(self.codec, p).suffixes]
             way = rounding_for(self.rounding, p)
-            way.begin(p, state)
             if way.rest is not None:
+                if REST not in state:
+                    self._check_warm(p)
+                way.begin(p, state)
                 states.append(state[REST])
+
+    def _count_beside(
+        self,
+        held: dict[str, Any],
+        key: str,
+        first: float,
+        dtype: torch.dtype,
+        p: Tensor,
+        *,
+        apart: bool,
+    ) -> None:
+        """Make the count ``held[key]`` a tensor beside `p`, `first` where it is not there.
+
+        One that is a view becomes a tensor of its own where they are to be `apart`.
+        """
+        count = held.get(key)
+        if not isinstance(count, Tensor):
+            self._check_warm(p)
+            number = first if count is None else count
+            held[key] = torch.full((), number, dtype=dtype, device=p.device)
+        elif count.device != p.device:
+            self._check_warm(p)
+            held[key] = count.detach().to(p.device, copy=True)
+        elif apart and count._base is not None:
+            held[key] = count.detach().clone()
 
     def _check_warm(self, p: Tensor) -> None:
         if captures(p.device):
@@ -378,17 +394,3 @@ class Capturable(NumericOptimizer):
                     found = [state.get(name) for state in states]
                     if all(isinstance(x, Tensor) and x.device == found[0].device for x in found):
                         in_a_row(states, name)
-
-
-def on_device(
-    held: dict[str, Any], key: str, first: float, dtype: torch.dtype, p: Tensor, *, apart: bool
-) -> None:
-    """Make the count ``held[key]`` a tensor beside `p`, `first` where it is not there.
-
-    One that is a view becomes a tensor of its own where they are to be `apart`.
-    """
-    count = held.get(key)
-    if not isinstance(count, Tensor):
-        held[key] = torch.full((), first if count is None else count, dtype=dtype, device=p.device)
-    elif count.device != p.device or (apart and count._base is not None):
-        held[key] = count.detach().to(p.device, copy=True)

@@ -8,7 +8,7 @@ device, by the same formulas, and one call steps all tensors of a group.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,13 +16,12 @@ from torch import Tensor
 from optimizers.numeric.codecs.rounding import rounding_for
 from optimizers.numeric.codecs.table import codec_for, codec_named
 from optimizers.numeric.executors.batch import Batch, seed_of
-from optimizers.numeric.executors.device import captures
 from optimizers.numeric.executors.running import run as run_batch
 from optimizers.numeric.members import local, real
-from optimizers.numeric.plans import Part
+from optimizers.numeric.plans import Done, Part
 from optimizers.numeric.rules.rule import Rule
 
-__all__ = ["Done", "again", "rows_of", "run", "wide"]
+__all__ = ["again", "rows_of", "run", "wide"]
 
 
 def wide(value: Any, device: torch.device) -> Any:
@@ -31,7 +30,7 @@ def wide(value: Any, device: torch.device) -> Any:
     One that the host holds is a number: a graph repeats it as it is.
     """
     if isinstance(value, Tensor):
-        if value.device != device and not torch.compiler.is_compiling():
+        if value.device.type == "cpu" != device.type and not torch.compiler.is_compiling():
             return value.item()
         return value.to(device, torch.float64)
     if isinstance(value, tuple | list):
@@ -46,16 +45,16 @@ def rows_of(values: Sequence[Any], like: Tensor) -> Tensor:
     tensor([[0.5000, 0.5000],
             [1.0000, 2.0000]], dtype=torch.float64)
     """
-    zero = torch.zeros_like(like)  # to fill with a rate would compile anew for every rate
-    return torch.stack([zero + (x.to(zero) if isinstance(x, Tensor) else x) for x in values])
-
-
-class Done(NamedTuple):
-    """A batch that was stepped: the places of its tensors in the group, and the executor's name."""
-
-    batch: Batch
-    places: list[int]
-    executor: str
+    zero = torch.zeros_like(like)
+    if (
+        torch.compiler.is_compiling()
+    ):  # it makes one kernel of all; a list of rates would compile anew
+        return torch.stack([zero + (x.to(zero) if isinstance(x, Tensor) else x) for x in values])
+    numbers = [float(x) for x in values if not isinstance(x, Tensor)]
+    filled = iter(torch._foreach_add([zero] * len(numbers), numbers) if numbers else ())
+    return torch.stack(
+        [x.to(zero).expand_as(zero) if isinstance(x, Tensor) else next(filled) for x in values]
+    )
 
 
 def run(
@@ -102,7 +101,7 @@ def run(
             place=place,
         )
         if known is None:
-            batch.rows = rows if len(places) == len(params) else _columns(rows, places)
+            batch.rows, batch.columns = rows, None if len(places) == len(params) else places
         elif not _given(batch, numbers):
             continue
         done.append(Done(batch, places, run_batch(backend, batch)))
@@ -126,24 +125,11 @@ def again(
         if read and not _given(batch, rows[:, 0].tolist()):
             continue
         if not read:
-            batch.rows, batch.guarded = _of(part, rows), guarded
+            batch.rows, batch.guarded = rows, guarded
         batch.grads = part.of(grads)
         ran.add(run_batch(backend, batch))
         batch.grads, batch.rows = [], None  # theirs who own them
     return ran
-
-
-def _columns(rows: Tensor, places: Sequence[int]) -> Tensor:
-    return torch.stack([rows[:, i] for i in places], 1)
-
-
-def _of(part: Part, rows: Tensor) -> Tensor:
-    """The columns of a part. A graph must not read the part's index, which may go before it does."""
-    if part.places is None or part.index is None:
-        return rows
-    if captures(rows.device):
-        return _columns(rows, part.places)
-    return rows.index_select(1, part.index)
 
 
 def _is_read(rows: Tensor) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from optimizers.numeric.members import Work, is_sharded
+from optimizers.numeric.members import Work, in_memory, is_sharded
 
 __all__ = ["all_finite", "check_gradients", "not_finite"]
 
@@ -66,8 +66,10 @@ def _unwritable(p: Tensor) -> str | None:
 def not_finite(work: Iterable[Work]) -> list[Tensor]:
     """The tensors whose gradient holds NaN or infinity."""
     pairs = [(p, g) for ps, gs in work for p, g in zip(ps, gs, strict=True) if g.numel() > 0]
-    if not pairs:
-        return []
+    if in_memory(g for _, g in pairs):  # one number to wait for
+        fine = all_finite(g for _, g in pairs)
+        if fine is None or bool(fine):
+            return []
     tops = torch._foreach_norm([g for _, g in pairs], float("inf"))
     return [p for (p, _), top in zip(pairs, tops, strict=True) if not bool(top.isfinite())]
 

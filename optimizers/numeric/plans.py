@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -18,10 +18,18 @@ from optimizers.numeric.codecs.rounding import REST
 from optimizers.numeric.executors.batch import Batch
 from optimizers.numeric.members import local, real
 
-__all__ = ["Part", "Plan", "part_of", "place_of"]
+__all__ = ["Done", "Part", "Plan", "parts_of", "place_of"]
 
 PLANNED = ("auto", "foreach", "native", "triton")
 """The values of `backend=` whose executors keep addresses from step to step."""
+
+
+class Done(NamedTuple):
+    """A batch that was stepped: the places of its tensors in the group, and the executor's name."""
+
+    batch: Batch
+    places: list[int]
+    executor: str
 
 
 @dataclass(slots=True)
@@ -32,8 +40,6 @@ class Part:
     kept: Callable[[], bool]
     """Whether the states hold what they held, where it lay."""
     places: list[int] | None = None
-    index: Tensor | None = None
-    """The places on the device, where a step counts there."""
 
     def of(self, column: list[Tensor]) -> list[Tensor]:
         """What belongs to these tensors, of a list for all of the group."""
@@ -74,29 +80,49 @@ class Plan:
         return islice(state.values(), self.first, None)
 
 
-def part_of(
-    batch: Batch,
+def parts_of(
+    done: Sequence[Done],
     params: Sequence[Tensor],
     states: Sequence[dict[str, Any]],
     numbers: Mapping[str, Sequence[Tensor]],
-    places: list[int] | None = None,
-) -> Part | None:
-    """What can be kept of a batch that has stepped `params`; their states hold `numbers` as well.
+) -> list[Part]:
+    """What can be kept of the batches that stepped `params`; their states hold `numbers` as well.
 
-    None where its tensors are views of theirs, or its executor has kept no addresses.
+    Empty where it cannot be had of all.
+    """
+    parts: list[Part] = []
+    for batch, places, _ in done:
+        columns = {name: [column[i] for i in places] for name, column in numbers.items()}
+        found = _part([params[i] for i in places], [states[i] for i in places], columns, batch)
+        if found is None:
+            return []
+        if len(done) > 1:
+            found.places = places
+        parts.append(found)
+    return parts
+
+
+def _part(
+    params: Sequence[Tensor],
+    states: Sequence[dict[str, Any]],
+    numbers: Mapping[str, Sequence[Tensor]],
+    batch: Batch,
+) -> Part | None:
+    """What can be kept of a batch; None where its tensors are views of those that its optimizer has,
+    or its executor has kept no addresses.
     """
     if batch.addresses is None:
         return None
     if not all(real(p) is p and local(p) is p and p.is_contiguous() for p in params):
         return None
-    batch.grads = []  # theirs who own the parameters; a plan must not keep them
+    batch.grads, batch.rows = [], None  # theirs who own them; a plan must not keep them
     suffixes = batch.codec.suffixes
     names = [kind.name + suffix for kind in batch.rule.states for suffix in suffixes]
     if batch.rests:
         names.append(REST)
     columns = [*batch.stored, *map(list, numbers.values())]
     kept = batch.addresses.watch(list(states), [*names, *numbers], columns)
-    return Part(batch, kept, places)
+    return Part(batch, kept)
 
 
 def place_of(states: Sequence[dict[str, Any]], among: Iterable[dict[str, Any]]) -> int | None:

@@ -24,7 +24,7 @@ from optimizers.numeric.executors.choice import check_backend
 from optimizers.numeric.executors.running import run
 from optimizers.numeric.hyperparameters import check_flags
 from optimizers.numeric.members import Group, Member, local, real
-from optimizers.numeric.plans import Plan, part_of, place_of
+from optimizers.numeric.plans import Done, Plan, parts_of, place_of
 from optimizers.numeric.rules.rule import Rule, State
 
 __all__ = ["Options", "RuleOptimizer", "direction"]
@@ -149,14 +149,16 @@ class RuleOptimizer(Capturable):
     def update(self, group: Group, members: list[Member]) -> None:
         rule = self.rule(group)
         scale = self._scale(group, [m.g for m in members])
-        buckets: dict[Any, list[Member]] = {}
-        for m in members:
+        buckets: dict[Any, list[int]] = {}
+        for i, m in enumerate(members):
             codec, drawn = codec_for(self.codec, m.tensor), int(m.state.get(DRAWN, 0))
             held = [read(m.state[x.name], x.first) for x in rule.tallies]
             key = (m.p.device, m.p.dtype, codec.name, m.t, drawn, *held)
-            buckets.setdefault(key, []).append(m)
-        ran, place = [], 0
-        for (_, _, name, t, drawn, *held), bucket in buckets.items():
+            buckets.setdefault(key, []).append(i)
+        done: list[Done] = []
+        place = 0
+        for (_, _, name, t, drawn, *held), places in buckets.items():
+            bucket = [members[i] for i in places]
             codec, way = codec_named(name), rounding_for(self.rounding, bucket[0].p)
             now = rule.tallied(group, held, t)
             for x in rule.tallies:
@@ -177,49 +179,50 @@ class RuleOptimizer(Capturable):
                 rounding=way,
                 rests=[local(m.state[REST]) for m in bucket] if way.rest else [],
                 draw=seed_of(drawn, place),
+                place=place,
             )
-            ran.append(run(self.backend, batch))
+            done.append(Done(batch, places, run(self.backend, batch)))
             place += len(bucket)
-            if len(buckets) == 1 and batch.addresses is not None:
-                self._remember(bucket, batch)
-        self.ran = tuple(sorted({*ran}))
+        self.ran = tuple(sorted({x.executor for x in done}))
+        together = len({tuple(numbers) for _, _, _, *numbers in buckets}) == 1
+        if together and self.elementwise():
+            self._remember(members, done)
 
-    def _remember(self, bucket: list[Member], batch: Batch) -> None:
-        if not self.elementwise():
-            return
-        params = [m.tensor for m in bucket]
+    def _remember(self, members: list[Member], done: list[Done]) -> None:
+        """Keep what stepped tensors of a group that are at the same step."""
+        first = members[0].tensor
         for k, group in enumerate(self.param_groups):
-            if any(p is params[0] for p in group["params"]):
-                self._plan(k, params, [m.state for m in bucket], batch)
+            if any(p is first for p in group["params"]):
+                self._plan(k, [m.tensor for m in members], [m.state for m in members], done)
                 return
 
     def _plan(
-        self, k: int, params: list[Tensor], states: list[dict[str, Any]], batch: Batch
+        self, k: int, params: list[Tensor], states: list[dict[str, Any]], done: list[Done]
     ) -> None:
         numbers: dict[str, list[Tensor]] = {}
         cohort, tallies = self._counts.cohort(k, params), []
         if cohort is not None:
             numbers["step"] = cohort.held
-            for x in batch.rule.tallies:
+            for x in done[0].batch.rule.tallies:
                 row, numbers[x.name] = in_a_row(states, x.name)
                 tallies.append(row)
-        part = part_of(batch, params, states, numbers)
-        if part is not None:
+        parts = parts_of(done, params, states, numbers)
+        if parts:
             first = place_of(states, self.state.values())
-            self._plans[k] = _Replay(params, states, [part], first, cohort, tallies)
+            self._plans[k] = _Replay(params, states, parts, first, cohort, tallies)
 
     @override
     def replay(self, k: int, group: Group, grads: list[Tensor]) -> None:
-        plan = self._plans[k]
+        plan, rule = self._plans[k], self.rule(group)
         assert isinstance(plan, _Replay)  # `planned` says so
-        batch, rule = plan.parts[0].batch, self.rule(group)
         t: int | None = 2
         if plan.cohort is not None and self._counts.cohort(k, plan.params) is plan.cohort:
             t = self._counts.again(k)
         elif self.counts:
             t = self._counts.together(k, plan.params, plan.states)
         held = [shared(row) for row in plan.tallies]
-        if t is None or rule is not batch.rule or None in held or len(held) < len(rule.tallies):
+        known = rule is plan.parts[0].batch.rule
+        if t is None or not known or None in held or len(held) < len(rule.tallies):
             if self.counts and t is not None:  # taken back: `_members` counts the step
                 self._counts.take_back(k)
             del self._plans[k]
@@ -233,11 +236,15 @@ class RuleOptimizer(Capturable):
         now = rule.tallied(group, held, t)
         for x, row in zip(rule.tallies, plan.tallies, strict=True):
             row.fill_(now[x.name])
-        batch.scalars, batch.grads = rule.scalars(now, t), grads
-        batch.scale = self._scale(group, grads)
-        batch.seed, batch.draw = seed_of(t if self.counts else drawn), seed_of(drawn)
-        self.ran = (run(self.backend, batch),)
-        batch.grads = []  # theirs who own the parameters; a plan must not keep them
+        scalars, scale, ran = rule.scalars(now, t), self._scale(group, grads), set()
+        for part in plan.parts:
+            batch = part.batch
+            batch.scalars, batch.scale, batch.grads = scalars, scale, part.of(grads)
+            batch.seed = seed_of(t if self.counts else drawn, batch.place)
+            batch.draw = seed_of(drawn, batch.place)
+            ran.add(run(self.backend, batch))
+            batch.grads = []  # theirs who own the parameters; a plan must not keep them
+        self.ran = tuple(sorted(ran))
 
     def decoded(self, m: Member, name: str, group: Group) -> Tensor:
         """The state `name` of a member as numbers of the computing dtype."""

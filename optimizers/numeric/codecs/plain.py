@@ -68,7 +68,7 @@ def round_stochastically(value: Tensor, seed: int | Tensor) -> Tensor:
     x = value.float().contiguous()
     index = torch.arange(x.numel(), device=x.device).view(x.shape)
     low = seed & 0xFFFFFFFF
-    salt = low if isinstance(low, Tensor) else torch.tensor(low, device=x.device)
+    salt = low if isinstance(low, Tensor) else torch.full((), low, device=x.device)  # never waits
     noise = _mix(index ^ _mix(salt)) & 0xFFFF
     bits = x.view(torch.int32) + noise.to(torch.int32)
     rounded = (bits & -65536).view(torch.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import is_, methodcaller
 from typing import Any, ClassVar, Protocol
@@ -41,7 +41,7 @@ class Addresses:
             list(map(Tensor.data_ptr, params)) == self.params
             and list(map(Tensor.numel, params)) == self.numel
             and {g.layout for g in grads} == {torch.strided}
-            and {g.dtype for g in grads} == {p.dtype for p in params[:1]}
+            and {(g.dtype, g.device) for g in grads} == {(p.dtype, p.device) for p in params[:1]}
             and [g.shape for g in grads] == [p.shape for p in params]
             and all(map(Tensor.is_contiguous, grads))
             and all(map(Tensor.is_contiguous, params))
@@ -72,8 +72,9 @@ class Batch:
 
     Where the host does not know these numbers, `rows` has them: float64, on the device, a row for
     each scalar, for the factor, for whether to step at all (1 or 0; always 1 unless `guarded`), for
-    the step and for the count of roundings; a column for each tensor. `place` is then that of the
-    first tensor among those of the group, which tensors' seeds differ by.
+    the step and for the count of roundings; a column for each tensor of the group, of which `columns`
+    are those of these, None where it is all. `place` is then that of the first tensor among those of
+    the group, which tensors' seeds differ by.
     """
 
     rule: Rule
@@ -85,6 +86,7 @@ class Batch:
     scale: float = 1.0
     seed: int = 0
     rows: Tensor | None = None
+    columns: Sequence[int] | None = None
     addresses: Addresses | None = None
     rounding: Rounding = NEAREST
     rests: list[Tensor] = field(default_factory=list)
@@ -108,14 +110,23 @@ class Batch:
         """The scalars, the factor of the gradient and the seed of tensor `i`."""
         if self.rows is None:
             return self.scalars, self.scale, self.seed + i
-        *scalars, scale, _, step, _ = self.rows[:, i].unbind()
+        *scalars, scale, _, step, _ = self._of(i)
         seed = seed_of(step, self.place + i)
         return tuple(x.to(dtype) for x in scalars), scale.to(dtype), seed
 
     def draw_of(self, i: int) -> Any:
         """What feeds the rounding of parameter `i` at random: no seed that a codec uses."""
-        draw = self.draw if self.rows is None else seed_of(self.rows[-1, i], self.place)
+        draw = self.draw if self.rows is None else seed_of(self._of(i)[-1], self.place)
         return ~(draw + i)
+
+    def goes(self, i: int) -> Tensor | None:
+        """Whether tensor `i` is to step, where only the device knows."""
+        return self._of(i)[-3] != 0 if self.guarded and self.rows is not None else None
+
+    def _of(self, i: int) -> tuple[Tensor, ...]:
+        """The numbers of tensor `i` on the device."""
+        assert self.rows is not None
+        return self.rows[:, i if self.columns is None else self.columns[i]].unbind()
 
 
 def seed_of(count: Any, place: int = 0) -> Any:

@@ -44,10 +44,11 @@ using Item = void* (*)(void* list, intptr_t);
 using Entry = void* (*)(void* dict, void* name);
 constexpr int64_t AHEAD = 8;  // objects that are fetched into the cache before they are read
 struct Kind {
-  int64_t device, code, bits;
+  int64_t device, number, code, bits;
 };
 static inline bool plain(const Seen& x, int64_t numel, const Kind& kind) {
-  if (x.device.type != kind.device || x.dtype.lanes != 1 || x.offset) return false;
+  if (x.device.type != kind.device || x.device.id != kind.number) return false;
+  if (x.dtype.lanes != 1 || x.offset) return false;
   if (x.dtype.code != kind.code || x.dtype.bits != kind.bits) return false;
   int64_t of_one = 1;
   bool contiguous = true;
@@ -187,8 +188,8 @@ class Glanced(Addresses):
         self.sizes = array("q", numel)
         self.lone = [i for i, n in enumerate(numel) if n == 1]
         p = columns[0][0]
-        kind = (DEVICES.get(p.device.type, 0), CODES.get(p.dtype, 2), 8 * p.itemsize)
-        self.kind = array("q", kind)
+        where = DEVICES.get(p.device.type, 0), p.device.index or 0
+        self.kind = array("q", (*where, CODES.get(p.dtype, 2), 8 * p.itemsize))
 
     @override
     def hold(self, params: list[Tensor], grads: list[Tensor]) -> bool:

@@ -58,10 +58,9 @@ def _wide(batch: Batch, i: int) -> Tensor:
 
 def _take(batch: Batch, copy: Batch) -> None:
     """Write what was stepped back, of those tensors that are to step."""
-    rows = batch.rows if batch.guarded else None
     for i, (p, new) in enumerate(zip(batch.params, copy.params, strict=True)):
-        if rows is not None:
-            go = rows[-3, i] != 0
+        go = batch.goes(i)
+        if go is not None:
             new = torch.where(go, new, _wide(batch, i))
             for old, changed in zip(batch.states, copy.states, strict=True):
                 for held, part in zip(old, changed, strict=True):

@@ -135,9 +135,10 @@ def find(x, books, SIGNED: tl.constexpr):
 
 
 @triton.jit
-def chunk(base, first, T: tl.constexpr, BLOCK: tl.constexpr):
-    """The addresses of a chunk's elements, of a tensor at `base`."""
-    return tl.multiple_of(base.to(tl.pointer_type(T)) + first, 16) + tl.arange(0, BLOCK)
+def chunk(base, first, ALIGNED: tl.constexpr, T: tl.constexpr, BLOCK: tl.constexpr):
+    """The addresses of a chunk's elements, of a tensor at `base`, a multiple of 16 if ALIGNED."""
+    at = base.to(tl.pointer_type(T)) + first
+    return (tl.multiple_of(at, 16) if ALIGNED else at) + tl.arange(0, BLOCK)
 
 
 @triton.jit
@@ -155,6 +156,7 @@ def held(
     n,
     books,
     MASKED: tl.constexpr,
+    ALIGNED: tl.constexpr,
     SIGNED: tl.constexpr,
     CODEC: tl.constexpr,
     S: tl.constexpr,
@@ -162,7 +164,7 @@ def held(
     BLOCK: tl.constexpr,
 ):
     """A chunk of the state at `base`, whose groups' scales are at `scales`, as float32."""
-    code = read(chunk(base, first, S, BLOCK), first + tl.arange(0, BLOCK), n, MASKED)
+    code = read(chunk(base, first, ALIGNED, S, BLOCK), first + tl.arange(0, BLOCK), n, MASKED)
     if CODEC <= STOCHASTIC:
         return code.to(tl.float32)
     wide = tl.reshape(code, (BLOCK // GROUP, GROUP))
@@ -187,6 +189,7 @@ def keep(
     books,
     salt,
     MASKED: tl.constexpr,
+    ALIGNED: tl.constexpr,
     SIGNED: tl.constexpr,
     CODEC: tl.constexpr,
     S: tl.constexpr,
@@ -218,7 +221,7 @@ def keep(
             inverse = 1 / tl.where(top > 0, top, 1.0)
             code = find(wide * inverse[:, None], books, SIGNED)
         coded = tl.reshape(code.to(tl.uint8), (BLOCK,))
-    _write(chunk(base, first, S, BLOCK), coded, off, n, MASKED)
+    _write(chunk(base, first, ALIGNED, S, BLOCK), coded, off, n, MASKED)
 
 
 @triton.jit

@@ -41,6 +41,8 @@ __all__ = ["GROUPS", "Triton", "books", "device_function", "multi_tensor"]
 
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16}
 STORED = {**TYPES, torch.uint8: tl.uint8, torch.int8: tl.int8, torch.int16: tl.int16}
+ANYWHERE = ("fp32", "bf16")
+"""Codecs to which the place of an element does not matter."""
 GROUPS = {"8bit": companding.GROUP, "8bit-dynamic": dynamic.BLOCK}
 
 
@@ -106,6 +108,7 @@ def _step(
     salt,
     draw,
     MASKED: tl.constexpr,
+    ALIGNED: tl.constexpr,
     BODY: tl.constexpr,
     SIGNS: tl.constexpr,
     CODEC: tl.constexpr,
@@ -119,25 +122,40 @@ def _step(
     """The rule on the chunk that begins at element `first`."""
     off = first + tl.arange(0, BLOCK)
     PARTS: tl.constexpr = 1 if CODEC <= STOCHASTIC else 2
-    p_at = chunk(bases[0], first, P, BLOCK)
+    p_at = chunk(bases[0], first, ALIGNED, P, BLOCK)
     rest = p_at  # nothing lies beside a parameter without a rest
     if ROUND > 1:
-        rest = chunk(bases[2 + PARTS * len(SIGNS)], first, R, BLOCK)
+        rest = chunk(bases[2 + PARTS * len(SIGNS)], first, ALIGNED, R, BLOCK)
     p = widened(p_at, rest, off, n, MASKED, ROUND)
-    g = read(chunk(bases[1], first, P, BLOCK), off, n, MASKED).to(tl.float32) * scale
+    g = read(chunk(bases[1], first, ALIGNED, P, BLOCK), off, n, MASKED).to(tl.float32) * scale
     s = ()
     for k in tl.static_range(len(SIGNS)):
         base, scales = bases[2 + k * PARTS], bases[1 + (k + 1) * PARTS]
-        was = held(base, scales, first, n, books, MASKED, SIGNS[k], CODEC, S, GROUP, BLOCK)
+        was = held(base, scales, first, n, books, MASKED, ALIGNED, SIGNS[k], CODEC, S, GROUP, BLOCK)
         s = s + (was,)  # noqa: RUF005
     new, s = BODY(p, g, s, h)
     for k in tl.static_range(len(SIGNS)):
         base, scales = bases[2 + k * PARTS], bases[1 + (k + 1) * PARTS]
-        keep(s[k], base, scales, first, n, books, salt, MASKED, SIGNS[k], CODEC, S, GROUP, BLOCK)
+        keep(
+            s[k],
+            base,
+            scales,
+            first,
+            n,
+            books,
+            salt,
+            MASKED,
+            ALIGNED,
+            SIGNS[k],
+            CODEC,
+            S,
+            GROUP,
+            BLOCK,
+        )
     narrowed(new, p_at, rest, off, n, draw, MASKED, ROUND, P, R)
 
 
-@triton.jit(do_not_specialize=["pitch", "apart", "shift", "place", "tensors"])
+@triton.jit(do_not_specialize=["pitch", "shift", "place", "tensors"])
 def multi_tensor(
     table,
     numel,
@@ -145,7 +163,6 @@ def multi_tensor(
     piece_of,
     rows,
     pitch,
-    apart,
     shift,
     place,
     books,
@@ -161,18 +178,24 @@ def multi_tensor(
     GROUP: tl.constexpr,
     BLOCK: tl.constexpr,
     CHUNKS: tl.constexpr,
+    COUNTED: tl.constexpr,
+    ALIGNED: tl.constexpr,
 ):
     """One piece of one tensor, chunk by chunk.
 
-    Number `k` of tensor `i` is ``rows[k * pitch + i * apart]``: the scalars, the factor of its
-    gradient, 0 where it is to stay as it is, and what feeds rounding at random, of states and of
-    parameters: the number times ``2**shift``, and `place`. Chunks without a mask are what
-    makes accesses 128 bits wide.
+    Number `k` of tensor `i` is ``rows[k * pitch]``, in the column that the table's last row names
+    where tensors are COUNTED on the device: the scalars, the factor of its gradient, 0 where it is to
+    stay as it is, and what feeds rounding at random, of states and of parameters: the number times
+    ``2**shift``, and `place`. Chunks without a mask, at multiples of 16 bytes, are what makes
+    accesses 128 bits wide.
     """
     b = tl.program_id(0)
     i = tl.load(tensor_of + b).to(tl.int64)
     begin = tl.load(piece_of + b).to(tl.int64) * (BLOCK * CHUNKS)
-    rows += i * apart
+    PARTS: tl.constexpr = 1 if CODEC <= STOCHASTIC else 2
+    COLUMNS: tl.constexpr = 2 + PARTS * len(SIGNS) + (ROUND > 1)
+    if COUNTED:
+        rows += tl.load(table + COLUMNS * tensors + i)
     h = ()
     for k in tl.static_range(NH):
         h = h + (tl.load(rows + k * pitch).to(tl.float32),)  # noqa: RUF005
@@ -184,8 +207,7 @@ def multi_tensor(
     seed = (tl.load(rows + (NH + 3) * pitch).to(tl.int64) << shift) + place
     draw = mix((~(seed + i)).to(tl.uint32))
     bases = ()
-    PARTS: tl.constexpr = 1 if CODEC <= STOCHASTIC else 2
-    for k in tl.static_range(2 + PARTS * len(SIGNS) + (ROUND > 1)):
+    for k in tl.static_range(COLUMNS):
         bases = bases + (tl.load(table + k * tensors + i),)  # noqa: RUF005
     end = tl.minimum(begin + BLOCK * CHUNKS, n)
     full = begin + (end - begin) // BLOCK * BLOCK  # no piece begins behind the end of its tensor
@@ -200,6 +222,7 @@ def multi_tensor(
             salt,
             draw,
             False,
+            ALIGNED,
             BODY,
             SIGNS,
             CODEC,
@@ -221,6 +244,7 @@ def multi_tensor(
             salt,
             draw,
             True,
+            ALIGNED,
             BODY,
             SIGNS,
             CODEC,
@@ -251,7 +275,15 @@ def books(device: torch.device) -> Tensor:
         assert (found.diff() <= 1).all()  # one edge is asked about, so there must not be two
         rows += [values, edges]
         hints.append(found.view(torch.float32))
-    return beyond_graphs(lambda: torch.cat([*rows, *hints]).to(device))
+    return beyond_graphs(lambda: torch.cat([*rows, *hints]).to(device), device)
+
+
+def _in_one_order(row: tuple[Tensor, ...]) -> bool:
+    """Whether the memory of tensors of one shape, without gaps, has their elements in one order."""
+    if all(map(Tensor.is_contiguous, row)):
+        return True
+    dense = torch.ops.aten.is_non_overlapping_and_dense(row[0])
+    return bool(dense) and len({x.stride() for x in row}) == 1
 
 
 class Triton(Executor):
@@ -262,18 +294,25 @@ class Triton(Executor):
 
     @override
     def takes(self, batch: Batch) -> bool:
-        """Contiguous float32 or bfloat16 tensors, their gradients alike, at multiples of 16 bytes."""
+        """float32 or bfloat16 tensors whose gradients and states lie in memory in the same order.
+
+        Where the place of an element counts, for its group's scale or for drawing, they are contiguous.
+        """
         if isinstance(batch.addresses, Launch):
-            return batch.addresses.aligned()
-        parts = [part for state in batch.states for part in state]
-        return all(
-            x.is_contiguous() and x.data_ptr() % 16 == 0
-            for column in (batch.params, batch.grads, batch.rests, *parts)
-            for x in column
-        ) and all(
-            p.dtype in TYPES and g.dtype == p.dtype
-            for p, g in zip(batch.params, batch.grads, strict=True)
-        )
+            return True
+        columns = (batch.params, batch.grads, *batch.stored)
+        kinds = {x.dtype for x in (*batch.params, *batch.grads)}
+        stored = {x.dtype for state in batch.states for x in state[0]}
+        if len(kinds) > 1 or not kinds <= TYPES.keys():
+            return False
+        if len(stored) > 1 or not stored <= STORED.keys():  # of a parameter that was float64
+            return False
+        if any(map(Tensor.is_neg, (*batch.params, *batch.grads))):  # memory has the opposite
+            return False
+        if all(all(map(Tensor.is_contiguous, column)) for column in columns):
+            return True
+        placed = batch.codec.name not in ANYWHERE or batch.rounding.draws
+        return not placed and all(map(_in_one_order, zip(*columns, strict=True)))
 
     @override
     def run(self, batch: Batch) -> None:
@@ -285,21 +324,20 @@ class Triton(Executor):
         r = batch.rests[0].dtype if batch.rests else p
         how = cut(batch.codec)
         with on(device):
+            found = Launch.of(batch)
             if batch.rows is None:
-                found = Launch.follows(batch)
                 numbers = [*batch.scalars, batch.scale, 1.0, batch.seed, batch.draw]
-                rows = sent(numbers, torch.float64, device)
-                across, seed = (1, 0), (0, 0)  # whole, its place too
+                rows = sent(torch.tensor(numbers, dtype=torch.float64, device="cpu"), device)
+                pitch, seed = 1, (0, 0)  # whole, its place too
             else:
-                found = Launch.captured(batch)
-                rows, across, seed = batch.rows, (len(batch.params), 1), (SHIFT, batch.place)
+                rows, pitch, seed = batch.rows, batch.rows.shape[1], (SHIFT, batch.place)
             multi_tensor[(len(found.tensor_of),)](
                 found.table,
                 found.sizes_there,
                 found.tensor_of,
                 found.piece_of,
                 rows,
-                *across,
+                pitch,
                 *seed,
                 books(device),
                 len(batch.params),
@@ -314,6 +352,8 @@ class Triton(Executor):
                 GROUP=GROUPS.get(batch.codec.name, 1),
                 BLOCK=how.block,
                 CHUNKS=how.chunks,
+                COUNTED=batch.rows is not None,
+                ALIGNED=found.aligned,
                 num_warps=how.warps,
-                maxnreg=how.registers,
+                maxnreg=how.registers if found.aligned else None,  # elements one by one take more
             )

@@ -62,12 +62,12 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 
 
 def test_compiled_for_a_gpu_no_kernel_spills(kernels: dict[str, dict[str, Any]]) -> None:
-    assert len(kernels) == 12
+    assert len(kernels) == 13
     for name, facts in kernels.items():
         assert (facts["stack"], facts["spills"]) == (0, 0), name
         # 32 warps a multiprocessor with coded state, 16 else, and 8 of products
         most = 64 if "8bit" in name else 255 if "newton" in name else 128
-        assert facts["registers"] <= most, name
+        assert facts["registers"] <= (255 if "anywhere" in name else most), name
 
 
 def test_compiled_for_a_gpu_full_chunks_move_128_bits(kernels: dict[str, dict[str, Any]]) -> None:
@@ -88,6 +88,17 @@ def test_compiled_for_a_gpu_full_chunks_move_128_bits(kernels: dict[str, dict[st
         assert accesses["STG.E.128"] >= stores, name
         codes = 2 * ("8bit" in name) + ("24bit" in name)  # columns of a byte per element
         assert accesses.get("STG.E.64", 0) >= codes, name
+
+
+def test_compiled_for_a_gpu_tensors_that_lie_anywhere_are_moved_one_by_one(
+    kernels: dict[str, dict[str, Any]],
+) -> None:
+    """A wider access to such an address is a fault that ends the process's use of the GPU."""
+    accesses = kernels["bf16 8bit 24bit anywhere"]["accesses"]
+    assert not [kind for kind in accesses if kind.endswith(".128")]
+    assert accesses["STG.E.U16"] >= 2 * 8  # bfloat16 of full chunks and of the last
+    assert accesses["STG.E.U8"] >= 2 * 3 * 8
+    assert not [kind for kind in accesses if kind.startswith("STG") and kind.endswith("64")]
 
 
 def test_compiled_for_a_gpu_newton_schulz_uses_the_matrix_units(

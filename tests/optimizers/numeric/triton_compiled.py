@@ -48,7 +48,6 @@ def compiled(kernel: Any, kinds: dict[str, str], constants: dict[str, Any], **op
     loose = {
         "tensors",
         "pitch",
-        "apart",
         "shift",
         "place",
         *(n for n, kind in kinds.items() if kind == "fp32"),
@@ -79,11 +78,15 @@ def compiled(kernel: Any, kinds: dict[str, str], constants: dict[str, Any], **op
 
 
 def rules() -> dict[str, Any]:
-    """AdamW over parameters of both dtypes and every way to store state."""
+    """AdamW over parameters of both dtypes and every way to store state.
+
+    One that takes tensors anywhere, not only at multiples of 16 bytes, reads device-counted numbers.
+    """
     pointers = {"table": "*i64", "numel": "*i64", "tensor_of": "*i32", "piece_of": "*i32"}
     pointers |= {"rows": "*fp64", "books": "*fp32"}
     found = {}
-    for p, codec, stored, rounding, rest in KINDS:
+    rows = [(*row, True) for row in KINDS] + [(*KINDS[-1], False)]
+    for p, codec, stored, rounding, rest, aligned in rows:
         how = cut(codec_named(codec))
         constants = {
             "BODY": device_function(ADAMW),
@@ -97,10 +100,16 @@ def rules() -> dict[str, Any]:
             "GROUP": GROUPS.get(codec, 1),
             "BLOCK": how.block,
             "CHUNKS": how.chunks,
+            "COUNTED": not aligned,
+            "ALIGNED": aligned,
         }
         name = f"{p} {codec}" if rounding == "nearest" else f"{p} {codec} {rounding}"
-        found[name] = compiled(
-            multi_tensor, pointers, constants, num_warps=how.warps, maxnreg=how.registers
+        found[name if aligned else f"{name} anywhere"] = compiled(
+            multi_tensor,
+            pointers,
+            constants,
+            num_warps=how.warps,
+            maxnreg=how.registers if aligned else None,
         )
     return found
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -139,23 +140,45 @@ def a_plan_keeps_its_tables_when_others_are_made() -> None:
     alike(one, two)
 
 
-def a_graph_reads_nothing_that_goes_with_the_plan() -> None:
-    """What a plan keeps on the device is spoilt, as if the memory were another's by then."""
+def a_graph_loads_no_kernel() -> None:
+    """One for gradients at any address must have run before; no processor captures, so it is said to."""
+    p = torch.ones(40)
+    optimizer = AdamW([p], lr=0.05, capturable=True, backend="triton")
+    aligned, anywhere = torch.ones(40), torch.ones(44)[1:41]
+    p.grad = aligned
+    optimizer.step()
+    before = p.clone()
+    with mock.patch.object(tables, "captures", return_value=True):
+        p.grad = anywhere
+        with pytest.raises(RuntimeError, match="multiples of 16 bytes"):
+            optimizer.step()
+    assert torch.equal(p, before)
+    optimizer.step()
+    with mock.patch.object(tables, "captures", return_value=True):
+        optimizer.step()
+        p.grad = aligned
+        optimizer.step()
+    assert optimizer.ran == ("triton",)
+
+
+def parts_read_the_numbers_of_their_tensors() -> None:
+    """Two dtypes in turns, each tensor at a step of its own, beside torch."""
     ours, theirs = tensors(mixed=True), tensors(mixed=True)
-    one, two = (AdamW(ps, lr=0.05, capturable=True, backend="triton") for ps in (ours, theirs))
+    one, two = (
+        AdamW(ps, lr=0.5, capturable=True, backend=backend)
+        for ps, backend in ((ours, "triton"), (theirs, "eager"))
+    )
     for t in range(3):
         feed((ours, theirs), t)
-        if t == 2:
-            one.state[ours[1]]["step"].fill_(9.0)
-            two.state[theirs[1]]["step"].fill_(9.0)
-            for part in one._plans[0].parts:
-                assert part.index is not None
-                part.index.zero_()
-        two.forget()
-        with mock.patch.object(captured, "captures", return_value=t == 2):
-            one.step()
+        one.step()
         two.step()
-    alike(one, two)
+        for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
+            # the interpreter cuts bfloat16 where torch rounds; another's step is off by far more
+            near = {"rtol": 0.02, "atol": 0.02} if i in HALF else {"rtol": 1e-5, "atol": 1e-6}
+            assert torch.allclose(p, q, **near), (t, i)
+            for optimizer, x in ((one, p), (two, q)):
+                optimizer.state[x]["step"].fill_(4.0**i)
+    assert one._plans
 
 
 if __name__ == "__main__":
@@ -163,5 +186,6 @@ if __name__ == "__main__":
         a_plan_steps_as_without()
         a_plan_sees_what_has_changed()
         a_plan_keeps_its_tables_when_others_are_made()
-        a_graph_reads_nothing_that_goes_with_the_plan()
+        a_graph_loads_no_kernel()
+        parts_read_the_numbers_of_their_tensors()
     print("agreed")  # noqa: T201

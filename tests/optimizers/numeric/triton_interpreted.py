@@ -8,6 +8,7 @@ A process of its own, for the interpreter is chosen when Triton is imported.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -131,9 +132,9 @@ def the_dynamic_map_gives_the_nearest_value() -> None:
 
 
 def an_optimizer_keeps_its_tables() -> None:
-    """Later steps go by the plan of the first, with gradients that move."""
+    """Later steps go by the plan of the first, with gradients that move; small tensors have no codes."""
     generator = torch.Generator().manual_seed(0)
-    ps = [torch.randn(n, generator=generator).requires_grad_() for n in (5000, 4096)]
+    ps = [torch.randn(n, generator=generator).requires_grad_() for n in (5000, 7)]
     qs = [p.detach().clone().requires_grad_() for p in ps]
     one = AdamW(ps, lr=0.01, state="8bit", backend="triton")
     two = AdamW(qs, lr=0.01, state="8bit", backend="eager")
@@ -144,9 +145,66 @@ def an_optimizer_keeps_its_tables() -> None:
         one.step()
         two.step()
     assert one.ran == ("triton",), one.ran
-    assert one._plans, "no plan was kept"
+    assert [len(part.batch.params) for part in one._plans[0].parts] == [1, 1]
     for p, q in zip(ps, qs, strict=True):
         assert torch.allclose(p, q, rtol=1e-5, atol=1e-6)
+
+
+def tensors_lie_anywhere() -> None:
+    """Views at odd places, as gradients in the buckets of DistributedDataParallel are."""
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(2000, generator=generator)
+    for dtype in (torch.float32, torch.bfloat16):
+        ps = [flat.to(dtype)[a:b] for a, b in ((1, 1101), (1101, 1900), (1903, 1910))]
+        qs = [p.clone() for p in ps]
+        one = AdamW(ps, lr=0.01, backend="triton", rounding="24bit")
+        two = AdamW(qs, lr=0.01, backend="eager", rounding="24bit")
+        for t in range(3):
+            bucket, at = torch.randn(2400, generator=generator).to(dtype), t
+            for p, q in zip(ps, qs, strict=True):
+                p.grad = bucket[at : at + p.numel()]
+                q.grad, at = p.grad.clone(), at + p.numel()
+            one.step()
+            two.step()
+            assert one.ran == ("triton",), one.ran
+        for p, q in zip(ps, qs, strict=True):
+            assert torch.allclose(p, q, rtol=ULP if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
+
+
+def what_memory_holds_in_one_order_is_stepped_and_else_left_to_others() -> None:
+    """Convolutions in torch's channels_last; opposites, other dtypes and other orders are not taken."""
+
+    def last(x: torch.Tensor) -> torch.Tensor:
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def step(p: torch.Tensor, grads: list[torch.Tensor], **options: Any) -> tuple[str, ...]:
+        q = p.clone(memory_format=torch.contiguous_format)
+        one = AdamW([p], lr=0.1, backend="triton", **options)
+        two = AdamW([q], lr=0.1, backend="eager", **options)
+        for g in grads:
+            p.grad, q.grad = g, g.clone(memory_format=torch.contiguous_format)
+            one.step()
+            two.step()
+        assert torch.allclose(p, q, rtol=1e-5, atol=1e-6), options
+        return one.ran
+
+    generator = torch.Generator().manual_seed(0)
+    x, *grads = (torch.randn(6, 5, 3, 3, generator=generator) for _ in range(3))
+    assert step(last(x), [last(g) for g in grads]) == ("triton",)
+    assert step(last(x), grads) == ("eager",)
+    assert step(x.clone(), [last(g) for g in grads]) == ("eager",)
+    big, g = (last(torch.randn(8, 64, 3, 3, generator=generator)) for _ in range(2))
+    assert step(big, [g], state="8bit") == ("eager",)
+    opposite = torch.complex(torch.zeros(()), torch.ones(())).conj().imag
+    assert opposite.is_neg()
+    assert step(torch.zeros(()), [opposite]) == ("eager",)
+    p = torch.zeros(4, dtype=torch.float64)
+    wider = AdamW([p], lr=0.1, weight_decay=0.0, backend="triton")
+    for _ in range(2):
+        p.grad = torch.ones_like(p)
+        wider.step()
+        p.data = p.data.float()
+    assert torch.allclose(p, torch.full_like(p, -0.2), atol=1e-5)
 
 
 def numbers_on_the_device_step_as_those_of_the_host() -> None:
@@ -211,6 +269,8 @@ def newton_schulz_is_its_formula() -> None:
 QUICK = (
     every_rule_is_its_definition,
     an_optimizer_keeps_its_tables,
+    tensors_lie_anywhere,
+    what_memory_holds_in_one_order_is_stepped_and_else_left_to_others,
     newton_schulz_is_its_formula,
     the_dynamic_map_gives_the_nearest_value,
     a_seed_of_the_host_has_its_place_already,
