@@ -20,6 +20,7 @@ from optimizers.numeric.adam import AdamW, NadamW
 from optimizers.numeric.executors import tables
 from optimizers.numeric.rule_optimizer import RuleOptimizer
 from optimizers.numeric.schedule_free import ScheduleFreeAdamW
+from tests.optimizers.numeric.triton_patched import once_a_launch
 
 Make = Callable[..., RuleOptimizer]
 
@@ -159,6 +160,7 @@ def a_graph_reads_nothing_that_goes_with_the_plan() -> None:
 
 
 if __name__ == "__main__":
+    once_a_launch()
     with mock.patch.object(captured, "_is_read", return_value=False):
         a_plan_steps_as_without()
         a_plan_sees_what_has_changed()
