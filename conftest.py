@@ -62,4 +62,5 @@ def pytest_collection() -> Iterator[None]:
 
 def pytest_unconfigure() -> None:
     """Leave nothing behind."""
+    gc.unfreeze()
     _dspy_cache.cleanup()
