@@ -3,10 +3,13 @@
 ``pytest --hypothesis-profile=explore`` has the property tests try other examples at every run.
 """
 
+import gc
 import os
 import tempfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 for _profile, _same in (("tracegraph", True), ("explore", False)):
@@ -45,6 +48,19 @@ _dspy_cache = tempfile.TemporaryDirectory()  # DSPy opens its cache as it is imp
 os.environ.setdefault("DSPY_CACHEDIR", _dspy_cache.name)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """No garbage is looked for among what lives as long as the tests: seconds of every collection."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_unconfigure() -> None:
     """Leave nothing behind."""
+    gc.unfreeze()
     _dspy_cache.cleanup()

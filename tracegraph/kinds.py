@@ -26,6 +26,7 @@ __all__ = ["ATOMS", "KINDS", "Kind", "is_array", "is_tensor", "kind_of", "previe
 ATOMS: Final = frozenset({int, float, str, bool, type(None), bytes, complex})
 """Types that hold no other value: nothing is looked for inside them."""
 
+_NUMBERS = ATOMS - {str, bytes}
 _ADDRESS = r" at 0x[0-9a-fA-F]+"
 _CONTAINERS = (list, dict, set, bytearray)
 _LARGE_SET = 10_000
@@ -76,14 +77,14 @@ class _Writer:
         self.room -= len(text)
 
     def write(self, value: object, depth: int) -> None:
-        if isinstance(value, str):
+        if type(value) in _NUMBERS:
+            self._number(value)
+        elif isinstance(value, str):
             self._text(value, repr)
         elif isinstance(value, (bytes, bytearray)):
             self._text(bytes(value), repr)
         elif isinstance(value, Enum):
             self.put(f"{type(value).__name__}.{value.name}")
-        elif type(value) in ATOMS:
-            self._number(value)
         elif id(value) in self._open or depth > 6:
             self.put("...")
         else:
@@ -99,17 +100,18 @@ class _Writer:
             self.put(f"{quote(value[:room])} (+{len(value) - room:,} characters)")
 
     def _number(self, value: Any) -> None:
-        if isinstance(value, int) and abs(value) >= 10**40:
+        if type(value) is int and abs(value) >= 10**40:
             self.put(f"<int of {value.bit_length():,} bits>")
         else:
             self.put(repr(value))
 
     def _structure(self, value: Any, depth: int) -> None:
-        if isinstance(value, Mapping):
+        if type(value) is list:
+            self._many("[", "]", value, len(value), depth)
+        elif type(value) is tuple:
+            self._many("(", ")", value, len(value), depth)
+        elif isinstance(value, Mapping):
             self._many("{", "}", value.items(), len(value), depth, pairs=True)
-        elif type(value) in (list, tuple):
-            ends = ("[", "]") if isinstance(value, list) else ("(", ")")
-            self._many(*ends, value, len(value), depth)
         elif isinstance(value, (set, frozenset)):
             if not value:
                 self.put("set()")

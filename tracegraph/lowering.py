@@ -195,6 +195,8 @@ class _Search:
             elif isinstance(item, Holder):
                 prefix = prefix or self._written(path)
                 plain = self._found(item, f"{prefix}[{index}]")
+            elif not _may_hold(item, type(item)):
+                plain = item
             else:
                 plain = yield item, (depth, path, _position, index)
             changed = changed or plain is not item

@@ -347,7 +347,7 @@ def key_of(values: Any) -> Any:
     >>> key_of([1]) == key_of([1]), key_of([1]) == key_of([True])
     (True, False)
     """
-    kinds = {type(value) for value in values}
+    kinds = set(map(type, values))
     if len(kinds) == 1:
         (kind,) = kinds
         if kind in _FLAT:

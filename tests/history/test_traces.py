@@ -99,6 +99,20 @@ def test_objects_are_found_again_where_the_program_holds_them() -> None:
     assert again.inputs["system_prompt"].inputs["x"].operation is ask.operation
 
 
+def test_no_way_goes_through_functions_of_torch() -> None:
+    """Thousands of them would be met before what is a few steps further in the program."""
+
+    class Net(torch.nn.Linear):
+        def forward(self, x: Any) -> Any:
+            return client
+
+    client, net = object(), Net(1, 1)
+    hand = AtHand({"optimizer": torch.optim.Adam(net.parameters()), "held": {"net": net}})
+    assert hand.way_to(client) is not None
+    assert hand.way_to(net.weight) is not None
+    assert len(hand.all_of(object)) < 200
+
+
 def test_an_object_that_answers_nothing_is_passed_by() -> None:
     class Proxy:
         def __getattribute__(self, name: str) -> Any:

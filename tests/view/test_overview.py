@@ -56,10 +56,17 @@ def tangle() -> Picture:
     return tg.Graph.of(made).picture()
 
 
+@pytest.fixture(scope="module")
+def written(tangle: Picture, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the tangle, which nobody changes."""
+    folder = tmp_path_factory.mktemp("overview")
+    return write_html(Page("", (Frame(picture=tangle),)), folder / "page.html")
+
+
 @pytest.fixture
-def opened(browser: Any, tangle: Picture, tmp_path: Path) -> Iterator[Opened]:
+def opened(browser: Any, written: Path) -> Iterator[Opened]:
     """The tangle, seen whole."""
-    page = Opened(browser, write_html(Page("", (Frame(picture=tangle),)), tmp_path / "page.html"))
+    page = Opened(browser, written)
     page.tab.evaluate(COUNTED)
     page.tab.keyboard.press("0")
     rested(page)
@@ -222,11 +229,9 @@ def test_on_paper_it_is_boxes_and_arrows(opened: Opened, tangle: Picture) -> Non
 
 
 @pytest.mark.skipif(FIREFOX is None, reason="no Firefox is installed")
-def test_firefox_draws_it_too(tangle: Picture, tmp_path: Path) -> None:
-    profile = tmp_path / "profile"
-    profile.mkdir()
-    with Firefox(profile) as fox:
-        fox.open(write_html(Page("", (Frame(picture=tangle),)), tmp_path / "page.html"))
+def test_firefox_draws_it_too(written: Path, tmp_path: Path) -> None:
+    with Firefox(tmp_path) as fox:
+        fox.open(written)
         fox.press("0")
         fox.run("return new Promise((done) => setTimeout(done, 400))")
         assert fox.run(f"return {DRAWN}")

@@ -24,9 +24,8 @@ T = TypeVar("T")
 _MOST: Final = 5_000
 _DEEPEST: Final = 12
 _WIDEST: Final = 200
-_OURS: Final = re.compile(
-    r"(builtins|tracegraph|optimizers)(\.|$)"
-)  # what a person wrote is elsewhere
+_LIBRARIES: Final = re.compile(r"(builtins|tracegraph|optimizers|torch)(\.|$)")
+"""What a person wrote is elsewhere; from functions of torch the way goes through thousands of its own."""
 
 
 @final
@@ -49,7 +48,15 @@ class AtHand:
         self._found: dict[str, Any] = {}  # holds them, so that an id is not given twice
         todo = list(roots.items())
         for _ in range(_DEEPEST):
-            todo = [inside for way, value in todo for inside in self._taken(way, value)]
+            held, todo = todo, []
+            for way, value in held:
+                if type(value) in ATOMS or id(value) in self._ways:
+                    continue
+                if len(self._ways) >= _MOST:
+                    return
+                self._ways[id(value)], self._found[way] = way, value
+                with suppress(Exception):  # a proxy without its context, a lazy import that fails
+                    todo += list(_inside(way, value))
 
     def way_to(self, value: Any) -> str | None:
         """The way to an object; ``None`` where there is none."""
@@ -66,14 +73,6 @@ class AtHand:
     def all_of(self, kind: type[T]) -> dict[str, T]:
         """The objects of a class, by the way to each."""
         return {way: value for way, value in self._found.items() if isinstance(value, kind)}
-
-    def _taken(self, way: str, value: Any) -> Iterator[tuple[str, Any]]:
-        """What is inside an object that was not met before."""
-        if type(value) in ATOMS or id(value) in self._ways or len(self._ways) >= _MOST:
-            return
-        self._ways[id(value)], self._found[way] = way, value
-        with suppress(Exception):  # a proxy without its context, or a lazy import that fails
-            yield from list(_inside(way, value))
 
 
 def _inside(way: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -92,11 +91,13 @@ def _inside(way: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield f"{way}.operation", value.operation
         yield f"{way}.parameter", value.parameter
     elif isinstance(value, types.FunctionType):
-        if not _OURS.match(value.__module__ or ""):
+        if not _LIBRARIES.match(value.__module__ or ""):
             yield from _variables(way, value)
             yield f"{way}.__code__", value.__code__
     elif isinstance(value, types.CodeType):  # of the functions that are written within it
-        yield from ((f"{way}.co_consts[{at}]", c) for at, c in enumerate(value.co_consts))
+        for at, constant in enumerate(value.co_consts):
+            if type(constant) not in ATOMS:
+                yield f"{way}.co_consts[{at}]", constant
     elif isinstance(value, Mapping):
         for key, item in list(value.items())[:_WIDEST]:
             if isinstance(key, (str, int)):
@@ -108,7 +109,7 @@ def _inside(way: str, value: Any) -> Iterator[tuple[str, Any]]:
         own = list(getattr(value, "__dict__", {}).items())  # another thread may add to it
         yield from ((f"{way}.{n}", item) for n, item in own)
         for kind in type(value).__mro__:
-            if not _OURS.match(kind.__module__):
+            if not _LIBRARIES.match(kind.__module__):
                 yield from ((f"{way}.{n}", f) for n, f in list(vars(kind).items()) if _called(f))
 
 
@@ -128,10 +129,15 @@ def _variables(way: str, function: types.FunctionType) -> Iterator[tuple[str, An
     names = _names(code)
     for name in names:
         held = function.__globals__.get(name)
+        if type(held) in ATOMS:
+            continue
         yield f"{way}.{name}", held
         if isinstance(held, types.ModuleType):  # tg.call_llm
-            known = {*vars(held), *getattr(held, "__all__", ())}  # some are loaded when first used
-            yield from ((f"{way}.{name}.{n}", getattr(held, n, None)) for n in names if n in known)
+            own = vars(held)
+            late = set(names).intersection(getattr(held, "__all__", ()))  # loaded when first used
+            for n in names:
+                if n in own or n in late:
+                    yield f"{way}.{name}.{n}", getattr(held, n, None)
     yield from _inside(f"{way}.__defaults__", list(function.__defaults__ or ()))
     yield from _inside(f"{way}.__kwdefaults__", dict(function.__kwdefaults__ or {}))
     yield from ((f"{way}.{n}", item) for n, item in list(vars(function).items()))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,7 +16,31 @@ import torch
 from optimizers.numeric.adam import Adam, AdamW, NadamW
 from optimizers.numeric.sgd import SGD
 
-with warnings.catch_warnings():
+
+class Operators(ModuleType):
+    """Stands for torch's database of operators, which takes seconds to make, while that of its
+    optimizers is made: of it that one takes a mark for torch's own tests, which nobody reads here.
+    """
+
+    class DecorateInfo:
+        def __init__(self, *what: Any, **when: Any) -> None:
+            """Keep nothing."""
+
+
+@contextmanager
+def without_operators() -> Iterator[None]:
+    name = "torch.testing._internal.common_methods_invocations"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = Operators(name)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+with warnings.catch_warnings(), without_operators():
     warnings.simplefilter("ignore")
     from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_db
 

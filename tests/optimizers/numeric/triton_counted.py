@@ -21,6 +21,7 @@ from optimizers.numeric.adam import AdamW, NadamW
 from optimizers.numeric.executors import tables
 from optimizers.numeric.rule_optimizer import RuleOptimizer
 from optimizers.numeric.schedule_free import ScheduleFreeAdamW
+from tests.optimizers.numeric.triton_patched import once_a_launch
 
 Make = Callable[..., RuleOptimizer]
 
@@ -182,6 +183,7 @@ def parts_read_the_numbers_of_their_tensors() -> None:
 
 
 if __name__ == "__main__":
+    once_a_launch()
     with mock.patch.object(captured, "_is_read", return_value=False):
         a_plan_steps_as_without()
         a_plan_sees_what_has_changed()

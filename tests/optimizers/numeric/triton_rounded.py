@@ -23,6 +23,7 @@ from optimizers.numeric.rules.momentum import MOMENTUM, SGD
 from optimizers.numeric.rules.rule import Rule, define
 from optimizers.numeric.sgd import SGD as Momentum
 from tests.optimizers.numeric.triton_interpreted import HYPER, empty
+from tests.optimizers.numeric.triton_patched import once_a_launch
 
 HEAVY = HYPER | {"momentum": 0.9, "dampening": 0.0}
 Work = tuple[Any, Any, Any, Any]  # params, gradients, states, rests
@@ -192,6 +193,7 @@ def gradients_of_another_dtype_are_not_taken() -> None:
 
 
 if __name__ == "__main__":
+    once_a_launch()
     every_rounding_is_that_of_its_definition()
     roundings_stay_near_the_definition()
     rounding_at_random_is_right_on_average()
