@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.util
 import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +117,18 @@ def test_a_level_stops_all_attacks_but_those_that_it_names(
     assert succeeded == told
 
 
+@pytest.fixture
+def whole_heap() -> Iterator[None]:
+    """What the tests hold, which conftest.py froze, is seen by who searches the heap."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
+
+
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # it leaves a file open
+@pytest.mark.usefixtures("whole_heap")
 def test_in_place_nothing_is_stopped(world: Any) -> None:
     successes = {
         "read a secret file": SECRET,
