@@ -24,7 +24,7 @@ from optimizers.training.guide import Guide
 from tracegraph.errors import MissingExtra, OptimizerError, Rejected
 from tracegraph.kinds import show
 from tracegraph.overlay import Overlay
-from tracegraph.parameter import Parameter
+from tracegraph.parameter import Parameter, assign_all
 from tracegraph.propagate import backward
 from tracegraph.recorder import stop_tracing
 
@@ -124,9 +124,11 @@ class GEPAAdapter:
             Rejected: a parameter does not take its text; nothing has changed.
             OptimizerError: the candidate is of other components; nothing has changed.
         """
-        for parameter, value in self._values(candidate).items():
-            if value != parameter.data:
-                parameter.assign(value, origin="optimizer")
+        assign_all(
+            (parameter, value, "optimizer", False)
+            for parameter, value in self._values(candidate).items()
+            if value != parameter.data
+        )
 
     def evaluate(
         self, batch: Sequence[Any], candidate: Mapping[str, str], capture_traces: bool = False

@@ -8,7 +8,8 @@ from typing import Any, final
 from optimizers.base import collect
 from optimizers.candidate import Candidate, identity
 from optimizers.encoding import decoded
-from tracegraph.parameter import Parameter
+from tracegraph.cell import Origin
+from tracegraph.parameter import Parameter, assign_all
 
 __all__ = ["Values"]
 
@@ -36,18 +37,15 @@ class Values:
 
     def assign(self, candidate: Candidate) -> None:
         """Put a candidate's values into the parameters, all or none; those that are there stay."""
-        changed = [
-            (self.parameters[name], value)
-            for name, value in candidate.values.items()
-            if identity({name: self.parameters[name].data}) != identity({name: value})
-        ]
-        for parameter, value in changed:
-            parameter.check(value)
-        for parameter, value in changed:
-            original = identity({"": value}) == identity({"": parameter.initial})
-            parameter.assign(
-                parameter.kind.copy(value), origin="person" if original else "optimizer"
-            )
+        changed: list[tuple[Parameter[Any], Any, Origin, bool]] = []
+        for name, value in candidate.values.items():
+            parameter, this = self.parameters[name], identity({"": value})
+            if identity({"": parameter.data}) == this:
+                continue
+            new = parameter.kind.copy(parameter.check(value))
+            original = identity({"": parameter.initial}) == this
+            changed.append((parameter, new, "person" if original else "optimizer", original))
+        assign_all(changed)
 
     def restored(self, values: Mapping[str, Any], parents: Sequence[str]) -> Candidate:
         """The candidate of encoded values."""
