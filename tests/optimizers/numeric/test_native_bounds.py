@@ -46,13 +46,16 @@ int main() {
                  &shapes[k], &strides[k], 0};
       (k < tensors ? params : grads).push_back(&seen[k]);
     }
-    const Kind kind{1, @CODE@, @BITS@};
+    const Kind kind{1, 0, @CODE@, @BITS@};
     const auto glanced = [&] {
       return glance(tell, item, params.data(), grads.data(), table.data(), sizes, tensors, &kind);
     };
     if (glanced() != 1) return 3;
-    shapes[tensors + 5] += 1;
+    seen[tensors + 5].device.id = 1;
     if (glanced() != 0) return 4;
+    seen[tensors + 5].device.id = 0;
+    shapes[tensors + 5] += 1;
+    if (glanced() != 0) return 5;
   }
   std::puts("whole");
 }
