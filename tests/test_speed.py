@@ -78,7 +78,9 @@ def total():
     def adds_up(total):
         assert total(10) == 45
 
-    @bundle(trainable=True, checks=[MaxSize(lines=20), adds_up, Faster((1_000_000,), pairs=12)])
+    timed = Faster((1_000_000,), rate=0.05, by=0.2, pairs=20)
+
+    @bundle(trainable=True, checks=[MaxSize(lines=20), adds_up, timed])
     def total(n):
         result = 0
         for i in range(n):
@@ -96,7 +98,9 @@ def test_faster_code_that_passes_is_taken():
     f.parameter.assign(FAST, origin="optimizer")
     assert f(300).data == sum(range(300))
     slow = f.parameter.initial.replace("result = 0", "result = 0  # again")
-    with pytest.raises(Rejected, match=r"is not faster than the present code: it won \d+ of 12"):
+    with pytest.raises(
+        Rejected, match=r"is not faster by 20 % than the present code: it won \d+ of 20"
+    ):
         f.parameter.assign(slow, origin="optimizer")
     f.parameter.assign(f.parameter.initial)  # it was in force before
 
@@ -160,7 +164,7 @@ def test_generators_and_awaited_code_are_timed_by_what_uses_them():
     def drain(f):
         return sum(f(200_000))
 
-    @bundle(trainable=True, trust=True, checks=[fine, Faster(drain, pairs=12)])
+    @bundle(trainable=True, trust=True, checks=[fine, Faster(drain, rate=0.05, pairs=20)])
     def numbers(n):
         for i in range(n):
             if i >= 0 and i % 1 == 0:
@@ -181,16 +185,16 @@ class Shop:
 
     def spend(total):
         shop = Shop()
-        total(shop, 1_500_000)
+        total(shop, 10)
         return shop.sold
 
-    @bundle(trainable=True, checks=[is_right, Faster(spend, by=0.2, pairs=12)])
+    @bundle(trainable=True, checks=[is_right, Faster(spend, rate=0.05, by=0.2, pairs=20)])
     def total(self, n):
+        import time
+
+        time.sleep(0.1)
         self.sold += 1
-        result = 0
-        for i in range(n):
-            result += i
-        return result
+        return sum(range(n))
 
 
 def test_a_method_is_timed_on_an_object_of_its_own():
@@ -210,13 +214,9 @@ def test_a_method_is_timed_on_an_object_of_its_own():
 SLOW = """
 class Sorter:
     def sort(self, items):
-        found = []
-        for item in items:
-            place = 0
-            while place < len(found) and found[place] < item:
-                place += 1
-            found.insert(place, item)
-        return found
+        import time
+        time.sleep(0.1)
+        return sorted(items)
 """
 QUICK = "class Sorter:\n    def sort(self, items):\n        return sorted(items)\n"
 MODULE = SLOW + "\ndef sort(items):\n    return Sorter().sort(items)\n"
@@ -238,8 +238,8 @@ def test_classes_and_modules_are_timed_by_what_uses_them(kind, tmp_path):
         assert sort(thing, [3, 1, 2]) == [1, 2, 3]
 
     target = module.Sorter if kind == "class" else module
-    # an equal text wins by chance once in 300 times, but never by a fifth of the time
-    work = Faster(lambda thing: sort(thing, list(range(1_300, 0, -1)) * 2), by=0.2, pairs=12)
+    # on a busy machine a fourth of the pairs may be lost; an equal text never wins by a fifth
+    work = Faster(lambda thing: sort(thing, [3, 1, 2]), rate=0.05, by=0.2, pairs=20)
     made = bundle(trainable=True, checks=[is_right, work])(target)
     text = made.parameter.data
     with pytest.raises(Rejected, match="is not faster"):
