@@ -85,36 +85,31 @@ def test_rounding_at_random_sends_no_number() -> None:
     assert not watch.crossings
 
 
+def second_step(count: int, **options: Any) -> Watch:
+    """What was seen of the second step of `count` tensors."""
+    ps = [torch.zeros(4, requires_grad=True) for _ in range(count)]
+    optimizer = AdamW(ps, **options)
+    for p in ps:
+        p.grad = torch.ones(4)
+    optimizer.step()
+    with Watch() as watch:
+        optimizer.step()
+    return watch
+
+
 @pytest.mark.parametrize("nonfinite", ["skip", "raise"])
 def test_the_look_at_gradients_waits_once_for_any_number_of_tensors(nonfinite: str) -> None:
-    found = []
-    for count in (3, 30):
-        ps = [torch.zeros(4, requires_grad=True) for _ in range(count)]
-        optimizer = AdamW(ps, nonfinite=nonfinite, clip_norm=1.0)
-        for p in ps:
-            p.grad = torch.ones(4)
-        optimizer.step()
-        with Watch() as watch:
-            optimizer.step()
-        found.append(watch.read)
-    assert found[0] == found[1]
+    few, many = (second_step(count, nonfinite=nonfinite, clip_norm=1.0) for count in (3, 30))
+    assert few.read == many.read
 
 
 def test_numbers_on_the_device_are_computed_for_all_tensors_at_once() -> None:
     """Each operation is a launch on a GPU, and a node of a graph that is replayed."""
-    found = []
-    for count in (3, 30):
-        ps = [torch.zeros(4, requires_grad=True) for _ in range(count)]
-        careful: Any = {"nonfinite": "skip", "clip_norm": 1.0, "backend": "native"}
-        optimizer = AdamW(ps, lr=torch.tensor(1e-3), capturable=True, **careful)
-        for p in ps:
-            p.grad = torch.ones(4)
-        optimizer.step()
-        with Watch() as watch:
-            optimizer.step()
-        found.append(watch.done)
-    assert found[0] == found[1]
-    assert found[0]["aten._foreach_add.ScalarList"] == 1  # hyperparameters, by one call
+    careful: Any = {"nonfinite": "skip", "clip_norm": 1.0, "backend": "native"}
+    rate = torch.tensor(1e-3)
+    few, many = (second_step(n, lr=rate, capturable=True, **careful) for n in (3, 30))
+    assert few.done == many.done
+    assert few.done["aten._foreach_add.ScalarList"] == 1  # hyperparameters, by one call
 
 
 @pytest.mark.parametrize("missing", ["roundings", "param_rest"])
