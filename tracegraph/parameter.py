@@ -181,9 +181,8 @@ class Parameter(Node[T]):
         if value.lifted is not None and not self._frozen:
             made._extra["lifted"] = value.lifted
         mine = ref(made)
-        if (
-            value.leaf is known
-        ):  # threads take turns at calls, and there is none from here to the next line
+        # threads take turns at calls, and there is none from here to the assignment
+        if value.leaf is known:
             value.leaf = mine
             return made
         return self._leaf(value)  # another thread was faster

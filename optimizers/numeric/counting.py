@@ -139,9 +139,8 @@ class Column:
         """Add `one`, a whole number or a tensor of one, to each."""
         if self.row is not None:
             self.row.add_(one)
-        elif isinstance(
-            one, Tensor
-        ):  # lists, which the host never reads; alike, so one call adds all
+        elif isinstance(one, Tensor):
+            # lists, which the host never reads; alike, so one call adds all
             torch._foreach_add_(self.held, [one.to(self.held[0])] * len(self.held))
         else:
             torch._foreach_add_(self.held, one)
